@@ -1,0 +1,53 @@
+"""slabench: benchmarks around Self-supervised Label Augmentation (SLA; Lee, Hwang and Shin, ICML 2020).
+
+The public names are resolved lazily: `import slabench` loads neither torch nor numpy.
+
+>>> import slabench
+>>> recipe = slabench.load_recipe("fewshot/standard")      # doctest: +SKIP
+>>> records = slabench.run(recipe, seeds=[0])              # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Recipe": "slabench.recipe:Recipe",
+    "load_recipe": "slabench.recipe:load_recipe",
+    "plan": "slabench.runner:plan",
+    "run": "slabench.runner:run",
+    "load_data": "slabench.data:load",
+    "EpisodeSampler": "slabench.episodes:EpisodeSampler",
+    "load_episodes": "slabench.episodes:load_episodes",
+    "TransformSet": "slabench.sla.transforms:TransformSet",
+    "transform_set": "slabench.sla.transforms:transform_set",
+    "HEADS": "slabench.registry:HEADS",
+    "BACKBONES": "slabench.registry:BACKBONES",
+    "SlabenchError": "slabench.errors:SlabenchError",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names are strings, made from the table above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'slabench' has no attribute '{name}'")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from slabench.data import load as load_data
+    from slabench.episodes import EpisodeSampler, load_episodes
+    from slabench.errors import SlabenchError
+    from slabench.recipe import Recipe, load_recipe
+    from slabench.registry import BACKBONES, HEADS
+    from slabench.runner import plan, run
+    from slabench.sla.transforms import TransformSet, transform_set
