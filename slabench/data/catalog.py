@@ -1,0 +1,206 @@
+"""What is known about each data set, before any of its bytes are here. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from slabench.errors import unknown_name
+
+# Alphabetical, which is the label order of the original archive's `fine_label_names`.
+_CIFAR100 = tuple(
+    """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905 - a hundred lines otherwise
+)
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+# Computed from lossless PNG files of all 60,000 images; see slabench.data.store.dataset_digest.
+_CIFAR100_DIGEST = "b73708e141c1f8022b3909057aa1700be342b7998d5dd7ba6022894aebbf5ad0"
+
+_CIFAR_LICENCE = "no licence was published; free to download for research, cite Krizhevsky (2009)"
+_CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+_MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+# Channel means and deviations of MetaOptNet's data loaders, in units of 0..255.
+_METAOPTNET_CIFAR: _MeanStd = ((129.37732, 124.10584, 112.47759), (68.20948, 65.43124, 70.45867))
+_METAOPTNET_IMAGENET: _MeanStd = ((120.39586, 115.59361, 104.54013), (70.68188, 68.27635, 72.54506))
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One data set that a person can name.
+
+    Attributes:
+        name: what is typed after `--dataset`.
+        store: the prepared store it is a view of (`fc100` and `cifar-fs` are views of `cifar100`).
+        image_size: height and width of the square images, in pixels.
+        n_classes: classes of all its splits together.
+        summary: one line for listings.
+        source: where the images come from.
+        licence: what its owners say about its use.
+        mean: channel means, in units of 0..255.
+        std: channel standard deviations, in units of 0..255.
+        crop_padding: pixels of padding before the random crop.
+        fewshot: splits are classes (train, val, test) rather than images.
+        embedded: made on this machine; needs neither download nor import.
+        digest: expected digest of the prepared store; None where no trusted copy has been measured.
+        dropblock_size: block edge of DropBlock, in feature-map cells (MetaOptNet: 2 at 32 px, 5 at 84 px).
+        classes: names of the store's classes in label order; empty where the source itself decides.
+        per_class: official training and test images of every class; (0, 0) where classes differ.
+        first_labels: labels of the first training and test images in the original order, by which a source that has
+            kept that order is known; empty where unknown.
+    """
+
+    name: str
+    store: str
+    image_size: int
+    n_classes: int
+    summary: str
+    source: str
+    licence: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_padding: int
+    fewshot: bool
+    embedded: bool
+    digest: str | None
+    dropblock_size: int
+    classes: tuple[str, ...] = ()
+    per_class: tuple[int, int] = (0, 0)
+    first_labels: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names that `slabench.data.load` takes for this data set."""
+        return ("train", "val", "test") if self.fewshot else ("train", "test", "all")
+
+
+def _cifar100(name: str, summary: str, mean_std: _MeanStd, fewshot: bool) -> DatasetInfo:
+    return DatasetInfo(
+        name=name,
+        store="cifar100",
+        image_size=32,
+        n_classes=100,
+        summary=summary,
+        source=_CIFAR_SOURCE,
+        licence=_CIFAR_LICENCE,
+        mean=mean_std[0],
+        std=mean_std[1],
+        crop_padding=4,
+        fewshot=fewshot,
+        embedded=False,
+        digest=_CIFAR100_DIGEST,
+        dropblock_size=2,
+        classes=_CIFAR100,
+        per_class=(500, 100),
+        first_labels=((19, 29, 0, 11, 1, 86, 90, 28, 23, 31), (49, 33, 72, 51, 71, 92, 15, 14, 23, 0)),
+    )
+
+
+def _embedded(name: str, n_classes: int, summary: str, source: str, licence: str, fewshot: bool) -> DatasetInfo:
+    return DatasetInfo(
+        name=name,
+        store=name,
+        image_size=32,
+        n_classes=n_classes,
+        summary=summary,
+        source=source,
+        licence=licence,
+        mean=(127.5, 127.5, 127.5),
+        std=(127.5, 127.5, 127.5),
+        crop_padding=4,
+        fewshot=fewshot,
+        embedded=True,
+        digest=None,
+        dropblock_size=2,
+    )
+
+
+_ALL = (
+    _cifar100(
+        "cifar100",
+        "100 classes of 32x32 photographs, 500 training and 100 test images each",
+        ((129.30, 124.07, 112.43), (68.17, 65.39, 70.42)),
+        fewshot=False,
+    ),
+    DatasetInfo(
+        name="cifar10",
+        store="cifar10",
+        image_size=32,
+        n_classes=10,
+        summary="10 classes of 32x32 photographs, 5,000 training and 1,000 test images each",
+        source=_CIFAR_SOURCE,
+        licence=_CIFAR_LICENCE,
+        mean=(125.31, 122.95, 113.87),
+        std=(62.99, 62.09, 66.70),
+        crop_padding=4,
+        fewshot=False,
+        embedded=False,
+        digest=None,
+        dropblock_size=2,
+        classes=_CIFAR10,
+        per_class=(5000, 1000),
+        first_labels=((6, 9, 9, 4, 1, 1, 2, 7, 8, 3), (3, 8, 8, 0, 6, 6, 1, 6, 3, 1)),
+    ),
+    _cifar100(
+        "fc100",
+        "CIFAR-100 split by superclass: 60 training, 20 validation, 20 test classes (Oreshkin et al. 2018)",
+        _METAOPTNET_CIFAR,
+        fewshot=True,
+    ),
+    _cifar100(
+        "cifar-fs",
+        "CIFAR-100 split at random: 64 training, 16 validation, 20 test classes (Bertinetto et al. 2019)",
+        _METAOPTNET_CIFAR,
+        fewshot=True,
+    ),
+    DatasetInfo(
+        name="mini-imagenet",
+        store="mini-imagenet",
+        image_size=84,
+        n_classes=100,
+        summary="100 ImageNet classes at 84x84: 64 training, 16 validation, 20 test classes (Ravi and Larochelle 2017)",
+        source="https://github.com/twitter/meta-learning-lstm (split) and ImageNet (images)",
+        licence="ImageNet's terms of access: non-commercial research and education",
+        mean=_METAOPTNET_IMAGENET[0],
+        std=_METAOPTNET_IMAGENET[1],
+        crop_padding=8,
+        fewshot=True,
+        embedded=False,
+        digest=None,
+        dropblock_size=5,
+        per_class=(600, 0),
+    ),
+    _embedded(
+        "glyphs",
+        0,
+        "characters drawn on this machine in matplotlib's fonts; families that a quarter or half turn mixes up",
+        "drawn by slabench.data.glyphs with the fonts that matplotlib ships",
+        "fonts under the Bitstream Vera, DejaVu, STIX and Computer Modern licences; the images are free",
+        fewshot=True,
+    ),
+    _embedded(
+        "digits",
+        10,
+        "scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 32x32",
+        "https://doi.org/10.24432/C50P49 (UCI Optical Recognition of Handwritten Digits), as shipped by scikit-learn",
+        "CC BY 4.0 (UCI)",
+        fewshot=False,
+    ),
+)
+
+DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({entry.name: entry for entry in _ALL})
+
+
+def info(name: str) -> DatasetInfo:
+    """The catalog entry called `name`; an unknown name raises with a did-you-mean."""
+    if name not in DATASETS:
+        raise unknown_name("dataset", name, DATASETS)
+    return DATASETS[name]

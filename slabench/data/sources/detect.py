@@ -1,0 +1,100 @@
+"""`import_dataset`: find out what lies at a path, read it, hold it against the catalog, write the prepared store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from slabench import paths
+from slabench.data.catalog import DatasetInfo
+from slabench.data.imageset import TEST_PART, TRAIN_PART
+from slabench.data.sources import Kind, parquet
+from slabench.data.sources.pixels import refuse_html
+from slabench.data.store import RawImages, Store, differences, is_prepared, store_folder, write_store
+from slabench.errors import DataError, UsageError
+
+
+def _kinds(entry: DatasetInfo) -> tuple[Kind, ...]:
+    return (parquet.KIND,)
+
+
+def layouts(entry: DatasetInfo) -> list[str]:
+    """What may be imported as `entry`, in words."""
+    return [kind.layout for kind in _kinds(entry)]
+
+
+def import_dataset(
+    entry: DatasetInfo,
+    path: Path,
+    folder: Path | None = None,
+    *,
+    replace: bool = False,
+    partial: bool = False,
+) -> tuple[Store, list[str]]:
+    """Make the prepared store of `entry` from the files at `path`.
+
+    Args:
+        entry: the data set, from the catalog; its store is written.
+        path: a folder or an archive in any of the layouts that slabench knows.
+        folder: the data folder; by default `SLABENCH_DATA` or the user's cache.
+        replace: write over a store that is already there.
+        partial: go on when classes have other numbers of images than the data set as published.
+
+    Returns:
+        The store, and in words how it differs from the data set as published (empty: it does not).
+
+    Raises:
+        UsageError: the data set is embedded, or its store exists and `replace` is not given.
+        DataError: the files are missing, damaged, of an unknown layout, or of another data set.
+    """
+    target = store_folder(entry, paths.data(folder))
+    if entry.embedded:
+        raise UsageError(f"dataset '{entry.name}' is made on this machine", "there is nothing to import: just use it")
+    if is_prepared(target) and not replace:
+        raise UsageError(f"{entry.store} is already prepared in {target}", "use --replace to import it anew")
+    raw = _read(entry, Path(path))
+    if not partial:
+        _refuse_other_counts(entry, raw, Path(path))
+    store = write_store(target, raw, replace=replace)
+    return store, differences(entry, store)
+
+
+def _read(entry: DatasetInfo, path: Path) -> RawImages:
+    known = "; ".join(f"({number}) {layout}" for number, layout in enumerate(layouts(entry), start=1))
+    if not path.exists():
+        raise UsageError(f"{path} does not exist", f"layouts for {entry.store}: {known}")
+    if path.is_file():
+        refuse_html(path)
+    for kind in _kinds(entry):
+        if kind.find(path):
+            return kind.read(path, entry)
+    content = f"holds {_listing(path)}" if path.is_dir() else f"has {path.stat().st_size:,} bytes"
+    raise DataError(
+        f"{path} is in no layout that slabench knows for {entry.store}: it {content}", f"known layouts: {known}"
+    )
+
+
+def _listing(path: Path) -> str:
+    names = sorted(child.name + ("/" if child.is_dir() else "") for child in path.iterdir())
+    if not names:
+        return "nothing"
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _refuse_other_counts(entry: DatasetInfo, raw: RawImages, path: Path) -> None:
+    """Raise when a class has too few or too many images, naming the class that is furthest off."""
+    if entry.per_class == (0, 0):
+        return
+    for part, name in ((TRAIN_PART, "training"), (TEST_PART, "test")):
+        counts = np.bincount(raw.labels[raw.parts == part], minlength=len(raw.class_names))
+        off = counts - entry.per_class[part]
+        if off.any():
+            worst = int(np.abs(off).argmax())
+            others = int(np.count_nonzero(off)) - 1
+            raise DataError(
+                f"class '{raw.class_names[worst]}' has {counts[worst]:,} {name} images in {path}; {entry.store} has "
+                f"{entry.per_class[part]:,}" + (f" ({others} more classes differ)" if others else ""),
+                "complete the files and import again, or use --partial to go on with what is there "
+                "(its results are never ranked with those on the whole data set)",
+            )

@@ -1,0 +1,128 @@
+"""The hub's parquet files: `img` (a struct of `bytes` and `path`) beside `fine_label`, or `label`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slabench.data.catalog import DatasetInfo
+from slabench.data.imageset import TEST_PART, TRAIN_PART
+from slabench.data.sources import Kind
+from slabench.data.sources.pixels import check_class_names, check_labels, decode_all, refuse_html
+from slabench.data.store import RawImages
+from slabench.errors import DataError
+
+_IMAGE_COLUMNS = ("img", "image")
+_LABEL_COLUMNS = ("fine_label", "label")
+_LAYOUT = "a folder with parquet files train*.parquet and test*.parquet with the columns img and fine_label (or label)"
+
+
+def find(path: Path) -> bool:
+    """Whether `path` is a parquet file's folder (at any depth)."""
+    return path.is_dir() and next(path.rglob("*.parquet"), None) is not None
+
+
+def read(path: Path, entry: DatasetInfo) -> RawImages:
+    """Read all parquet files below the folder `path`.
+
+    Rows keep their position only if the labels begin as those of the original archive do: the hub's own conversion
+    keeps that order, a shuffled copy does not.
+    """
+    pieces = []
+    formats: dict[str, int] = {}
+    next_position = {TRAIN_PART: 0, TEST_PART: 0}
+    first: dict[int, list[int]] = {TRAIN_PART: [], TEST_PART: []}
+    for file in sorted(path.rglob("*.parquet")):
+        part = _part_of(file)
+        images, labels, kinds = _read_file(file, entry)
+        for kind, count in kinds.items():
+            formats[kind] = formats.get(kind, 0) + count
+        positions = np.arange(len(labels), dtype=np.int32) + next_position[part]
+        next_position[part] += len(labels)
+        first[part] += labels[: 10 if len(first[part]) < 10 else 0].tolist()
+        pieces.append((images, labels, np.full(len(labels), part, np.uint8), positions))
+    ordered = all(
+        bool(entry.first_labels[part])
+        and tuple(first[part][: len(entry.first_labels[part])]) == entry.first_labels[part]
+        for part in (TRAIN_PART, TEST_PART)
+    )
+    positions = np.concatenate([piece[3] for piece in pieces])
+    return RawImages(
+        images=np.concatenate([piece[0] for piece in pieces]),
+        labels=np.concatenate([piece[1] for piece in pieces]),
+        parts=np.concatenate([piece[2] for piece in pieces]),
+        source_positions=positions if ordered else np.full_like(positions, -1),
+        class_names=entry.classes,
+        kind="parquet",
+        notes={"image_formats": formats},
+    )
+
+
+def _part_of(file: Path) -> int:
+    for text in (file.name, file.parent.name):
+        if text.startswith("train"):
+            return TRAIN_PART
+        if text.startswith("test"):
+            return TEST_PART
+    raise DataError(
+        f"{file} says neither 'train' nor 'test' in its name or its folder's",
+        "name the files as the hub does: train-00000-of-00001.parquet, test-00000-of-00001.parquet",
+    )
+
+
+def _read_file(file: Path, entry: DatasetInfo) -> tuple[Any, Any, dict[str, int]]:
+    import pyarrow
+    import pyarrow.compute as compute
+    import pyarrow.parquet as pq
+
+    refuse_html(file)
+    try:
+        with pq.ParquetFile(file) as parquet:
+            schema = parquet.schema_arrow
+            image_column = _column(file, schema.names, _IMAGE_COLUMNS)
+            label_column = _column(file, schema.names, _LABEL_COLUMNS)
+            _check_names(file, schema.metadata, label_column, entry)
+            table = parquet.read(columns=[image_column, label_column])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"{file} is not a whole parquet file: {error}", "it may be a cut-off download: fetch it again, then import"
+        ) from error
+    if not pyarrow.types.is_struct(schema.field(image_column).type):
+        raise DataError(
+            f"{file}: column '{image_column}' is no struct of 'bytes' and 'path'", f"slabench reads {_LAYOUT}"
+        )
+    encoded = compute.struct_field(table.column(image_column), "bytes").to_pylist()
+    for row, data in enumerate(encoded):
+        if not data:
+            raise DataError(f"{file}: row {row} has no image bytes", "fetch the file again, then import")
+    labels = np.asarray(table.column(label_column).to_numpy(), dtype=np.int64)
+    check_labels(labels, len(entry.classes), file)
+    images, kinds = decode_all(
+        encoded.__getitem__, lambda row: f"{file}, row {row}", len(encoded), entry.image_size, resize=False
+    )
+    return images, labels, kinds
+
+
+def _column(file: Path, names: list[str], wanted: tuple[str, ...]) -> str:
+    for name in wanted:
+        if name in names:
+            return name
+    raise DataError(
+        f"{file} has the columns {', '.join(names)}, none of {', '.join(wanted)}", f"slabench reads {_LAYOUT}"
+    )
+
+
+def _check_names(file: Path, metadata: dict[bytes, bytes] | None, label_column: str, entry: DatasetInfo) -> None:
+    """Hold the class names that the hub writes into the schema, where it does, against the catalog's."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[label_column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return
+    check_class_names(names, entry.classes, file, entry.store)
+
+
+KIND = Kind(_LAYOUT, find, read)

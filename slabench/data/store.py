@@ -1,0 +1,292 @@
+"""The prepared store: one folder a data set, arrays that open memory-mapped, and a manifest that vouches for them.
+
+Canonical order: classes in label order; within a class by the sha256 of the pixels, then official part, then position
+in the source. Every lossless source of the same images therefore gives the same arrays, the same digest, and the same
+images behind an episode file, whatever order its rows came in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slabench import __version__
+from slabench.data.catalog import DatasetInfo
+from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet
+from slabench.errors import DataError, IntegrityError
+from slabench.fsio import canonical_json, read_json, sha256_file, write_json
+
+STORE_FORMAT = 1
+MANIFEST = "manifest.json"
+_ARRAYS = ("images", "labels", "parts", "source_positions")
+_ABANDONED_AFTER = 24 * 3600.0
+
+
+@dataclass(frozen=True, eq=False)
+class RawImages:
+    """What a source yields: images in any order.
+
+    Attributes:
+        images: uint8 `[n, height, width, 3]`.
+        labels: int64 `[n]`, indices into `class_names`.
+        parts: uint8 `[n]`, 0 official training image, 1 official test image.
+        source_positions: int32 `[n]`, place in the original order of its part, -1 where that order is lost.
+        class_names: the name of each label.
+        kind: which kind of source it was (`parquet`, `folders`, `python batches`, ...).
+        notes: what else the manifest should keep of the source (image formats, library versions).
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    parts: npt.NDArray[np.uint8]
+    source_positions: npt.NDArray[np.int32]
+    class_names: tuple[str, ...]
+    kind: str
+    notes: dict[str, Any]
+
+
+def pixel_digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
+    """sha256 of each image's bytes (row by row, RGB interleaved): `[n]` of 32 opaque bytes."""
+    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    joined = b"".join(hashlib.sha256(row.tobytes()).digest() for row in flat)
+    return np.frombuffer(joined, dtype="V32")
+
+
+def canonical_order(raw: RawImages, digests: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
+    """The rows of `raw` in canonical order."""
+    words = digests.view(">u8").reshape(-1, 4)  # big-endian words compare as the bytes do
+    keys = (raw.source_positions, raw.parts, words[:, 3], words[:, 2], words[:, 1], words[:, 0], raw.labels)
+    return np.lexsort(keys).astype(np.int64)
+
+
+def dataset_digest(
+    class_names: tuple[str, ...],
+    image_shape: tuple[int, ...],
+    labels: npt.NDArray[np.int64],
+    parts: npt.NDArray[np.uint8],
+    digests: npt.NDArray[np.void],
+) -> str:
+    """sha256 (hex) over class names, image shape, labels, parts and the pixels' digests, all in canonical order.
+
+    It knows nothing of source positions, file formats or paths: a store made from parquet, from PNG folders or from
+    the original archive has one and the same digest.
+    """
+    header = {"classes": list(class_names), "image_shape": list(image_shape), "n_images": len(labels)}
+    digest = hashlib.sha256(canonical_json(header))
+    digest.update(labels.astype("<i8").tobytes())
+    digest.update(parts.astype("u1").tobytes())
+    digest.update(digests.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prepared store on disk, opened: its folder and its manifest. The arrays open when they are asked for."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the data set."""
+        return str(self.manifest["digest"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return tuple(self.manifest["classes"])
+
+    def counts(self, part: int) -> list[int]:
+        """Images of each class in the official training (0) or test (1) part."""
+        return list(self.manifest["counts"]["test" if part == TEST_PART else "train"])
+
+    def images(self, name: str) -> ImageSet:
+        """The whole store as an `ImageSet` called `name`; pixels stay memory-mapped."""
+        labels = np.asarray(_open_array(self, "labels"), dtype=np.int64)
+        return ImageSet(
+            name=name,
+            images=_open_array(self, "images"),
+            labels=labels,
+            class_names=self.class_names,
+            digest=self.digest,
+            split_digest="",
+            parts=np.asarray(_open_array(self, "parts")),
+            source_positions=np.asarray(_open_array(self, "source_positions")),
+        )
+
+
+def store_folder(entry: DatasetInfo, folder: Path) -> Path:
+    """Where the prepared store of `entry` lies below the data folder."""
+    return folder / entry.store
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether a store is there. Stores appear whole, by a rename, so its manifest is proof enough."""
+    return (path / MANIFEST).is_file()
+
+
+def open_store(path: Path) -> Store:
+    """Open a prepared store after the cheap checks (format, files present, sizes); `verify_store` does the dear ones.
+
+    Raises:
+        DataError: there is no store, or it was made by another format version.
+        IntegrityError: a file is missing or has another size than the manifest says.
+    """
+    remedy = f"run `slabench data import {path.name} PATH --replace` or `slabench data get {path.name} --replace`"
+    if not is_prepared(path):
+        raise DataError(f"{path} holds no prepared store", remedy)
+    manifest = read_json(path / MANIFEST)
+    missing = {"format", "digest", "classes", "counts", "files", "n_images", "source"} - set(manifest)
+    if missing:
+        raise IntegrityError(f"{path / MANIFEST} lacks {', '.join(sorted(missing))}", remedy)
+    if manifest["format"] != STORE_FORMAT:
+        raise DataError(f"{path} has store format {manifest['format']}; this slabench reads {STORE_FORMAT}", remedy)
+    for file_name, facts in manifest["files"].items():
+        file = path / file_name
+        size = file.stat().st_size if file.is_file() else None
+        if size != facts["bytes"]:
+            found = "is missing" if size is None else f"has {size:,} bytes instead of {facts['bytes']:,}"
+            raise IntegrityError(f"{file} {found}", remedy)
+    return Store(path, manifest)
+
+
+def write_store(path: Path, raw: RawImages, *, replace: bool = False) -> Store:
+    """Bring `raw` into canonical order and write it to `path` as a prepared store.
+
+    All of it is written to a temporary neighbour, which is then renamed: other processes see no store or a whole one.
+    When a store is already there, it is kept unless `replace`: of two concurrent imports the first to finish wins.
+    """
+    digests = pixel_digests(raw.images)
+    order = canonical_order(raw, digests)
+    labels, parts = raw.labels[order].astype("<i8"), raw.parts[order]
+    n_classes = len(raw.class_names)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "images": raw.images[order],
+        "labels": labels,
+        "parts": parts,
+        "source_positions": raw.source_positions[order].astype("<i4"),
+    }
+    with _temporary_folder(path) as temporary:
+        files = {}
+        for name in _ARRAYS:
+            file = temporary / f"{name}.npy"
+            np.save(file, arrays[name], allow_pickle=False)
+            files[file.name] = {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+        write_json(
+            temporary / MANIFEST,
+            {
+                "format": STORE_FORMAT,
+                "store": path.name,
+                "digest": dataset_digest(raw.class_names, raw.images.shape[1:], labels, parts, digests[order]),
+                "n_images": len(labels),
+                "image_shape": list(raw.images.shape[1:]),
+                "counts": {
+                    name: np.bincount(labels[parts == part], minlength=n_classes).tolist()
+                    for name, part in (("train", TRAIN_PART), ("test", TEST_PART))
+                },
+                "source": {
+                    "kind": raw.kind,
+                    "original_order": bool((raw.source_positions >= 0).all()),
+                    **raw.notes,
+                },
+                "slabench": __version__,
+                "files": files,
+                "classes": list(raw.class_names),
+            },
+        )
+        _rename_into_place(temporary, path, replace)
+    return open_store(path)
+
+
+def verify_store(path: Path) -> list[str]:
+    """Read every byte of a store; the problems found, in words. An empty list: all is as the manifest says."""
+    store = open_store(path)
+    problems = [
+        f"{path / name}: sha256 is {found[:16]}…, the manifest says {facts['sha256'][:16]}…: the file has changed"
+        for name, facts in store.manifest["files"].items()
+        if (found := sha256_file(path / name)) != facts["sha256"]
+    ]
+    images = store.images(path.name)
+    found = dataset_digest(
+        images.class_names, images.images.shape[1:], images.labels, images.parts, pixel_digests(images.images)
+    )
+    if found != store.digest:
+        problems.append(f"{path}: the pixels, labels and parts have digest {found[:16]}…, not {store.digest[:16]}…")
+    return problems
+
+
+def differences(entry: DatasetInfo, store: Store) -> list[str]:
+    """How a store differs from the data set as published, in words; empty when it does not, or when nobody knows."""
+    told = []
+    for part, name in ((TRAIN_PART, "training"), (TEST_PART, "test")):
+        expected = entry.per_class[part]
+        if entry.per_class == (0, 0):
+            continue
+        for class_name, count in zip(store.class_names, store.counts(part), strict=True):
+            if count != expected:
+                told.append(f"class '{class_name}' has {count:,} {name} images instead of {expected:,}")
+    if len(told) > 3:
+        told = [*told[:3], f"and {len(told) - 3} more such counts"]
+    if entry.digest is not None and store.digest != entry.digest:
+        told.append(
+            f"the digest {store.digest[:16]}… is not that of the published {entry.store} ({entry.digest[:16]}…): the "
+            "pixels differ (JPEG copies?), or images are missing; results on it are never ranked with results on the original"
+        )
+    return told
+
+
+def _open_array(store: Store, name: str) -> npt.NDArray[Any]:
+    file = store.folder / f"{name}.npy"
+    try:
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise IntegrityError(
+            f"{file} is not a readable array: {error}", "import the data again with --replace"
+        ) from error
+    if len(array) != store.manifest["n_images"]:
+        raise IntegrityError(f"{file} has {len(array):,} rows, the manifest says {store.manifest['n_images']:,}")
+    return array
+
+
+@contextlib.contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # of an import that was killed, never of a running one
+        with contextlib.suppress(OSError):
+            if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(abandoned)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o777 & ~umask)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename_into_place(temporary: Path, path: Path, replace: bool) -> None:
+    if replace and path.exists():
+        with _temporary_folder(path) as aside:
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(aside / "old")
+            temporary.rename(path)
+        return
+    try:
+        temporary.rename(path)
+    except OSError:
+        if not is_prepared(path):  # not a lost race: something that is no store stands in the way
+            raise DataError(
+                f"{path} is in the way and is not a prepared store", "move it away, or use --replace"
+            ) from None
