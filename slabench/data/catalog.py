@@ -54,6 +54,8 @@ class DatasetInfo:
         dropblock_size: block edge of DropBlock, in feature-map cells (MetaOptNet: 2 at 32 px, 5 at 84 px).
         classes: names of the store's classes in label order; empty where the source itself decides.
         per_class: official training and test images of every class; (0, 0) where classes differ.
+        url: the publisher's archive of the original batches; empty where there is none.
+        md5: the publisher's checksum of that archive.
         first_labels: labels of the first training and test images in the original order, by which a source that has
             kept that order is known; empty where unknown.
     """
@@ -74,6 +76,8 @@ class DatasetInfo:
     dropblock_size: int
     classes: tuple[str, ...] = ()
     per_class: tuple[int, int] = (0, 0)
+    url: str = ""
+    md5: str = ""
     first_labels: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     @property
@@ -100,6 +104,8 @@ def _cifar100(name: str, summary: str, mean_std: _MeanStd, fewshot: bool) -> Dat
         dropblock_size=2,
         classes=_CIFAR100,
         per_class=(500, 100),
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        md5="eb9058c3a382ffc7106e4002c42a8d85",
         first_labels=((19, 29, 0, 11, 1, 86, 90, 28, 23, 31), (49, 33, 72, 51, 71, 92, 15, 14, 23, 0)),
     )
 
@@ -147,6 +153,8 @@ _ALL = (
         dropblock_size=2,
         classes=_CIFAR10,
         per_class=(5000, 1000),
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        md5="c58f30108f718f92721af3b95e74349a",
         first_labels=((6, 9, 9, 4, 1, 1, 2, 7, 8, 3), (3, 8, 8, 0, 6, 6, 1, 6, 3, 1)),
     ),
     _cifar100(

@@ -9,7 +9,7 @@ from slabench import paths
 from slabench.data.catalog import DatasetInfo, info
 from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet
 from slabench.data.splits import load_split
-from slabench.data.store import is_prepared, open_store, store_folder
+from slabench.data.store import Store, is_prepared, open_store, store_folder
 from slabench.errors import DataMissingError, unknown_name
 
 if TYPE_CHECKING:
@@ -61,22 +61,35 @@ def ensure_store(entry: DatasetInfo, folder: Path | None = None, console: Consol
     path = store_folder(entry, paths.data(folder))
     if is_prepared(path):
         return path
+    return prepare_store(entry, folder, console=console)[0].folder
+
+
+def prepare_store(
+    entry: DatasetInfo, folder: Path | None = None, *, console: Console | None = None, replace: bool = False
+) -> tuple[Store, list[str]]:
+    """Draw or download the store behind `entry`.
+
+    Returns:
+        The store, and in words how it differs from the data set as published.
+    """
+    path = store_folder(entry, paths.data(folder))
     if entry.embedded:
         from slabench.data.sources.embedded import prepare
 
-        return prepare(entry, path).folder
+        return prepare(entry, path, replace=replace), []
     from slabench.data.sources.download import fetch
 
     try:
-        return fetch(entry, folder, console=console).folder
+        return fetch(entry, folder, console=console, replace=replace)
     except DataMissingError as error:
         raise missing(entry, path, error.message) from error
 
 
 def missing(entry: DatasetInfo, path: Path, why: str) -> DataMissingError:
     """The error for a data set that is neither here nor to be had: every way to get it, and what to do meanwhile."""
+    needs = "" if entry.url else " and learn2learn installed"
     ways = [
-        f"on a machine with a network: slabench data get {entry.store}",
+        f"on a machine with a network{needs}: slabench data get {entry.store}",
         f"from files that you have: slabench data import {entry.store} PATH",
         *(f"    PATH may be {layout}" for layout in _layouts(entry)),
         f"from another machine: copy its prepared folder to {path} (or point SLABENCH_DATA at the folder above it)",

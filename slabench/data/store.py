@@ -143,7 +143,7 @@ def open_store(path: Path) -> Store:
         DataError: there is no store, or it was made by another format version.
         IntegrityError: a file is missing or has another size than the manifest says.
     """
-    remedy = f"run `slabench data import {path.name} PATH --replace` or `slabench data get {path.name} --replace`"
+    remedy = f"run `slabench data get {path.name} --replace` (or `slabench data import {path.name} PATH --replace`)"
     if not is_prepared(path):
         raise DataError(f"{path} holds no prepared store", remedy)
     manifest = read_json(path / MANIFEST)
@@ -241,7 +241,7 @@ def differences(entry: DatasetInfo, store: Store) -> list[str]:
     if entry.digest is not None and store.digest != entry.digest:
         told.append(
             f"the digest {store.digest[:16]}… is not that of the published {entry.store} ({entry.digest[:16]}…): the "
-            "pixels differ (JPEG copies?), or images are missing; results on it are never ranked with results on the original"
+            "pixels differ (JPEG copies?), or images are missing; its results are never ranked with the original's"
         )
     return told
 

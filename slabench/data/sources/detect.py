@@ -9,14 +9,16 @@ import numpy as np
 from slabench import paths
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART
-from slabench.data.sources import Kind, parquet
+from slabench.data.sources import Kind, folders, miniimagenet, parquet, pybatches
 from slabench.data.sources.pixels import refuse_html
 from slabench.data.store import RawImages, Store, differences, is_prepared, store_folder, write_store
 from slabench.errors import DataError, UsageError
 
 
 def _kinds(entry: DatasetInfo) -> tuple[Kind, ...]:
-    return (parquet.KIND,)
+    if entry.store == "mini-imagenet":
+        return (miniimagenet.CACHES, miniimagenet.CSVS)
+    return (pybatches.KIND, parquet.KIND, folders.KIND)
 
 
 def layouts(entry: DatasetInfo) -> list[str]:

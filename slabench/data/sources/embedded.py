@@ -13,10 +13,10 @@ from slabench.data.store import RawImages, Store, write_store
 _DIGITS_TEST_EVERY = 5
 
 
-def prepare(entry: DatasetInfo, path: Path) -> Store:
+def prepare(entry: DatasetInfo, path: Path, *, replace: bool = False) -> Store:
     """Make the embedded data set `entry` and write its store to `path`."""
     makers = {"glyphs": _glyphs, "digits": _digits}
-    return write_store(path, makers[entry.store]())
+    return write_store(path, makers[entry.store](), replace=replace)
 
 
 def _glyphs() -> RawImages:

@@ -21,12 +21,12 @@ _LAYOUT = "a folder with parquet files train*.parquet and test*.parquet with the
 
 
 def find(path: Path) -> bool:
-    """Whether `path` is a parquet file's folder (at any depth)."""
-    return path.is_dir() and next(path.rglob("*.parquet"), None) is not None
+    """Whether `path` is a folder with parquet files, in it or one level below (`cifar100/`, `data/`)."""
+    return bool(_files(path))
 
 
 def read(path: Path, entry: DatasetInfo) -> RawImages:
-    """Read all parquet files below the folder `path`.
+    """Read all parquet files of the folder `path`.
 
     Rows keep their position only if the labels begin as those of the original archive do: the hub's own conversion
     keeps that order, a shuffled copy does not.
@@ -35,7 +35,7 @@ def read(path: Path, entry: DatasetInfo) -> RawImages:
     formats: dict[str, int] = {}
     next_position = {TRAIN_PART: 0, TEST_PART: 0}
     first: dict[int, list[int]] = {TRAIN_PART: [], TEST_PART: []}
-    for file in sorted(path.rglob("*.parquet")):
+    for file in _files(path):
         part = _part_of(file)
         images, labels, kinds = _read_file(file, entry)
         for kind, count in kinds.items():
@@ -59,6 +59,10 @@ def read(path: Path, entry: DatasetInfo) -> RawImages:
         kind="parquet",
         notes={"image_formats": formats},
     )
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
 
 
 def _part_of(file: Path) -> int:

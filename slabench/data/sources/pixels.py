@@ -28,7 +28,7 @@ def decode_image(data: bytes, size: int, name: str, *, resize: bool) -> tuple[np
         data: the bytes of a PNG, JPEG or other file that Pillow reads.
         size: height and width that the data set has, in pixels.
         name: what to call the image in an error.
-        resize: bring another size to `size` (bilinear); otherwise another size is an error.
+        resize: bring another size to `size` (Lanczos); otherwise another size is an error.
 
     Returns:
         uint8 `[size, size, 3]` RGB, and the file format (`PNG`, `JPEG`, ...).
@@ -48,7 +48,7 @@ def decode_image(data: bytes, size: int, name: str, *, resize: bool) -> tuple[np
                         f"{name} is {rgb.width} x {rgb.height} pixels; this data set has {size} x {size}",
                         "check that PATH is the data set you named, in its original size",
                     )
-                rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+                rgb = rgb.resize((size, size), Image.Resampling.LANCZOS)
             return np.asarray(rgb), kind
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         start = "an HTML page" if looks_like_html(data) else "not a readable image"
