@@ -123,7 +123,8 @@ def _images_per_class(entry: DatasetInfo, store: Any) -> dict[str, int]:
     if store is None:
         return {}
     return {
-        name: train + test for name, train, test in zip(store.class_names, store.counts(0), store.counts(1), strict=True)
+        name: train + test
+        for name, train, test in zip(store.class_names, store.counts(0), store.counts(1), strict=True)
     }
 
 

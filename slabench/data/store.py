@@ -29,7 +29,7 @@ from slabench.fsio import canonical_json, read_json, sha256_file, write_json
 
 STORE_FORMAT = 1
 MANIFEST = "manifest.json"
-_ARRAYS = ("images", "labels", "parts", "source_positions")
+_ROWS_AT_ONCE = 4096
 _ABANDONED_AFTER = 24 * 3600.0
 
 
@@ -171,18 +171,15 @@ def write_store(path: Path, raw: RawImages, *, replace: bool = False) -> Store:
     order = canonical_order(raw, digests)
     labels, parts = raw.labels[order].astype("<i8"), raw.parts[order]
     n_classes = len(raw.class_names)
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "images": raw.images[order],
-        "labels": labels,
-        "parts": parts,
-        "source_positions": raw.source_positions[order].astype("<i4"),
-    }
+    columns = {"labels": labels, "parts": parts, "source_positions": raw.source_positions[order].astype("<i4")}
     with _temporary_folder(path) as temporary:
-        files = {}
-        for name in _ARRAYS:
-            file = temporary / f"{name}.npy"
-            np.save(file, arrays[name], allow_pickle=False)
-            files[file.name] = {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+        _save_rows(temporary / "images.npy", raw.images, order)
+        for name, column in columns.items():
+            np.save(temporary / f"{name}.npy", column, allow_pickle=False)
+        files = {
+            file.name: {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+            for file in sorted(temporary.iterdir())
+        }
         write_json(
             temporary / MANIFEST,
             {
@@ -244,6 +241,15 @@ def differences(entry: DatasetInfo, store: Store) -> list[str]:
             "pixels differ (JPEG copies?), or images are missing; its results are never ranked with the original's"
         )
     return told
+
+
+def _save_rows(file: Path, images: npt.NDArray[np.uint8], order: npt.NDArray[np.int64]) -> None:
+    """Write `images[order]` piece by piece: mini-ImageNet has 1.3 GB of pixels, and one copy in RAM is enough."""
+    saved = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=images.shape)
+    for start in range(0, len(order), _ROWS_AT_ONCE):
+        rows = order[start : start + _ROWS_AT_ONCE]
+        saved[start : start + len(rows)] = images[rows]
+    saved.flush()
 
 
 def _open_array(store: Store, name: str) -> npt.NDArray[Any]:

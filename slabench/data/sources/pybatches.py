@@ -26,6 +26,7 @@ _LAYOUT = (
 )
 _ARCHIVE_ENDS = (".tar.gz", ".tgz", ".tar")
 _MAX_MEMBER = 1 << 30  # the largest batch has 155 MB
+_CHUNK = 1 << 20
 _AGAIN = "it may be a cut-off download: fetch it again, then import"
 
 # Names of the meta file, the training batches and the test batch; keys of the class names and of the labels.
@@ -84,6 +85,8 @@ def _archive_reads(archive: Path) -> _Reads:
                 if member.isfile() and name in _MEMBERS and member.size <= _MAX_MEMBER:
                     file = tar.extractfile(member)
                     contents[name] = file.read() if file else b""
+            while tar.fileobj and tar.fileobj.read(_CHUNK):
+                pass  # to the very end: only there does gzip hold the bytes against its checksum
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{archive} is not a whole tar archive: {error}", _AGAIN) from error
     return {name: (lambda data=data: data) for name, data in contents.items()}  # type: ignore[misc]
