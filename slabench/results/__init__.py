@@ -1,0 +1,1 @@
+"""Records of trials, the store that keeps them, and the leaderboard made from them."""

@@ -1,0 +1,179 @@
+"""The record of one trial: what was run, on what, with what result, at what cost, and how it was selected.
+
+One JSON file a trial. Accuracies are fractions in [0, 1]; times are seconds; NaN and unknown keys are refused.
+`docs/records.md` describes every field for readers of the files.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from slabench.fsio import canonical_json, digest_json
+
+SCHEMA: Literal["slabench.run/1"] = "slabench.run/1"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")]
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    canonical_json(value)  # raises on NaN, and on what JSON cannot hold
+    return value
+
+
+def _utc(value: str) -> str:
+    if datetime.fromisoformat(value).utcoffset() != timedelta(0):
+        raise ValueError(f"'{value}' is not in UTC: write datetime.now(UTC).isoformat()")
+    return value
+
+
+PlainDict = Annotated[dict[str, Any], AfterValidator(_plain)]
+UtcTime = Annotated[str, AfterValidator(_utc)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Score(_Strict):
+    """One predictor's accuracy on the test episodes.
+
+    `value` is the mean over `n` episodes, `std` (ddof 1) their spread, `ci95` the half width of the 95 % t interval.
+    `per_class` is the accuracy over all queries of a class, `worst_class` the least of them.
+    """
+
+    predictor: str
+    metric: str = "accuracy"
+    value: Fraction
+    ci95: NonNegative | None = None
+    n: Count
+    std: NonNegative | None = None
+    worst_class: Fraction | None = None
+    per_class: dict[str, Fraction] | None = None
+
+
+class Cost(_Strict):
+    """What a trial cost. `images_seen` counts image passes through the backbone in training, transformed copies too.
+
+    `effective_batch` is the number of images of one step's forward pass, copies counted.
+    """
+
+    train_seconds: NonNegative
+    eval_seconds: NonNegative
+    images_seen: Count
+    steps: Count
+    episodes: Count
+    parameters: Count
+    peak_memory_bytes: Count | None = None
+    images_per_second: NonNegative | None = None
+    effective_batch: Count | None = None
+
+
+class Selection(_Strict):
+    """Which weights were scored: of the last step, the best on validation, or (`oracle`) the best on test itself.
+
+    `candidates` is the number of checkpoints the rule chose from.
+    """
+
+    rule: Literal["last", "best_val", "oracle"]
+    step: Count
+    val_accuracy: Fraction | None = None
+    candidates: Count = 1
+
+
+class CurvePoint(_Strict):
+    """The state of training after `step` steps; `val` maps a predictor to its accuracy on the validation episodes."""
+
+    step: Count
+    images_seen: Count
+    seconds: NonNegative
+    loss: float | None = None
+    train_accuracy: Fraction | None = None
+    val: dict[str, Fraction] = Field(default_factory=dict)
+
+
+class RunRecord(_Strict):
+    """One trial (recipe and seed) and its result.
+
+    `key` names the trial: a digest of the resolved recipe, the seed, the protocol version and the data, split and
+    episode digests, and of no path or device. `recipe_digest` is that of the recipe alone, so equal over seeds.
+    `protocol_digest` covers everything that must agree before two numbers are compared (see `protocol_digest`).
+    `limited` marks runs of a reduced budget, which are never ranked. `argv` is the command line.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    schema_: Literal["slabench.run/1"] = Field(default=SCHEMA, alias="schema")
+    key: Digest
+    name: str
+    recipe: PlainDict
+    recipe_digest: Digest
+    seed: int
+    suite: str
+    protocol: str
+    protocol_version: Annotated[int, Field(ge=1)]
+    protocol_digest: Digest
+    dataset: str
+    dataset_digest: str
+    split_digest: str | None = None
+    episodes: str | None = None
+    episodes_digest: str | None = None
+    train_classes: Count | None = None
+    test_classes: Count | None = None
+    images_per_class: dict[str, Count] | Count | None = None
+    scores: list[Score] = Field(default_factory=list)
+    curve: list[CurvePoint] = Field(default_factory=list)
+    selection: Selection | None = None
+    transductive: bool = False
+    limited: bool = False
+    warnings: list[str] = Field(default_factory=list)
+    cost: Cost | None = None
+    environment: PlainDict = Field(default_factory=dict)
+    started: UtcTime
+    finished: UtcTime
+    status: Literal["done", "failed", "interrupted"]
+    error: str | None = None
+    side_file: str | None = None
+    side_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    argv: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _whole(self) -> RunRecord:
+        if self.status == "done":
+            missing = [name for name in ("scores", "selection", "cost") if not getattr(self, name)]
+            if missing:
+                raise ValueError(f"a finished trial has {', '.join(missing)}")
+            if self.error is not None:
+                raise ValueError("a finished trial has no error")
+        if self.status == "failed" and not self.error:
+            raise ValueError("a failed trial says why in `error`")
+        predictors = [score.predictor for score in self.scores]
+        if len(set(predictors)) != len(predictors):
+            raise ValueError(f"a predictor is scored twice: {', '.join(predictors)}")
+        if (self.side_file is None) != (self.side_sha256 is None):
+            raise ValueError("side_file and side_sha256 go together")
+        return self
+
+    def score(self, predictor: str) -> Score | None:
+        """The score of `predictor`, None where this trial has none."""
+        return next((score for score in self.scores if score.predictor == predictor), None)
+
+
+def protocol_digest(
+    protocol: str, version: int, *, dataset_digest: str, split_digest: str | None, episodes_digest: str | None
+) -> str:
+    """sha256 (hex) of all that must agree before two numbers are compared: the task, its version and its data."""
+    return digest_json(
+        {
+            "protocol": protocol,
+            "version": version,
+            "dataset": dataset_digest,
+            "split": split_digest,
+            "episodes": episodes_digest,
+        }
+    )

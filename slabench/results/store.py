@@ -1,0 +1,205 @@
+"""The folder of results: one JSON record a trial, and beside it the per-episode accuracies that paired tests need.
+
+    ROOT/runs/<suite>/<protocol>/<name>/seed<seed>-<key>.json
+    ROOT/runs/<suite>/<protocol>/<name>/seed<seed>-<key>.<sha256>.npz
+
+The side file is named by its digest and written first, so that a killed process or a second writer never leaves a
+record beside the accuracies of another: a reader finds the old pair or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from slabench.errors import DataError, IntegrityError, SlabenchError
+from slabench.fsio import read_json, write_bytes, write_json
+from slabench.results.record import SCHEMA, RunRecord
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import ArrayLike, NDArray
+
+_KEY_LETTERS = 12
+
+
+class ResultsWarning(UserWarning):
+    """A file in a folder of results that cannot be used; the others are."""
+
+
+class ResultStore:
+    """The records under `root`/runs. Nothing is created before the first `save`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.folder = self.root / "runs"
+
+    def find(self, key: str) -> RunRecord | None:
+        """The record of the trial `key`; None when there is none, or (with a warning) when it is damaged."""
+        for path in sorted(self.folder.rglob(f"seed*-{key[:_KEY_LETTERS]}.json")):
+            try:
+                record = read_record(path)
+            except DataError as error:
+                warnings.warn(ResultsWarning(str(error)), stacklevel=2)
+                continue
+            if record.key == key:
+                return record
+        return None
+
+    def finished(self, key: str) -> bool:
+        """Whether the trial `key` is done and its record whole, per-episode accuracies included.
+
+        A damaged result is not finished: the warning names the file, and running the trial again makes it anew.
+        """
+        record = self.find(key)
+        if record is None or record.status != "done":
+            return False
+        try:
+            self.episodes(record)
+        except DataError as error:
+            warnings.warn(ResultsWarning(str(error)), stacklevel=2)
+            return False
+        return True
+
+    def save(self, record: RunRecord, per_episode: Mapping[str, ArrayLike]) -> Path:
+        """Write a trial's result atomically, replacing an earlier one of the same key.
+
+        Args:
+            record: its `side_file` and `side_sha256` are set here, on a copy.
+            per_episode: per predictor, the accuracy of every test episode in order, [n] fractions (kept as float32).
+                Empty for a trial without scores.
+
+        Returns:
+            The path of the JSON file.
+
+        Raises:
+            SlabenchError: an array that belongs to no score, is not [n], or holds a value outside [0, 1].
+        """
+        path = self.path(record)
+        before = _side_name(path)
+        if per_episode:
+            data = _pack(record, per_episode)
+            sha256 = hashlib.sha256(data).hexdigest()
+            side = path.with_suffix(f".{sha256[:_KEY_LETTERS]}.npz")
+            if not side.is_file() or side.read_bytes() != data:
+                write_bytes(side, data)
+            update: dict[str, Any] = {"side_file": side.name, "side_sha256": sha256}
+        else:
+            update = {"side_file": None, "side_sha256": None}
+        # Through the validator: a record changed after it was made (lists, dicts) is checked as it is written.
+        record = RunRecord.model_validate({**record.model_dump(by_alias=True), **update})
+        write_json(path, record.model_dump(mode="json", by_alias=True))
+        if before and before != _side_name(path):
+            (path.parent / before).unlink(missing_ok=True)
+        return path
+
+    def path(self, record: RunRecord) -> Path:
+        """Where the record of this trial lies."""
+        folder = self.folder / slug(record.suite) / slug(record.protocol) / slug(record.name)
+        return folder / f"seed{record.seed}-{record.key[:_KEY_LETTERS]}.json"
+
+    def records(self) -> list[RunRecord]:
+        """Every readable record, ordered by path. A damaged file gets a `ResultsWarning` that names it."""
+        records, problems = self.scan()
+        for problem in problems:
+            warnings.warn(ResultsWarning(problem), stacklevel=2)
+        return records
+
+    def scan(self) -> tuple[list[RunRecord], list[str]]:
+        """Every readable record, ordered by path, and a line for each file that is not."""
+        records, problems = [], []
+        for path in self._files():
+            try:
+                records.append(read_record(path))
+            except DataError as error:
+                problems.append(str(error))
+        return records, problems
+
+    def episodes(self, record: RunRecord) -> dict[str, NDArray[numpy.float32]]:
+        """Per predictor, the accuracy of every test episode, [n]; empty for a record without a side file.
+
+        Raises:
+            IntegrityError: the side file is missing, or its digest is not the record's.
+            DataError: it is not a plain npz.
+        """
+        if record.side_file is None:
+            return {}
+        path = self.path(record).parent / Path(record.side_file).name
+        remedy = "run the trial again with --resume force, or restore the file from its source"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{path} is missing: it holds the per-episode accuracies", remedy) from error
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 != record.side_sha256:
+            raise IntegrityError(f"{path} has the sha256 {sha256}, its record says {record.side_sha256}", remedy)
+        return _unpack(data, path)
+
+    def _files(self) -> Iterator[Path]:
+        # Dot files are what an interrupted write leaves behind after a power cut.
+        yield from sorted(path for path in self.folder.rglob("*.json") if not path.name.startswith("."))
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one record. Whatever is wrong with it is a `DataError` that names the file."""
+    value = read_json(path)
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"{path} has the schema '{schema}', not '{SCHEMA}'", "it is no record of this version")
+    try:
+        return RunRecord.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "record"
+        raise DataError(f"{path} is not a valid record: {where}: {first['msg']}", "run the trial again") from error
+
+
+def slug(text: str) -> str:
+    """`text` as a folder name: 'fewshot/fc100/5w5s15q' becomes 'fewshot-fc100-5w5s15q'."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"
+
+
+def _side_name(path: Path) -> str | None:
+    """The side file that the record at `path` names, None when there is no such record."""
+    try:
+        return read_record(path).side_file
+    except (DataError, FileNotFoundError):
+        return None
+
+
+def _pack(record: RunRecord, per_episode: Mapping[str, ArrayLike]) -> bytes:
+    import numpy
+
+    scored = [score.predictor for score in record.scores]
+    arrays: dict[str, Any] = {}
+    for predictor in sorted(per_episode):
+        if predictor not in scored:
+            raise SlabenchError(f"per-episode accuracies of '{predictor}', which has no score: {', '.join(scored)}")
+        array = numpy.asarray(per_episode[predictor], dtype=numpy.float32)
+        if array.ndim != 1 or len(array) == 0:
+            raise SlabenchError(f"per-episode accuracies of '{predictor}' have the shape {array.shape}, not [n]")
+        if not bool(((array >= 0) & (array <= 1)).all()):
+            raise SlabenchError(f"per-episode accuracies of '{predictor}' are not all in [0, 1]", "NaN or percent?")
+        arrays[predictor] = array
+    file = io.BytesIO()
+    numpy.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def _unpack(data: bytes, path: Path) -> dict[str, NDArray[numpy.float32]]:
+    import numpy
+
+    try:
+        with numpy.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: numpy.asarray(file[name], dtype=numpy.float32) for name in file.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a plain npz file: {error}", "run the trial again") from error
