@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from data_layouts import (
     CLASSES,
@@ -71,8 +73,7 @@ def test_positions_lead_back_to_the_original_order(tmp_path, parts, layout):
 
 
 def test_parquet_keeps_positions_only_in_the_known_order(tmp_path, parts):
-    first = tuple(tuple(int(label) for label in part.labels[:6]) for part in parts)
-    entry = replace(TINY, first_labels=first)
+    entry = replace(TINY, first_labels=tuple(int(label) for label in parts[0].labels[:6]))
     store, _ = import_dataset(entry, write_parquet(tmp_path / "kept", parts), tmp_path / "a")
     images = store.images("tiny")
     assert store.manifest["source"]["original_order"] is True
@@ -152,6 +153,18 @@ def test_another_data_set_is_recognised(tmp_path, parts):
     assert "it lacks 'dog'" in message
     batches = write_batches(tmp_path / "b", batch_files(parts))
     assert "it lacks 'dog'" in refused(batches, tmp_path, replace(TINY, classes=("ant", "bat", "dog"))).message
+
+
+def test_another_data_set_is_recognised_by_the_hub_s_own_names(tmp_path, parts):
+    """The hub writes class names into the schema; ten classes of something else are not CIFAR-10."""
+    root = write_parquet(tmp_path / "p", parts)
+    for file in root.iterdir():
+        table = pq.read_table(file)
+        features = {"fine_label": {"names": ["ant", "bat", "dog"], "_type": "ClassLabel"}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(metadata), file)
+    assert "it has 'dog'" in refused(root, tmp_path).message
+    assert import_dataset(replace(TINY, classes=("ant", "bat", "dog")), root, tmp_path / "data")[1] == []
 
 
 def test_labels_outside_the_classes_are_found(tmp_path, parts):

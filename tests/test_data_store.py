@@ -111,6 +111,18 @@ def test_verify_finds_one_flipped_bit(tmp_path, parts, name):
     assert any(f"{name}.npy" in problem for problem in problems)
 
 
+def test_verify_finds_what_a_mended_manifest_hides(tmp_path, parts):
+    """Pixels changed, and the file's sha256 in the manifest with them: the digest of the data set still tells."""
+    store = write_store(tmp_path / "tiny", raw_of(parts))
+    file = store.folder / "images.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    manifest["files"]["images.npy"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (store.folder / "manifest.json").write_text(json.dumps(manifest))
+    (problem,) = verify_store(store.folder)
+    assert "pixels, labels and parts" in problem
+
+
 def test_open_finds_a_cut_off_or_missing_file(tmp_path, parts):
     store = write_store(tmp_path / "tiny", raw_of(parts))
     file = store.folder / "images.npy"

@@ -56,8 +56,8 @@ class DatasetInfo:
         per_class: official training and test images of every class; (0, 0) where classes differ.
         url: the publisher's archive of the original batches; empty where there is none.
         md5: the publisher's checksum of that archive.
-        first_labels: labels of the first training and test images in the original order, by which a source that has
-            kept that order is known; empty where unknown.
+        first_labels: labels of the first training images in the original order, by which a source that has kept that
+            order is known; empty where unknown.
     """
 
     name: str
@@ -78,7 +78,7 @@ class DatasetInfo:
     per_class: tuple[int, int] = (0, 0)
     url: str = ""
     md5: str = ""
-    first_labels: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    first_labels: tuple[int, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ def _cifar100(name: str, summary: str, mean_std: _MeanStd, fewshot: bool) -> Dat
         per_class=(500, 100),
         url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
         md5="eb9058c3a382ffc7106e4002c42a8d85",
-        first_labels=((19, 29, 0, 11, 1, 86, 90, 28, 23, 31), (49, 33, 72, 51, 71, 92, 15, 14, 23, 0)),
+        first_labels=(19, 29, 0, 11, 1),
     )
 
 
@@ -155,7 +155,7 @@ _ALL = (
         per_class=(5000, 1000),
         url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
         md5="c58f30108f718f92721af3b95e74349a",
-        first_labels=((6, 9, 9, 4, 1, 1, 2, 7, 8, 3), (3, 8, 8, 0, 6, 6, 1, 6, 3, 1)),
+        first_labels=(6, 9, 9, 4, 1, 1, 2, 7, 8, 3),
     ),
     _cifar100(
         "fc100",

@@ -28,13 +28,13 @@ def find(path: Path) -> bool:
 def read(path: Path, entry: DatasetInfo) -> RawImages:
     """Read all parquet files of the folder `path`.
 
-    Rows keep their position only if the labels begin as those of the original archive do: the hub's own conversion
-    keeps that order, a shuffled copy does not.
+    Rows keep their position only if the training labels begin as those of the original archive do: the hub's own
+    conversion keeps that order, a shuffled copy does not.
     """
     pieces = []
     formats: dict[str, int] = {}
     next_position = {TRAIN_PART: 0, TEST_PART: 0}
-    first: dict[int, list[int]] = {TRAIN_PART: [], TEST_PART: []}
+    first: list[int] = []
     for file in _files(path):
         part = _part_of(file)
         images, labels, kinds = _read_file(file, entry)
@@ -42,13 +42,10 @@ def read(path: Path, entry: DatasetInfo) -> RawImages:
             formats[kind] = formats.get(kind, 0) + count
         positions = np.arange(len(labels), dtype=np.int32) + next_position[part]
         next_position[part] += len(labels)
-        first[part] += labels[: 10 if len(first[part]) < 10 else 0].tolist()
+        if part == TRAIN_PART and not first:
+            first = labels[: len(entry.first_labels)].tolist()
         pieces.append((images, labels, np.full(len(labels), part, np.uint8), positions))
-    ordered = all(
-        bool(entry.first_labels[part])
-        and tuple(first[part][: len(entry.first_labels[part])]) == entry.first_labels[part]
-        for part in (TRAIN_PART, TEST_PART)
-    )
+    ordered = bool(entry.first_labels) and tuple(first) == entry.first_labels
     positions = np.concatenate([piece[3] for piece in pieces])
     return RawImages(
         images=np.concatenate([piece[0] for piece in pieces]),
