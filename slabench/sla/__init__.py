@@ -1,0 +1,1 @@
+"""Self-supervised Label Augmentation: transformations, joint labels and aggregation, objectives."""

@@ -1,0 +1,138 @@
+"""The transformations t_0 .. t_{M-1} of SLA: quarter turns, colour permutations and their products.
+
+Order and names follow the code of Lee, Hwang and Shin (ICML 2020), `--aug`: turns are the outer loop, channel orders the
+inner one, t_0 is the identity. Copies of a batch are interleaved: row b*M + j of `TransformSet.apply(x)` is t_j(x[b]).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+from slabench.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Channels = tuple[int, int, int]
+
+_IDENTITY: tuple[Channels, ...] = ((0, 1, 2),)
+_CYCLES: tuple[Channels, ...] = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
+_ALL_ORDERS: tuple[Channels, ...] = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+_ALL_TURNS = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class TransformSet:
+    """M transformations of a batch of images, the identity first.
+
+    Attributes:
+        name: kebab-case name, as in `--transforms rotation`.
+        views: for each j, the number of counter-clockwise quarter turns and the order of the source channels.
+    """
+
+    name: str
+    views: tuple[tuple[int, Channels], ...]
+
+    @property
+    def M(self) -> int:  # noqa: N802 - the letter of the paper
+        """The number of transformations, the identity included."""
+        return len(self.views)
+
+    def apply(self, images: Tensor) -> Tensor:
+        """All M copies of every image, interleaved.
+
+        Args:
+            images: `[B, 3, H, W]`, any dtype; H == W if the set holds quarter turns.
+
+        Returns:
+            `[B*M, 3, H, W]` in channels-last memory; row b*M + j is t_j(images[b]).
+
+        Raises:
+            UsageError: if a quarter turn is asked of an image that is not square.
+        """
+        import torch
+
+        self.check(images)
+        batch, channels, height, width = images.shape
+        source = images.permute(0, 2, 3, 1)
+        # Written straight into channels-last storage: one pass over the copies, and convolutions need no reordering.
+        out = torch.empty((batch, self.M, height, width, channels), dtype=images.dtype, device=images.device)
+        for j, (turns, order) in enumerate(self.views):
+            out[:, j] = _view(source, turns, order)
+        return out.flatten(0, 1).permute(0, 3, 1, 2)
+
+    def apply_each(self, images: Tensor, which: Tensor) -> Tensor:
+        """One transformation an image.
+
+        Args:
+            images: `[B, 3, H, W]`.
+            which: int64 `[B]`, j of each image.
+
+        Returns:
+            `[B, 3, H, W]` in channels-last memory; row b is t_{which[b]}(images[b]).
+        """
+        import torch
+
+        self.check(images)
+        source = images.permute(0, 2, 3, 1)
+        out = torch.empty(source.shape, dtype=images.dtype, device=images.device)
+        for j, (turns, order) in enumerate(self.views):
+            rows = (which == j).nonzero().squeeze(1).to(images.device)
+            if len(rows):
+                out[rows] = _view(source[rows], turns, order)
+        return out.permute(0, 3, 1, 2)
+
+    def undo(self, images: Tensor, j: int) -> Tensor:
+        """The inverse of t_j: `undo(t_j(x), j) == x`. Shapes as in `apply_each`."""
+        turns, order = self.views[j]
+        inverse = (order.index(0), order.index(1), order.index(2))
+        return _view(images.permute(0, 2, 3, 1), -turns, inverse).permute(0, 3, 1, 2)
+
+    def check(self, images: Tensor) -> None:
+        """Refuse batches that the set cannot transform: not `[B, 3, H, W]`, or not square for quarter turns."""
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise UsageError(
+                f"transformations take images [B, 3, H, W], got {list(images.shape)}",
+                "permute channels to the second place; grey images are repeated to three channels",
+            )
+        height, width = images.shape[2:]
+        if height != width and any(turns % 2 for turns, _ in self.views):
+            raise UsageError(
+                f"'{self.name}' turns images by 90 degrees, and {height} x {width} is not square",
+                "use square images, or a set without quarter turns: rotation2, color-perm, color-perm3",
+            )
+
+
+def _view(images: Tensor, turns: int, order: Channels) -> Tensor:
+    """t of `images` `[B, H, W, 3]`."""
+    turned = images.rot90(turns, (1, 2)) if turns % 4 else images
+    return turned if order == (0, 1, 2) else turned[..., list(order)]
+
+
+def _set(name: str, turns: tuple[int, ...], orders: tuple[Channels, ...]) -> TransformSet:
+    return TransformSet(name, tuple(product(turns, orders)))
+
+
+TRANSFORM_SETS: dict[str, TransformSet] = {
+    chosen.name: chosen
+    for chosen in (
+        _set("rotation", _ALL_TURNS, _IDENTITY),
+        _set("rotation2", (0, 2), _IDENTITY),
+        _set("color-perm", (0,), _ALL_ORDERS),
+        _set("color-perm3", (0,), _CYCLES),
+        _set("rot-color-perm6", (0, 2), _CYCLES),
+        _set("rot-color-perm12", _ALL_TURNS, _CYCLES),
+        _set("rot-color-perm24", _ALL_TURNS, _ALL_ORDERS),
+    )
+}
+
+IDENTITY = _set("identity", (0,), _IDENTITY)
+
+
+def transform_set(name: str) -> TransformSet:
+    """The transformation set called `name`; an unknown name is a usage error with a did-you-mean."""
+    if name not in TRANSFORM_SETS:
+        raise unknown_name("transformation set", name, TRANSFORM_SETS)
+    return TRANSFORM_SETS[name]
