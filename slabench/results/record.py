@@ -22,7 +22,10 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")]
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    canonical_json(value)  # raises on NaN, and on what JSON cannot hold
+    try:
+        canonical_json(value)
+    except TypeError as error:  # pydantic reports a ValueError (NaN raises one) with the field, a TypeError not
+        raise ValueError(str(error)) from error
     return value
 
 

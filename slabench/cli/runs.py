@@ -1,0 +1,148 @@
+"""`slabench list runs` and `slabench show run KEY`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, JustifyMethod
+
+    from slabench.results.record import RunRecord
+
+_SHORT = 12
+
+
+def list_runs(console: Console, results: Path, as_json: bool) -> None:
+    """Print every record under `results`, the unfinished, failed and quick ones too, in order of their start."""
+    records = sorted(_read(results), key=lambda record: (record.started, record.key))
+    if as_json:
+        console.out(json.dumps([_facts(record) for record in records], indent=2), highlight=False)
+        return
+    if not records:
+        console.print(f"no records in {results}", soft_wrap=True, markup=False, highlight=False)
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("key", "recipe", "protocol", "seed", "state", "accuracy (%)", "minutes", "started (UTC)"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "key", justify=_justify(heading))
+    for record in records:
+        scores = ", ".join(f"{score.predictor} {100 * score.value:.2f}" for score in record.scores)
+        table.add_row(
+            record.key[:_SHORT],
+            escape(record.name),
+            escape(record.protocol),
+            str(record.seed),
+            record.status + (" (quick)" if record.limited else ""),
+            escape(scores) or "-",
+            f"{record.cost.train_seconds / 60:.1f}" if record.cost else "-",
+            record.started[:16].replace("T", " "),
+        )
+    console.print(table, highlight=False)
+
+
+def show_run(console: Console, results: Path, key_prefix: str) -> None:
+    """Print one record: scores, selection, cost, environment, warnings.
+
+    Raises:
+        UsageError: no record's key, or more than one record's, begins with `key_prefix`.
+    """
+    from slabench.errors import UsageError
+    from slabench.results.store import ResultStore
+
+    found = [record for record in _read(results) if key_prefix and record.key.startswith(key_prefix.lower())]
+    if not found:
+        raise UsageError(f"no run in {results} has a key that begins with '{key_prefix}'", "see: slabench list runs")
+    if len({record.key for record in found}) > 1:
+        keys = ", ".join(sorted(record.key[:_SHORT] for record in found))
+        raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
+    _print_record(console, found[0], ResultStore(results).path(found[0]))
+
+
+def _read(results: Path) -> list[RunRecord]:
+    """The readable records; a damaged file is named on stderr, so that what is piped on stays whole."""
+    from rich.console import Console
+
+    from slabench.results.store import ResultStore
+
+    records, problems = ResultStore(results).scan()
+    for problem in problems:
+        Console(stderr=True, markup=False, highlight=False).print(f"warning: {problem}", soft_wrap=True)
+    return records
+
+
+def _print_record(console: Console, record: RunRecord, path: Path) -> None:
+    from rich.table import Table
+
+    from slabench.results.leaderboard import percent
+
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for heading, text in _lines(record, path):
+        facts.add_row(heading, text)
+    console.print(facts, highlight=False, markup=False)
+    if not record.scores:
+        return
+    scores = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("predictor", "accuracy (%)", "± episodes", "worst class", "episodes"):
+        scores.add_column(heading, justify="left" if heading == "predictor" else "right")
+    for score in record.scores:
+        accuracies = (percent(score.value), percent(score.ci95), percent(score.worst_class))
+        scores.add_row(score.predictor, *accuracies, f"{score.n:,}")
+    console.print()
+    console.print(scores, highlight=False)
+
+
+def _lines(record: RunRecord, path: Path) -> list[tuple[str, str]]:
+    lines = [
+        ("run", f"{record.name}, seed {record.seed}"),
+        ("state", record.status + (" (reduced budget: never ranked)" if record.limited else "")),
+        ("key", record.key),
+        ("protocol", f"{record.protocol}, version {record.protocol_version}, digest {record.protocol_digest[:_SHORT]}"),
+        ("data", f"{record.dataset}, digest {record.dataset_digest[:_SHORT]}"),
+    ]
+    if record.episodes:
+        lines.append(("episodes", f"{record.episodes}, digest {(record.episodes_digest or '-')[:_SHORT]}"))
+    if record.error:
+        lines.append(("error", record.error))
+    lines += [("warning", warning) for warning in record.warnings]
+    if record.selection:
+        chosen = record.selection
+        at = "" if chosen.val_accuracy is None else f", {100 * chosen.val_accuracy:.2f} % on validation"
+        lines.append(("selection", f"{chosen.rule}: step {chosen.step:,} of {chosen.candidates} candidates{at}"))
+    if record.cost:
+        cost = record.cost
+        memory = "" if cost.peak_memory_bytes is None else f", {cost.peak_memory_bytes / 2**20:,.0f} MiB at most"
+        lines.append(
+            ("cost", f"{cost.images_seen:,} images in {cost.steps:,} steps, {cost.train_seconds:,.0f} s{memory}")
+        )
+        lines.append(("parameters", f"{cost.parameters:,}"))
+    known = {name: value for name, value in record.environment.items() if value is not None}
+    lines.append(("made with", ", ".join(f"{name} {value}" for name, value in known.items()) or "unknown"))
+    lines += [("time", f"{record.started} to {record.finished}"), ("recipe", json.dumps(record.recipe))]
+    lines.append(("command", " ".join(record.argv) or "-"))
+    lines.append(("file", str(path)))
+    return lines
+
+
+def _facts(record: RunRecord) -> dict[str, object]:
+    return {
+        "key": record.key,
+        "name": record.name,
+        "protocol": record.protocol,
+        "seed": record.seed,
+        "status": record.status,
+        "limited": record.limited,
+        "scores": {score.predictor: score.value for score in record.scores},
+        "train_seconds": record.cost.train_seconds if record.cost else None,
+        "started": record.started,
+        "finished": record.finished,
+    }
+
+
+def _justify(heading: str) -> JustifyMethod:
+    return "right" if heading in ("seed", "minutes") else "left"

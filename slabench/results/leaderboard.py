@@ -1,0 +1,359 @@
+"""The leaderboard: one row per recipe, predictor and protocol, made from records and from nothing else.
+
+What may be compared stands in one group: the same protocol and version on the same data, split and episode digests, and
+transductive apart from inductive. Ranks count within a group only. Runs of a reduced budget (`limited`) and those
+selected on the test set (`oracle`) have no rank. Equal records give equal bytes, in whatever order they are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from slabench.errors import DataError, UsageError
+from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, paired_difference, t_interval
+from slabench.results.record import RunRecord, Score
+from slabench.results.store import ResultsWarning
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+    from rich.table import Table
+
+    EpisodeReader = Callable[[RunRecord], Mapping[str, NDArray[numpy.float32]]]
+
+_SHORT = 12
+_FRACTIONS = {"mean", "std_seeds", "ci95_episodes"}
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """One recipe under one predictor on one protocol, over its seeds. The fields are the columns of the CSV, in order.
+
+    `mean`, `std_seeds` (ddof 1) and `ci95_episodes` (half width) are fractions. `ci95_from` says what the interval is
+    over: "seed-averaged" episodes, or the "mean-of-seeds" of the records' own intervals where the per-episode
+    accuracies cannot be read. `image_passes` and `train_seconds` are means per seed.
+    """
+
+    rank: int | None
+    suite: str
+    dataset: str
+    protocol: str
+    protocol_version: int
+    ways: int | None
+    shots: int | None
+    queries: int | None
+    name: str
+    backbone: str | None
+    head: str | None
+    objective: str | None
+    transforms: str | None
+    M: int | None
+    predictor: str
+    n_seeds: int
+    seeds: tuple[int, ...]
+    mean: float
+    std_seeds: float | None
+    n_episodes: int
+    ci95_episodes: float | None
+    ci95_from: str | None
+    image_passes: int
+    train_seconds: float
+    parameters: int
+    selection: str
+    transductive: bool
+    limited: bool
+    device: str
+    dataset_digest: str
+    split_digest: str
+    episodes_digest: str
+    protocol_digest: str
+    recipe_digest: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The records behind one row: one per seed, in order of the seed, and their episodes averaged over seeds.
+
+    `episodes` is [n] float64; None where a side file is missing, damaged or of another length than the others.
+    """
+
+    records: tuple[RunRecord, ...]
+    predictor: str
+    episodes: NDArray[numpy.float64] | None
+
+    @property
+    def scores(self) -> list[Score]:
+        """The score of each record under this predictor."""
+        return [score for record in self.records if (score := record.score(self.predictor)) is not None]
+
+    @property
+    def spread(self) -> SeedSpread:
+        """Mean and spread over seeds of the accuracy, fractions."""
+        scores = zip(self.records, self.scores, strict=True)
+        return across_seeds({record.seed: score.value for record, score in scores})
+
+    @property
+    def mean(self) -> float:
+        """The accuracy averaged over seeds, a fraction."""
+        return self.spread.mean
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What must be equal before two entries are compared. The digests are named beside the protocol's own, which
+        covers them, so that a record with a wrong one stands alone instead of in the wrong company.
+        """
+        first = self.records[0]
+        return (
+            first.protocol,
+            first.protocol_version,
+            first.protocol_digest,
+            first.dataset_digest,
+            first.split_digest or "",
+            first.episodes_digest or "",
+            first.transductive,
+        )
+
+    @property
+    def ranked(self) -> bool:
+        """Whether this entry may have a rank at all."""
+        return not any(record.limited or _rule(record) == "oracle" for record in self.records)
+
+
+def entries(
+    records: Iterable[RunRecord], include_limited: bool = False, episodes: EpisodeReader | None = None
+) -> list[Entry]:
+    """The finished records, gathered by recipe, protocol and predictor, the best of each group first.
+
+    Args:
+        records: in any order; unfinished and failed ones are left out.
+        include_limited: keep the runs of a reduced budget too, as entries of their own.
+        episodes: reads the per-episode accuracies of a record (`ResultStore.episodes`).
+    """
+    gathered: dict[tuple[Any, ...], dict[int, RunRecord]] = defaultdict(dict)
+    for record in sorted(records, key=lambda record: (record.finished, record.key)):
+        if record.status == "done" and (include_limited or not record.limited):
+            # A trial that was recorded twice (two folders, two devices) counts once: the later one.
+            group = Entry((record,), "", None).group
+            gathered[(*group, record.recipe_digest, record.limited)][record.seed] = record
+    found = []
+    for by_seed in gathered.values():
+        ordered = tuple(by_seed[seed] for seed in sorted(by_seed))
+        arrays = _read_episodes(ordered, episodes)
+        predictors = list(dict.fromkeys(score.predictor for record in ordered for score in record.scores))
+        for predictor in predictors:
+            scored = tuple(record for record in ordered if record.score(predictor))
+            found.append(Entry(scored, predictor, _average(scored, arrays, predictor)))
+    return sorted(found, key=_order)
+
+
+def rows(
+    records: Iterable[RunRecord], include_limited: bool = False, episodes: EpisodeReader | None = None
+) -> list[LeaderboardRow]:
+    """The leaderboard's rows, by protocol and within it from the best to the worst; arguments as of `entries`.
+
+    The rank is 1 + the number of rows of the group that are better beyond doubt: whose paired 95 % interval over the
+    same seed-averaged episodes lies above 0. Rows that the episodes cannot tell apart may so share a rank. Where
+    per-episode accuracies are not to be had, a higher mean is better.
+    """
+    groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
+    for entry in entries(records, include_limited, episodes):
+        groups[entry.group].append(entry)
+    made = []
+    for group in groups.values():
+        ranked = [entry for entry in group if entry.ranked]
+        for entry in group:
+            rank = 1 + sum(_beats(other, entry) for other in ranked) if entry.ranked else None
+            made.append(replace(_row(entry), rank=rank))
+    return made
+
+
+def to_csv(rows: Sequence[LeaderboardRow]) -> str:
+    """The rows as CSV: fractions with six digits, seconds with one, several values of a field parted by blanks."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for field in fields(LeaderboardRow)]
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_cell(name, getattr(row, name)) for name in names])
+    return text.getvalue()
+
+
+def table(rows: Sequence[LeaderboardRow]) -> Table:
+    """The rows as a table for people: accuracies in percent, the two uncertainties in columns of their own."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption_style="dim")
+    made.add_column("protocol", overflow="fold")
+    made.add_column("#", justify="right")
+    made.add_column("recipe", overflow="fold")
+    for heading in ("objective", "predictor"):
+        made.add_column(heading, no_wrap=True)
+    for heading in ("accuracy", "± episodes", "± seeds", "seeds", "images", "minutes"):
+        made.add_column(heading, justify="right")
+    before: tuple[Any, ...] | None = None
+    for row in rows:
+        group = (row.protocol, row.protocol_digest, row.dataset_digest, row.episodes_digest, row.transductive)
+        if before is not None and group != before:
+            made.add_section()
+        made.add_row(
+            "" if group == before else escape(row.protocol),
+            "-" if row.rank is None else str(row.rank),
+            escape(row.name) + (" (quick)" if row.limited else ""),
+            escape(row.objective or "-"),
+            escape(row.predictor),
+            f"{100 * row.mean:.2f}",
+            percent(row.ci95_episodes),
+            percent(row.std_seeds),
+            str(row.n_seeds),
+            f"{row.image_passes / 1e6:.2f}M",
+            f"{row.train_seconds / 60:.1f}",
+        )
+        before = group
+    made.caption = (
+        "accuracy in percent; ± episodes: half of the 95 % interval; ± seeds: standard deviation over seeds;\n"
+        "images: passes through the backbone in training; rows that share a rank cannot be told apart on these episodes"
+    )
+    return made
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent with two digits; "-" where there is none."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _row(entry: Entry) -> LeaderboardRow:
+    records, scores = entry.records, entry.scores
+    first, recipe = records[0], records[0].recipe
+    interval, source = _interval(entry)
+    costs = [record.cost for record in records if record.cost]
+    transforms = _at(recipe, "sla", "transforms")
+    return LeaderboardRow(
+        rank=None,
+        suite=first.suite,
+        dataset=first.dataset,
+        protocol=first.protocol,
+        protocol_version=first.protocol_version,
+        ways=_at(recipe, "protocol", "ways"),
+        shots=_at(recipe, "protocol", "shots"),
+        queries=_at(recipe, "protocol", "queries"),
+        name=first.name,
+        backbone=_at(recipe, "model", "backbone"),
+        head=_at(recipe, "model", "head"),
+        objective=_at(recipe, "sla", "objective"),
+        transforms=transforms,
+        M=_copies(transforms) if transforms else None,
+        predictor=entry.predictor,
+        n_seeds=len(records),
+        seeds=tuple(record.seed for record in records),
+        mean=entry.mean,
+        std_seeds=entry.spread.std,
+        n_episodes=min(score.n for score in scores),
+        ci95_episodes=interval,
+        ci95_from=source,
+        image_passes=round(sum(cost.images_seen for cost in costs) / len(costs)),
+        train_seconds=math.fsum(cost.train_seconds for cost in costs) / len(costs),
+        parameters=max(cost.parameters for cost in costs),
+        selection="; ".join(sorted({_rule(record) for record in records})),
+        transductive=first.transductive,
+        limited=first.limited,
+        device="; ".join(sorted({str(record.environment.get("device", "unknown")) for record in records})),
+        dataset_digest=first.dataset_digest[:_SHORT],
+        split_digest=(first.split_digest or "")[:_SHORT],
+        episodes_digest=(first.episodes_digest or "")[:_SHORT],
+        protocol_digest=first.protocol_digest[:_SHORT],
+        recipe_digest=first.recipe_digest[:_SHORT],
+        keys=tuple(record.key[:_SHORT] for record in records),
+    )
+
+
+def _interval(entry: Entry) -> tuple[float | None, str | None]:
+    if entry.episodes is not None:
+        half = finite_or_none(t_interval(entry.episodes).half_width)
+        return half, None if half is None else "seed-averaged"
+    widths = [score.ci95 for score in entry.scores if score.ci95 is not None]
+    if len(widths) < len(entry.scores):
+        return None, None
+    return math.fsum(widths) / len(widths), "mean-of-seeds"
+
+
+def _beats(a: Entry, b: Entry) -> bool:
+    if a.mean <= b.mean:
+        return False
+    if a.episodes is None or b.episodes is None or len(a.episodes) != len(b.episodes):
+        return True
+    low = paired_difference(a.episodes, b.episodes).low
+    return math.isnan(low) or low > 0
+
+
+def _read_episodes(
+    records: Sequence[RunRecord], reader: EpisodeReader | None
+) -> dict[str, Mapping[str, NDArray[numpy.float32]]]:
+    """The arrays of each record by key; none for a record that has none or whose side file is damaged."""
+    arrays: dict[str, Mapping[str, NDArray[numpy.float32]]] = {}
+    for record in records if reader else ():
+        assert reader is not None
+        try:
+            arrays[record.key] = reader(record)
+        except DataError as error:
+            warnings.warn(ResultsWarning(str(error)), stacklevel=2)
+    return arrays
+
+
+def _average(
+    records: Sequence[RunRecord], arrays: Mapping[str, Mapping[str, NDArray[numpy.float32]]], predictor: str
+) -> NDArray[numpy.float64] | None:
+    import numpy
+
+    found = [arrays.get(record.key, {}).get(predictor) for record in records]
+    usable = [array.astype(numpy.float64) for array in found if array is not None]
+    if len(usable) < len(records) or len({len(array) for array in usable}) != 1:
+        return None
+    return numpy.asarray(numpy.mean(usable, axis=0), dtype=numpy.float64)
+
+
+def _order(entry: Entry) -> tuple[Any, ...]:
+    first = entry.records[0]
+    return (*entry.group, first.limited, -round(entry.mean, 12), first.name, entry.predictor, first.recipe_digest)
+
+
+def _rule(record: RunRecord) -> str:
+    return record.selection.rule if record.selection else "last"
+
+
+def _at(recipe: Mapping[str, Any], *names: str) -> Any:
+    value: Any = recipe
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+@lru_cache
+def _copies(transforms: str) -> int | None:
+    from slabench.sla.transforms import transform_set
+
+    try:
+        return transform_set(transforms).M
+    except UsageError:  # a set of a plug-in that is not installed here
+        return None
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return " ".join(str(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:.6f}" if name in _FRACTIONS else f"{value:.1f}"
+    return str(value)
