@@ -74,7 +74,7 @@ def verify(
     from slabench import paths
     from slabench.data.catalog import DATASETS, info
     from slabench.data.store import differences, is_prepared, open_store, store_folder, verify_store
-    from slabench.errors import DataMissingError, IntegrityError
+    from slabench.errors import DataError, DataMissingError
 
     console = Console()
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
@@ -89,7 +89,7 @@ def verify(
         try:
             problems = verify_store(path)
             notes = differences(entry, open_store(path))
-        except IntegrityError as error:
+        except DataError as error:
             problems, notes = [error.message], []
         failed = failed or bool(problems)
         console.print(f"{entry.store}: {'[red]damaged[/red]' if problems else '[green]whole[/green]'}", highlight=False)
