@@ -1,0 +1,246 @@
+"""Frozen episodes: index files with a manifest and a digest, the same for every method and every machine.
+
+`<dataset>/<split>-5w5s15q-2000.npy` is uint16 `[E, N, K+Q]`: rows of the split's images in canonical order, supports first.
+The `.json` beside it says what they were drawn from. Files that travel with slabench lie in `episodes/`; those made with
+`slabench episodes make`, or by the first run that needs them, in the user's data folder. Making is deterministic, so that
+two users who make the same file get the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from slabench import paths
+from slabench.data.imageset import ImageSet
+from slabench.episodes import Episodes, balanced_episodes
+from slabench.errors import DataError, IntegrityError, UsageError
+from slabench.fsio import digest_json, read_json, sha256_file, write_bytes, write_json
+from slabench.seeding import numpy_generator
+
+VALIDATION_IMAGES = 100
+"""Images of a class that validation episodes are drawn from, the first in canonical order (which is by pixel digest, so
+arbitrary). Curves then cost 2,000 embedded images a point on FC100 instead of 12,000; tests use every image."""
+
+_SEED = 20200713  # any constant: part of the file's identity through the manifest
+
+
+class Manifest(BaseModel):
+    """What an episode file holds and what it was drawn from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal["slabench.episodes/1"] = "slabench.episodes/1"
+    dataset: str
+    split: str
+    ways: int
+    shots: int
+    queries: int
+    episodes: int
+    images_per_class: int | None
+    seed: int
+    method: Literal["balanced/1"] = "balanced/1"
+    dataset_digest: str
+    split_digest: str
+    class_sizes: list[int]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class EpisodeFile:
+    """A verified episode file, opened on the image set it is used with.
+
+    Attributes:
+        name: `fc100/test-5w5s15q-2000`.
+        episodes: the indices.
+        manifest: as in the file.
+        digest: sha256 of the index file.
+        path: of the index file.
+    """
+
+    name: str
+    episodes: Episodes
+    manifest: Manifest
+    digest: str
+    path: Path
+
+
+def episode_name(dataset: str, split: str, ways: int, shots: int, queries: int, n: int) -> str:
+    """The name of a file, such as `fc100/test-5w5s15q-2000`."""
+    return f"{dataset}/{split}-{ways}w{shots}s{queries}q-{n}"
+
+
+def find(name: str) -> Path | None:
+    """The index file called `name`, published or the user's, or None."""
+    for folder in (paths.episodes(), paths.user_episodes()):
+        path = folder / f"{name}.npy"
+        if path.is_file():
+            return path
+    return None
+
+
+def list_files() -> list[Path]:
+    """Every index file, published ones first."""
+    folders = (paths.episodes(), paths.user_episodes())
+    return [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.npy"))]
+
+
+def make(
+    images: ImageSet,
+    dataset: str,
+    split: str,
+    ways: int,
+    shots: int,
+    queries: int,
+    n: int,
+    folder: Path | None = None,
+    images_per_class: int | None = None,
+) -> Path:
+    """Draw balanced episodes and freeze them; a file that is already there stays as it is if its bytes agree.
+
+    Args:
+        images: the split.
+        dataset: for the name.
+        split: for the name.
+        ways: N.
+        shots: K.
+        queries: Q per class.
+        n: how many episodes.
+        folder: where the file goes; by default the user's episodes.
+        images_per_class: use only the first so many images of each class; None for all.
+
+    Raises:
+        UsageError: the classes cannot serve such episodes.
+    """
+    name = episode_name(dataset, split, ways, shots, queries, n)
+    if len(images) > np.iinfo(np.uint16).max + 1:
+        raise UsageError(
+            f"{images.name} has {len(images)} images, and episode files index at most 65,536",
+            "split the data set, or take fewer classes",
+        )
+    class_rows = [rows[:images_per_class] for rows in images.class_rows()]
+    drawn = balanced_episodes(
+        class_rows, ways, shots, queries, n, numpy_generator(_SEED, name), class_names=images.class_names
+    )
+    buffer = io.BytesIO()
+    np.save(buffer, drawn.rows.numpy().astype(np.uint16))
+    target = (folder or paths.user_episodes()) / f"{name}.npy"
+    write_bytes(target, buffer.getvalue())
+    manifest = Manifest(
+        dataset=dataset,
+        split=split,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        episodes=n,
+        images_per_class=images_per_class,
+        seed=_SEED,
+        dataset_digest=images.digest,
+        split_digest=images.split_digest,
+        class_sizes=[len(rows) for rows in images.class_rows()],
+        sha256=sha256_file(target),
+    )
+    write_json(target.with_suffix(".json"), manifest.model_dump())
+    return target
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest beside an index file."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        raise DataError(f"{path} has no manifest {beside.name}", "make it again with `slabench episodes make`")
+    try:
+        return Manifest.model_validate(read_json(beside))
+    except ValidationError as error:
+        raise DataError(f"{beside} is no episode manifest: {error.errors()[0]['msg']}", "make the file again") from error
+
+
+def open_file(path: Path, images: ImageSet) -> EpisodeFile:
+    """Read, check and open an index file on the images it is used with.
+
+    Raises:
+        IntegrityError: the bytes are not those of the manifest.
+        DataError: the indices do not fit the images (other class sizes), or do not form episodes.
+    """
+    manifest = read_manifest(path)
+    digest = sha256_file(path)
+    if digest != manifest.sha256:
+        raise IntegrityError(
+            f"{path} has sha256 {digest[:12]}, its manifest says {manifest.sha256[:12]}",
+            "restore it from its source, or make it again with `slabench episodes make --force`",
+        )
+    sizes = [len(rows) for rows in images.class_rows()]
+    if sizes != manifest.class_sizes:
+        raise DataError(
+            f"{path} was drawn from {len(manifest.class_sizes)} classes of {_span(manifest.class_sizes)} images, "
+            f"and {images.name} has {len(sizes)} classes of {_span(sizes)}",
+            "your copy of the data is incomplete or another one: `slabench data verify` says how it differs",
+        )
+    rows = np.load(path, allow_pickle=False)
+    shape = (manifest.episodes, manifest.ways, manifest.shots + manifest.queries)
+    if rows.shape != shape or rows.dtype != np.uint16:
+        raise DataError(f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}", "remake it")
+    classes = _classes_of(rows, images, path)
+    name = episode_name(*(getattr(manifest, k) for k in ("dataset", "split", "ways", "shots", "queries", "episodes")))
+    episodes = Episodes(torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(classes), manifest.shots)
+    return EpisodeFile(name, episodes, manifest, digest, path)
+
+
+def load_episodes(
+    images: ImageSet, dataset: str, split: str, ways: int, shots: int, queries: int, n: int
+) -> EpisodeFile:
+    """The frozen episodes of that name; made in the user's folder if nobody has frozen them yet.
+
+    Validation episodes use the first `VALIDATION_IMAGES` images of a class (as many as needed where a class needs more).
+    """
+    path = find(episode_name(dataset, split, ways, shots, queries, n))
+    if path is None:
+        cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
+        path = make(images, dataset, split, ways, shots, queries, n, images_per_class=cap)
+    return open_file(path, images)
+
+
+def usage(file: EpisodeFile, images: ImageSet) -> Mapping[str, Any]:
+    """How evenly classes and images are used: least and most often."""
+    classes = np.bincount(file.episodes.classes.numpy().ravel(), minlength=images.n_classes)
+    rows = np.bincount(file.episodes.rows.numpy().ravel(), minlength=len(images))
+    used = rows[rows > 0]
+    return {
+        "class_uses": [int(classes.min()), int(classes.max())],
+        "images_used": int((rows > 0).sum()),
+        "image_uses": [int(used.min()), int(used.max())],
+    }
+
+
+def protocol_part(file: EpisodeFile) -> str:
+    """Digest of the episodes as a protocol sees them: which indices, split into which supports and queries."""
+    m = file.manifest
+    return digest_json({"sha256": file.digest, "ways": m.ways, "shots": m.shots, "queries": m.queries})
+
+
+def _classes_of(rows: NDArray[np.uint16], images: ImageSet, path: Path) -> NDArray[np.int64]:
+    """`[E, N]` classes of the ways, after checking that the indices are episodes."""
+    if int(rows.max()) >= len(images):
+        raise DataError(f"{path} names row {int(rows.max())}, and {images.name} has {len(images)} images", "remake it")
+    labels = np.asarray(images.labels, dtype=np.int64)[rows.astype(np.int64)]
+    if (labels != labels[..., :1]).any():
+        episode = int((labels != labels[..., :1]).any((1, 2)).argmax())
+        raise DataError(f"{path}: episode {episode} mixes classes within a way", "remake it from this data")
+    for what, values in (("image", rows.reshape(len(rows), -1)), ("class", labels[..., 0])):
+        ordered = np.sort(values, axis=1)
+        twice = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+        if twice.any():
+            raise DataError(f"{path}: episode {int(twice.argmax())} holds one {what} twice", "remake it")
+    return labels[..., 0]
+
+
+def _span(sizes: list[int]) -> str:
+    return str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"

@@ -1,0 +1,238 @@
+"""Recipes: everything that decides a trial's result, typed, with a digest.
+
+A recipe is a TOML file (`benchmarks/recipes/`), or one with flags laid over it. Unknown keys fail with a did-you-mean; a
+trial's key is a digest of the whole resolved recipe, so that no setting can change behind a finished record.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slabench import paths
+from slabench.errors import DataError, UsageError, did_you_mean, unknown_name
+from slabench.fsio import digest_json
+
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(_Part):
+    """What is learned on."""
+
+    dataset: str
+
+
+class Protocol(_Part):
+    """The episodes of the evaluation: N ways, K shots, Q queries, and how many of them."""
+
+    ways: Positive = 5
+    shots: Positive = 5
+    queries: Positive = 15
+    episodes: Positive = 2000
+
+
+class Model(_Part):
+    """Backbone and head by their registered names."""
+
+    backbone: str = "conv4"
+    head: str = "protonet"
+
+
+class Sla(_Part):
+    """The training objective, and the transformations that it and the aggregated predictor use."""
+
+    objective: str = "baseline"
+    transforms: str = "rotation"
+
+
+class Train(_Part):
+    """How it is trained. Counts are of steps; a step is `episodes_per_step` episodes and one update."""
+
+    ways: Positive | None = Field(None, description="ways of training episodes; None: as evaluated")
+    shots: Positive | None = Field(None, description="shots of training episodes; None: as evaluated")
+    queries: Positive = 6
+    steps: Positive = 4000
+    episodes_per_step: Positive = 1
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="`step` schedule: fractions of the steps at which the rate changes"
+    )
+    factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="`step` schedule: the rate after each milestone, as a fraction of lr"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    crop: bool = True
+    flip: bool = True
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Select(_Part):
+    """Validation on frozen episodes of the validation classes, and which weights are scored on the test."""
+
+    rule: Literal["last", "best_val"] = "last"
+    points: Natural = Field(8, description="validations, evenly over the steps; the last one after the last step")
+    episodes: Positive = 500
+
+
+class Recipe(_Part):
+    """Everything that decides a result but the seed."""
+
+    name: str
+    suite: Literal["fewshot"] = "fewshot"
+    limited: bool = Field(False, description="a reduced budget for a quick look: never ranked")
+    seeds: tuple[Natural, ...] = (0,)
+    data: Data
+    protocol: Protocol = Protocol()
+    model: Model = Model()
+    sla: Sla = Sla()
+    train: Train = Train()
+    select: Select = Select()
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings as plain JSON values, defaults filled in, without the seeds and the name.
+
+        Two files that say the same under different names are the same experiment.
+        """
+        return self.model_dump(mode="json", exclude={"seeds", "name"})
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of `resolved()`."""
+        return digest_json(self.resolved())
+
+    @property
+    def train_ways(self) -> int:
+        """Ways of a training episode."""
+        return self.train.ways or self.protocol.ways
+
+    @property
+    def train_shots(self) -> int:
+        """Shots of a training episode."""
+        return self.train.shots or self.protocol.shots
+
+
+def recipe_names() -> list[str]:
+    """Names of the published recipes, such as `fewshot/standard`."""
+    root = paths.benchmarks() / "recipes"
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml"))
+
+
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> list[Recipe]:
+    """The recipes of a published name or a TOML file: one, or one for each of its `[[variants]]`.
+
+    Args:
+        name: `fewshot/standard`, or a path that ends in `.toml`.
+        overrides: dotted keys laid over the file, `{"train.lr": 0.05}`; None values are ignored.
+
+    Raises:
+        UsageError: no such recipe, an unknown key or a value of the wrong type, naming the key.
+    """
+    table = _read(name)
+    variants = table.pop("variants", [{}])
+    if not isinstance(variants, list) or not all(isinstance(variant, dict) for variant in variants):
+        raise UsageError(f"recipe {name}: 'variants' is not an array of tables", "write [[variants]] sections")
+    recipes = []
+    for variant in variants:
+        merged = _merge(table, {key: value for key, value in variant.items() if key != "name"})
+        if "name" in variant:
+            merged["name"] = f"{merged.get('name', name)}/{variant['name']}"
+        for key, value in (overrides or {}).items():
+            if value is not None:
+                _assign(merged, key, value)
+        recipes.append(parse_recipe(merged, name))
+    return recipes
+
+
+def parse_recipe(table: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+    """A recipe from a plain table; what is wrong with it is a usage error that names the key."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        raise UsageError(*_explain(error, origin)) from error
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`train.lr=0.05` as key and value; the value is TOML, or text where it is not."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text} is not key=value", "write for example --set train.lr=0.01")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a recipe, such as `train.lr`."""
+    for key, field in model.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            yield from known_keys(part, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    path = Path(name)
+    published = path.suffix != ".toml"
+    if published:
+        if name not in recipe_names():
+            raise unknown_name("recipe", name, recipe_names())
+        path = paths.benchmarks() / "recipes" / f"{name}.toml"
+    elif not path.is_file():
+        raise UsageError(f"there is no recipe file {path}", f"published ones: {', '.join(recipe_names())}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not TOML: {error}", "mend the line it names") from error
+    table.setdefault("name", name if published else path.stem)
+    base = table.pop("extends", None)
+    if base is None:
+        return table
+    if base in seen:
+        raise UsageError(f"recipe {name} extends itself through {' -> '.join(seen)}", "break the circle")
+    return _merge({k: v for k, v in _read(base, (*seen, name)).items() if k != "name"}, table)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _assign(table: dict[str, Any], key: str, value: Any) -> None:
+    if key not in set(known_keys()):
+        raise unknown_name("recipe key", key, known_keys())
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        table[parent] = dict(table.get(parent) or {})
+        table = table[parent]
+    table[leaf] = value
+
+
+def _explain(error: ValidationError, origin: str) -> tuple[str, str]:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{origin}: unknown key '{key}'", did_you_mean(key, known_keys())
+    if first["type"] == "missing":
+        return f"{origin}: the key '{key}' is missing", f"set it in the recipe or with --set {key}=..."
+    return f"{origin}: {key} = {first['input']!r}: {first['msg'].lower()}", f"mend it, or use --set {key}=..."
