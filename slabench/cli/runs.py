@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
+    from rich.console import Console
 
     from slabench.results.record import RunRecord
 
@@ -27,19 +27,21 @@ def list_runs(console: Console, results: Path, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("key", "recipe", "protocol", "seed", "state", "accuracy (%)", "minutes", "started (UTC)"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "key", justify=_justify(heading))
+    table.add_column("key", no_wrap=True)
+    table.add_column("recipe and protocol", overflow="fold")
+    table.add_column("seed", justify="right", no_wrap=True)
+    table.add_column("state")
+    table.add_column("accuracy (%)", no_wrap=True)
+    table.add_column("minutes", justify="right", no_wrap=True)
     for record in records:
-        scores = ", ".join(f"{score.predictor} {100 * score.value:.2f}" for score in record.scores)
+        scores = "\n".join(f"{score.predictor} {100 * score.value:.2f}" for score in record.scores)
         table.add_row(
             record.key[:_SHORT],
-            escape(record.name),
-            escape(record.protocol),
+            f"{escape(record.name)}\n[dim]{escape(record.protocol)}[/dim]",
             str(record.seed),
-            record.status + (" (quick)" if record.limited else ""),
+            record.status + ("\n(quick)" if record.limited else ""),
             escape(scores) or "-",
             f"{record.cost.train_seconds / 60:.1f}" if record.cost else "-",
-            record.started[:16].replace("T", " "),
         )
     console.print(table, highlight=False)
 
@@ -113,7 +115,7 @@ def _lines(record: RunRecord, path: Path) -> list[tuple[str, str]]:
     if record.selection:
         chosen = record.selection
         at = "" if chosen.val_accuracy is None else f", {100 * chosen.val_accuracy:.2f} % on validation"
-        lines.append(("selection", f"{chosen.rule}: step {chosen.step:,} of {chosen.candidates} candidates{at}"))
+        lines.append(("selection", f"{chosen.rule}: step {chosen.step:,}, chosen from {chosen.candidates}{at}"))
     if record.cost:
         cost = record.cost
         memory = "" if cost.peak_memory_bytes is None else f", {cost.peak_memory_bytes / 2**20:,.0f} MiB at most"
@@ -142,7 +144,3 @@ def _facts(record: RunRecord) -> dict[str, object]:
         "started": record.started,
         "finished": record.finished,
     }
-
-
-def _justify(heading: str) -> JustifyMethod:
-    return "right" if heading in ("seed", "minutes") else "left"

@@ -188,28 +188,48 @@ def to_csv(rows: Sequence[LeaderboardRow]) -> str:
 
 
 def table(rows: Sequence[LeaderboardRow]) -> Table:
-    """The rows as a table for people: accuracies in percent, the two uncertainties in columns of their own."""
+    """The rows for people, a table per group: accuracies in percent, the two uncertainties in columns of their own."""
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption_style="dim")
-    made.add_column("protocol", overflow="fold")
-    made.add_column("#", justify="right")
-    made.add_column("recipe", overflow="fold")
-    for heading in ("objective", "predictor"):
-        made.add_column(heading, no_wrap=True)
-    for heading in ("accuracy", "± episodes", "± seeds", "seeds", "images", "minutes"):
-        made.add_column(heading, justify="right")
-    before: tuple[Any, ...] | None = None
+    made = Table.grid()
+    made.add_column()
+    groups: dict[tuple[Any, ...], list[LeaderboardRow]] = defaultdict(list)
     for row in rows:
-        group = (row.protocol, row.protocol_digest, row.dataset_digest, row.episodes_digest, row.transductive)
-        if before is not None and group != before:
-            made.add_section()
+        digests = (row.dataset_digest, row.split_digest, row.episodes_digest)
+        groups[row.protocol, row.protocol_version, row.protocol_digest, *digests, row.transductive].append(row)
+    for group in groups.values():
+        first = group[0]
+        kind = ", transductive" if first.transductive else ""
         made.add_row(
-            "" if group == before else escape(row.protocol),
+            f"[bold]{escape(first.protocol)}[/bold], version {first.protocol_version}{kind}; "
+            f"data {escape(first.dataset_digest) or '-'}, episodes {escape(first.episodes_digest) or '-'}"
+        )
+        made.add_row(_group_table(group))
+        made.add_row("")
+    made.add_row(
+        "[dim]accuracy in percent; ±epis.: half of the 95 % interval over episodes; ±seeds: standard deviation over "
+        "seeds; images: passes through the backbone in training. Rows that share a rank cannot be told apart on these "
+        "episodes.[/dim]"
+    )
+    return made
+
+
+def _group_table(group: Sequence[LeaderboardRow]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    # Names fold, numbers never: it is to be read in 80 columns.
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("#", justify="right", no_wrap=True)
+    made.add_column("recipe", overflow="fold")
+    made.add_column("predictor", no_wrap=True)
+    for heading in ("accuracy", "±epis.", "±seeds", "n", "images", "minutes"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for row in group:
+        made.add_row(
             "-" if row.rank is None else str(row.rank),
-            escape(row.name) + (" (quick)" if row.limited else ""),
-            escape(row.objective or "-"),
+            escape(row.name.removeprefix(f"{row.suite}/")) + (" (quick)" if row.limited else ""),
             escape(row.predictor),
             f"{100 * row.mean:.2f}",
             percent(row.ci95_episodes),
@@ -218,11 +238,6 @@ def table(rows: Sequence[LeaderboardRow]) -> Table:
             f"{row.image_passes / 1e6:.2f}M",
             f"{row.train_seconds / 60:.1f}",
         )
-        before = group
-    made.caption = (
-        "accuracy in percent; ± episodes: half of the 95 % interval; ± seeds: standard deviation over seeds;\n"
-        "images: passes through the backbone in training; rows that share a rank cannot be told apart on these episodes"
-    )
     return made
 
 
