@@ -1,0 +1,1 @@
+"""Learners: a backbone and what sits on it."""

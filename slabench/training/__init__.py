@@ -1,0 +1,1 @@
+"""One training loop, schedules, checkpoints, precision and device."""

@@ -1,0 +1,274 @@
+"""The few-shot suite: what a trial trains on, and how it is scored."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from slabench.data import ImageSet, load
+from slabench.data.augment import BatchAugment
+from slabench.data.catalog import DatasetInfo, info
+from slabench.episode_files import EpisodeFile, load_episodes, protocol_part
+from slabench.episodes import Episodes, EpisodeSampler, gather
+from slabench.errors import UsageError
+from slabench.evaluation.fewshot import PREDICTORS, EpisodeScores, embed_episodes, score_episodes
+from slabench.fsio import digest_json
+from slabench.learners.episodic import EpisodicLearner, build_learner
+from slabench.recipe import Recipe
+from slabench.registry import BACKBONES, HEADS
+from slabench.results.record import protocol_digest
+from slabench.seeding import numpy_generator, torch_generator
+from slabench.sla.objectives import objective
+from slabench.sla.transforms import TransformSet, transform_set
+from slabench.training.loop import StepResult
+
+PROTOCOL_VERSION = 1
+"""Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
+
+_VALIDATION_FILE_EPISODES = 2000
+"""Frozen validation files hold so many; a recipe uses the first `select.episodes` of them."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a recipe, opened and checked.
+
+    Attributes:
+        info: catalog entry.
+        train: images of the training classes.
+        val: images of the validation classes.
+        test: images of the test classes; nothing but the final scoring reads their pixels.
+        val_episodes: frozen validation episodes.
+        test_episodes: frozen test episodes.
+    """
+
+    info: DatasetInfo
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    val_episodes: EpisodeFile
+    test_episodes: EpisodeFile
+
+    @property
+    def protocol(self) -> str:
+        """Readable id, such as `fewshot/fc100/5w5s15q`."""
+        m = self.test_episodes.manifest
+        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q"
+
+    @property
+    def protocol_digest(self) -> str:
+        """Digest of all that must agree before two numbers are compared."""
+        return protocol_digest(
+            self.protocol,
+            PROTOCOL_VERSION,
+            dataset_digest=self.test.digest,
+            split_digest=self.test.split_digest,
+            episodes_digest=protocol_part(self.test_episodes),
+        )
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse what no data could serve: unknown names, and combinations that make no sense. Loads nothing."""
+    entry = info(recipe.data.dataset)
+    if not entry.fewshot:
+        raise UsageError(
+            f"'{entry.name}' has no few-shot class split",
+            "few-shot datasets: fc100, cifar-fs, mini-imagenet, glyphs",
+        )
+    BACKBONES.entry(recipe.model.backbone)
+    HEADS.entry(recipe.model.head)
+    objective(recipe.sla.objective)
+    transform_set(recipe.sla.transforms)
+    train = recipe.train
+    if train.schedule == "step" and (len(train.milestones) != len(train.factors) or not train.milestones):
+        raise UsageError(
+            f"train.milestones has {len(train.milestones)} values and train.factors {len(train.factors)}",
+            "the step schedule needs as many of each, at least one",
+        )
+    if recipe.select.rule == "best_val" and recipe.select.points == 0:
+        raise UsageError("select.rule = best_val needs validations", "set select.points to 1 or more")
+    if recipe.select.episodes > _VALIDATION_FILE_EPISODES:
+        raise UsageError(
+            f"select.episodes = {recipe.select.episodes}: validation files hold {_VALIDATION_FILE_EPISODES}",
+            f"use {_VALIDATION_FILE_EPISODES} or fewer",
+        )
+
+
+def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
+    """Open the data and the frozen episodes of a recipe, making them where they can be made."""
+    check(recipe)
+    name, p = recipe.data.dataset, recipe.protocol
+    splits = {split: load(name, split, data_folder) for split in ("train", "val", "test")}
+    files = {
+        split: load_episodes(splits[split], name, split, p.ways, p.shots, p.queries, n)
+        for split, n in (("val", _VALIDATION_FILE_EPISODES), ("test", p.episodes))
+    }
+    return Prepared(info(name), **splits, val_episodes=files["val"], test_episodes=files["test"])
+
+
+def trial_key(recipe: Recipe, seed: int, prepared: Prepared) -> str:
+    """sha256 (hex) of the whole resolved recipe, the seed, the protocol and the data; of no path and no device."""
+    return digest_json(
+        {
+            "recipe": recipe.resolved(),
+            "seed": seed,
+            "protocol": prepared.protocol_digest,
+            "train": prepared.train.digest,
+            "validation": protocol_part(prepared.val_episodes),
+        }
+    )
+
+
+class EpisodicTask:
+    """Episodic training of one trial; see `slabench.training.loop.Task`.
+
+    Args:
+        recipe: the resolved recipe.
+        seed: the trial's seed.
+        prepared: its data.
+        device: where images, learner and features live.
+        autocast: precision of the backbone, None for float32.
+    """
+
+    def __init__(
+        self, recipe: Recipe, seed: int, prepared: Prepared, device: torch.device, autocast: torch.dtype | None
+    ) -> None:
+        self.recipe, self.seed, self.prepared = recipe, seed, prepared
+        self.device, self.autocast = device, autocast
+        self.objective = objective(recipe.sla.objective)
+        self.transforms: TransformSet = transform_set(recipe.sla.transforms)
+        entry, train = prepared.info, recipe.train
+        self.module: EpisodicLearner = build_learner(recipe.model, entry, seed).to(
+            device, memory_format=torch.channels_last
+        )
+        self.images = _on_device(prepared.train, device)
+        self.augment = BatchAugment(
+            crop_padding=entry.crop_padding if train.crop else 0,
+            flip=train.flip,
+            jitter=train.jitter,
+            mean=entry.mean,
+            std=entry.std,
+        )
+        class_rows, names = prepared.train.class_rows(), list(prepared.train.class_names)
+        if self.objective.pairs:
+            # Class c*M + j is class c under t_j: the images of c, turned when they are drawn.
+            m = self.transforms.M
+            class_rows = [rows for rows in class_rows for _ in range(m)]
+            names = [f"{name} under t{j}" for name in names for j in range(m)]
+        self.sampler = EpisodeSampler(
+            class_rows, recipe.train_ways, recipe.train_shots, train.queries, numpy_generator(seed, "order"), names
+        )
+        ways = recipe.train_ways
+        self._labels = self.objective.labels(torch.arange(ways), self.transforms.M).to(device)  # [N, copies]
+        self._n_labels = self.objective.n_labels(ways, self.transforms.M)
+        self._val_images: Tensor | None = None
+
+    @property
+    def images_per_step(self) -> int:
+        """Image passes of one step, copies counted."""
+        s = self.sampler
+        copies = self.objective.n_copies(self.transforms.M)
+        return self.recipe.train.episodes_per_step * s.ways * (s.shots + s.queries) * copies
+
+    def step(self, step: int) -> StepResult:
+        """Loss and accuracy on fresh episodes: cross-entropy of the query copies over the labels of the objective."""
+        self.sampler.generator = numpy_generator(self.seed, "order", step)
+        episodes = self.sampler.sample(self.recipe.train.episodes_per_step)
+        inputs = self._inputs(episodes, step)
+        backbone = self.module.backbone
+        backbone.set_step(step)
+        backbone.set_noise(torch_generator(self.seed, "dropout", step))
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            features = self.module.embed(inputs)
+        count, ways, per_class = episodes.rows.shape
+        features = features.view(count, ways, per_class, -1, features.shape[-1])  # [E, N, K+Q, copies, D]
+        shots = episodes.shots
+        support, query = features[:, :, :shots].flatten(1, 3), features[:, :, shots:].flatten(1, 3)
+        support_labels = self._row_labels(shots, count)
+        query_labels = self._row_labels(per_class - shots, count)
+        logits = self.module.logits(support, support_labels, query, self._n_labels)
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1), query_labels.flatten(), label_smoothing=self.recipe.train.label_smoothing
+        )
+        accuracy = logits.detach().argmax(-1).eq(query_labels).float().mean()
+        return StepResult(loss, accuracy, len(inputs))
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy of both predictors on the first `select.episodes` frozen validation episodes."""
+        if self._val_images is None:
+            self._val_images = _on_device(self.prepared.val, torch.device("cpu"))
+        episodes = self.prepared.val_episodes.episodes[: self.recipe.select.episodes]
+        scores = self._score(self._val_images, episodes, self.prepared.val.n_classes, self.autocast)
+        return {name: float(score.accuracy.mean()) for name, score in scores.items()}
+
+    def test(self) -> dict[str, EpisodeScores]:
+        """Scores of both predictors on the frozen test episodes, in float32 whatever the training precision."""
+        images = _on_device(self.prepared.test, torch.device("cpu"))
+        return self._score(images, self.prepared.test_episodes.episodes, self.prepared.test.n_classes, None)
+
+    def _score(
+        self, images: Tensor, episodes: Episodes, n_classes: int, autocast: torch.dtype | None
+    ) -> dict[str, EpisodeScores]:
+        features, rows = embed_episodes(
+            self.module, images, episodes, self.transforms, self.prepared.info, autocast=autocast
+        )
+        return {name: score_episodes(self.module, features, rows, name, n_classes) for name in PREDICTORS}
+
+    def _inputs(self, episodes: Episodes, step: int) -> Tensor:
+        """Augmented images of the episodes, copies interleaved: `[E*N*(K+Q)*copies, 3, H, W]`.
+
+        The copies of an image share its crop, flip and colours, as in the code of the paper's authors.
+        """
+        images = gather(self.images, episodes.rows.reshape(-1).to(self.device))
+        inputs = self.augment(images, torch_generator(self.seed, "augment", step))
+        if self.objective.copies:
+            return self.transforms.apply(inputs)
+        if self.objective.pairs:
+            which = (episodes.classes % self.transforms.M).repeat_interleave(episodes.rows.shape[-1])
+            return self.transforms.apply_each(inputs, which)
+        return inputs
+
+    def _row_labels(self, per_class: int, count: int) -> Tensor:
+        """Labels `[E, N*per_class*copies]` of the rows of all supports, or of all queries."""
+        return self._labels.unsqueeze(1).expand(-1, per_class, -1).reshape(1, -1).expand(count, -1)
+
+
+def estimate(task: EpisodicTask, seconds: float = 3.0) -> dict[str, float]:
+    """Seconds a step, from a few measured ones on a task that is thrown away afterwards."""
+    task.module.train()
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - begin < seconds and len(times) < 50):
+        start = time.perf_counter()
+        result = task.step(len(times))
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        if task.device.type == "cuda":
+            torch.cuda.synchronize(task.device)
+        times.append(time.perf_counter() - start)
+    typical = float(np.median(times[1:]))  # the first one pays for allocation and kernel choice
+    return {"seconds_per_step": typical, "images_per_second": task.images_per_step / typical}
+
+
+def describe_classes(prepared: Prepared) -> dict[str, Any]:
+    """Counts of classes and images, for the record."""
+    sizes = [len(rows) for rows in prepared.train.class_rows()]
+    return {
+        "train_classes": prepared.train.n_classes,
+        "test_classes": prepared.test.n_classes,
+        "images_per_class": sizes[0]
+        if len(set(sizes)) == 1
+        else dict(zip(prepared.train.class_names, sizes, strict=True)),
+    }
+
+
+def _on_device(images: ImageSet, device: torch.device) -> Tensor:
+    """uint8 `[n, H, W, 3]` in memory: index_select from a memory map would read it page by page."""
+    return torch.from_numpy(np.array(images.images)).to(device)
+

@@ -1,0 +1,107 @@
+"""Checkpoints: one safetensors file whose header carries the JSON state, so that one rename replaces all of it at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slabench.errors import DataError, IntegrityError
+from slabench.fsio import write_bytes
+
+_REMEDY = "remove it, or start again with --resume never"
+
+
+@dataclass
+class Progress:
+    """Where a run stands, besides its weights.
+
+    Attributes:
+        step: updates done.
+        images_seen: image passes through the backbone in training.
+        seconds: training time so far, over all sittings, validations not counted.
+        curve: validation points as plain values.
+        best_step: the step of the best validation so far.
+        best_accuracy: its accuracy.
+        loss_sum: of the steps since the last curve point.
+        accuracy_sum: likewise.
+        since: steps since the last curve point.
+    """
+
+    step: int = 0
+    images_seen: int = 0
+    seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int | None = None
+    best_accuracy: float | None = None
+    loss_sum: float = 0.0
+    accuracy_sum: float = 0.0
+    since: int = 0
+
+
+def save_checkpoint(
+    path: Path,
+    key: str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    best: dict[str, Tensor] | None,
+) -> None:
+    """Write all that a run needs to go on bit for bit, atomically."""
+    from safetensors.torch import save
+
+    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in (best or {}).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
+    # Scalars and views alike become plain contiguous CPU tensors; safetensors stores no aliases.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    state = {"key": key, "progress": vars(progress), "sha256": _digest(tensors)}
+    write_bytes(path, save(tensors, metadata={"slabench": json.dumps(state)}))
+
+
+def load_checkpoint(
+    path: Path, key: str, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, Tensor] | None]:
+    """Put a saved state into `module` and `optimizer`.
+
+    Raises:
+        DataError: the file is damaged, or not of slabench.
+        IntegrityError: it belongs to another trial, or its tensors are not those that were saved.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})["slabench"])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DataError(f"checkpoint {path} cannot be read: {error}", _REMEDY) from error
+    if state["key"] != key:
+        raise IntegrityError(f"checkpoint {path} belongs to trial {state['key'][:12]}, not {key[:12]}", _REMEDY)
+    if state["sha256"] != _digest(tensors):
+        raise IntegrityError(f"checkpoint {path} is damaged: its tensors are not those that were saved", _REMEDY)
+    module.load_state_dict(_part(tensors, "model."))
+    saved: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "optimizer.").items():
+        index, _, entry = name.partition(".")
+        saved.setdefault(int(index), {})[entry] = value
+    optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+    return Progress(**state["progress"]), _part(tensors, "best.") or None
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,236 @@
+"""One training loop for every kind of learner.
+
+A task knows what a step is; the loop knows updates, rates, validations, checkpoints and interruptions. Each step draws its
+random numbers from seeds derived from its number, so a run that goes on from a checkpoint ends bit for bit where an
+uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from slabench.errors import SlabenchError
+from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from slabench.training.schedule import build_optimizer, learning_rate
+
+if TYPE_CHECKING:
+    from slabench.recipe import Select, Train
+
+
+class Interrupted(SlabenchError):
+    """The run was asked to stop and has saved its state."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a task did in one step: the loss to descend, the training accuracy, and the images that were passed."""
+
+    loss: Tensor
+    accuracy: Tensor
+    images: int
+
+
+class Task(Protocol):
+    """What is trained."""
+
+    module: nn.Module
+
+    def step(self, step: int) -> StepResult:
+        """Forward pass of update number `step`; draws only from seeds derived from it."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy on the validation set by predictor; the first one decides a `best_val` selection."""
+        ...
+
+
+class Listener(Protocol):
+    """Who is told how a run goes; see `slabench.training.progress`."""
+
+    def start(self, done: int, steps: int) -> None:
+        """The run begins at update `done` of `steps`."""
+        ...
+
+    def step(self, done: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Update `done` is behind us."""
+        ...
+
+    def point(self, point: dict[str, Any]) -> None:
+        """A validation was made."""
+        ...
+
+
+@dataclass
+class Fitted:
+    """A finished training: the weights in `task.module` are the selected ones."""
+
+    progress: Progress
+    selected_step: int
+    resumed_at: int
+
+
+_CHECKPOINT_SECONDS = 30.0
+_REPORT_SECONDS = 0.5
+
+
+def fit(
+    task: Task,
+    train: Train,
+    select: Select,
+    key: str,
+    checkpoint: Path | None = None,
+    resume: bool = True,
+    listener: Listener | None = None,
+    checkpoint_seconds: float = _CHECKPOINT_SECONDS,
+) -> Fitted:
+    """Train `task.module` by the recipe and leave the selected weights in it.
+
+    Args:
+        task: see `Task`.
+        train: steps, optimiser, schedule.
+        select: when to validate, and which weights to keep.
+        key: the trial's key; a checkpoint of another trial is refused.
+        checkpoint: where to save on the way; None saves nothing.
+        resume: go on from `checkpoint` if it is there.
+        listener: told about progress.
+        checkpoint_seconds: time between savings.
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM, with the state saved.
+        SlabenchError: the loss is no longer finite.
+    """
+    module = task.module
+    optimizer = build_optimizer(train, module)
+    progress, best = Progress(), None
+    if checkpoint is not None and resume and checkpoint.is_file():
+        progress, best = load_checkpoint(checkpoint, key, module, optimizer)
+    resumed_at = progress.step
+    validations = _validation_steps(train.steps, select.points)
+
+    def save() -> None:
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, key, module, optimizer, progress, best)
+
+    if listener:
+        listener.start(progress.step, train.steps)
+    module.train()
+    # Loss and accuracy stay on the device until someone reads them: asking every step would stop a GPU's queue.
+    sums = torch.tensor([progress.loss_sum, progress.accuracy_sum], device=next(module.parameters()).device)
+    begin = saved = reported = time.perf_counter()
+    before, last_images = progress.seconds, progress.images_seen
+
+    with _stop_requests() as stop:
+        while progress.step < train.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(train, progress.step)
+            result = task.step(progress.step)
+            optimizer.zero_grad(set_to_none=True)
+            result.loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            sums += torch.stack([result.loss.detach().float(), result.accuracy.float()])
+            progress.step += 1
+            progress.since += 1
+            progress.images_seen += result.images
+
+            now = time.perf_counter()
+            if listener and now - reported >= _REPORT_SECONDS:
+                rate = (progress.images_seen - last_images) / (now - reported)
+                loss, accuracy = (sums / progress.since).tolist()
+                listener.step(progress.step, loss, accuracy, rate)
+                reported, last_images = now, progress.images_seen
+            due = progress.step in validations
+            if due or stop.is_set() or now - saved >= checkpoint_seconds:
+                progress.seconds = before + now - begin
+                progress.loss_sum, progress.accuracy_sum = sums.tolist()
+                if not torch.isfinite(sums).all():
+                    raise SlabenchError(
+                        f"the loss is not finite any more at step {progress.step}",
+                        "lower the rate (--set train.lr=...), or use --set train.precision=float32",
+                    )
+                if due:
+                    point = _validate(task, progress)
+                    if listener:
+                        listener.point(point)
+                    if _is_best(point, progress):
+                        best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+                    sums.zero_()
+                    # Validation is no training time.
+                    begin, before = time.perf_counter(), progress.seconds
+                    reported, last_images = begin, progress.images_seen
+                save()
+                saved = time.perf_counter()
+                if stop.is_set() and progress.step < train.steps:
+                    raise Interrupted(
+                        f"stopped at step {progress.step} of {train.steps}; the state is saved",
+                        "run the same command again to go on from there",
+                    )
+    selected = train.steps
+    if select.rule == "best_val" and best is not None and progress.best_step is not None:
+        module.load_state_dict(best)
+        selected = progress.best_step
+    return Fitted(progress, selected, resumed_at)
+
+
+def _validation_steps(steps: int, points: int) -> frozenset[int]:
+    return frozenset(max(1, round(steps * (i + 1) / points)) for i in range(points))
+
+
+def _validate(task: Task, progress: Progress) -> dict[str, Any]:
+    accuracies = task.validate()
+    task.module.train()
+    point = {
+        "step": progress.step,
+        "images_seen": progress.images_seen,
+        "seconds": round(progress.seconds, 3),
+        "loss": progress.loss_sum / progress.since,
+        "train_accuracy": progress.accuracy_sum / progress.since,
+        "val": accuracies,
+    }
+    progress.curve.append(point)
+    progress.loss_sum = progress.accuracy_sum = 0.0
+    progress.since = 0
+    return point
+
+
+def _is_best(point: dict[str, Any], progress: Progress) -> bool:
+    accuracy = next(iter(point["val"].values()))
+    if progress.best_accuracy is not None and accuracy <= progress.best_accuracy:
+        return False
+    progress.best_step, progress.best_accuracy = progress.step, accuracy
+    return True
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second SIGINT stops at once, as without this."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before: list[tuple[int, Callable[..., Any] | int | None]] = [
+        (number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)
+    ]
+    try:
+        yield stop
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
