@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from result_records import make_record
 
 from slabench.results import environment
-from slabench.results.record import RunRecord, Score, protocol_digest
+from slabench.results.record import CurvePoint, RunRecord, Score, protocol_digest
 
 
 def test_round_trip_through_json() -> None:
@@ -55,10 +55,13 @@ def test_a_score_is_a_fraction(value: float) -> None:
         Score(predictor="single", value=value, n=1)
 
 
-@pytest.mark.parametrize("field", ["ci95", "std"])
-def test_an_interval_that_is_not_a_number_is_refused(field: str) -> None:
-    with pytest.raises(ValidationError):
-        Score.model_validate({"predictor": "single", "value": 0.5, "n": 1, field: math.nan})
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_json_does_not_have_are_refused(value: float) -> None:
+    for field in ("ci95", "std"):
+        with pytest.raises(ValidationError, match="finite"):
+            Score.model_validate({"predictor": "single", "value": 0.5, "n": 1, field: value})
+    with pytest.raises(ValidationError, match="finite"):
+        CurvePoint(step=1, images_seen=1, seconds=1.0, loss=value)
 
 
 def test_an_interrupted_trial_needs_no_scores() -> None:
