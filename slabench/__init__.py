@@ -21,7 +21,7 @@ _PUBLIC = {
     "run": "slabench.runner:run",
     "load_data": "slabench.data:load",
     "EpisodeSampler": "slabench.episodes:EpisodeSampler",
-    "load_episodes": "slabench.episodes:load_episodes",
+    "load_episodes": "slabench.episode_files:load_episodes",
     "TransformSet": "slabench.sla.transforms:TransformSet",
     "transform_set": "slabench.sla.transforms:transform_set",
     "HEADS": "slabench.registry:HEADS",
@@ -29,7 +29,7 @@ _PUBLIC = {
     "SlabenchError": "slabench.errors:SlabenchError",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names are strings, made from the table above
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -43,11 +43,13 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+
 if TYPE_CHECKING:
-    from slabench.data import load as load_data
-    from slabench.episodes import EpisodeSampler, load_episodes
-    from slabench.errors import SlabenchError
-    from slabench.recipe import Recipe, load_recipe
-    from slabench.registry import BACKBONES, HEADS
-    from slabench.runner import plan, run
-    from slabench.sla.transforms import TransformSet, transform_set
+    from slabench.data import load as load_data  # noqa: F401
+    from slabench.episode_files import load_episodes  # noqa: F401
+    from slabench.episodes import EpisodeSampler  # noqa: F401
+    from slabench.errors import SlabenchError  # noqa: F401
+    from slabench.recipe import Recipe, load_recipe  # noqa: F401
+    from slabench.registry import BACKBONES, HEADS  # noqa: F401
+    from slabench.runner import plan, run  # noqa: F401
+    from slabench.sla.transforms import TransformSet, transform_set  # noqa: F401

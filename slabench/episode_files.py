@@ -160,7 +160,9 @@ def read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate(read_json(beside))
     except ValidationError as error:
-        raise DataError(f"{beside} is no episode manifest: {error.errors()[0]['msg']}", "make the file again") from error
+        raise DataError(
+            f"{beside} is no episode manifest: {error.errors()[0]['msg']}", "make the file again"
+        ) from error
 
 
 def open_file(path: Path, images: ImageSet) -> EpisodeFile:
@@ -187,7 +189,9 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
     rows = np.load(path, allow_pickle=False)
     shape = (manifest.episodes, manifest.ways, manifest.shots + manifest.queries)
     if rows.shape != shape or rows.dtype != np.uint16:
-        raise DataError(f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}", "remake it")
+        raise DataError(
+            f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}", "remake it"
+        )
     classes = _classes_of(rows, images, path)
     name = episode_name(*(getattr(manifest, k) for k in ("dataset", "split", "ways", "shots", "queries", "episodes")))
     episodes = Episodes(torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(classes), manifest.shots)

@@ -65,7 +65,9 @@ class BatchAugment:
         if self.crop_padding or self.flip:
             span = 2 * self.crop_padding + 1
             shifts = torch.randint(span, (2, batch), generator=generator)
-            mirrored = torch.rand(batch, generator=generator) < 0.5 if self.flip else torch.zeros(batch, dtype=torch.bool)
+            mirrored = (
+                torch.rand(batch, generator=generator) < 0.5 if self.flip else torch.zeros(batch, dtype=torch.bool)
+            )
             images = crop_and_flip(images, self.crop_padding, shifts[0], shifts[1], mirrored)
         if self.jitter:
             factors = 1 + self.jitter * (2 * torch.rand(3, batch, generator=generator) - 1)

@@ -1,0 +1,1 @@
+"""Scores from features and logits, intervals and paired tests."""

@@ -62,7 +62,9 @@ OBJECTIVES: dict[str, Objective] = {
     for objective in (
         Objective("baseline", "plain images, plain classes"),
         Objective("da", "transformed copies keep their class: transformations as data augmentation", copies=True),
-        Objective("rotated-classes", "(class, transformation) pairs as further classes of ordinary episodes", pairs=True),
+        Objective(
+            "rotated-classes", "(class, transformation) pairs as further classes of ordinary episodes", pairs=True
+        ),
         Objective("sla", "self-supervised label augmentation: joint labels of the transformed copies", True, True),
     )
 }

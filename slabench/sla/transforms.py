@@ -36,7 +36,7 @@ class TransformSet:
     views: tuple[tuple[int, Channels], ...]
 
     @property
-    def M(self) -> int:  # noqa: N802 - the letter of the paper
+    def M(self) -> int:
         """The number of transformations, the identity included."""
         return len(self.views)
 

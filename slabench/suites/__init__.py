@@ -1,0 +1,1 @@
+"""What a trial of each kind trains on and how it is scored."""

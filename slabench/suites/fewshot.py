@@ -18,7 +18,7 @@ from slabench.data.catalog import DatasetInfo, info
 from slabench.episode_files import EpisodeFile, load_episodes, protocol_part
 from slabench.episodes import Episodes, EpisodeSampler, gather
 from slabench.errors import UsageError
-from slabench.evaluation.fewshot import PREDICTORS, EpisodeScores, embed_episodes, score_episodes
+from slabench.evaluation.fewshot import PREDICTORS, EpisodeScores, embed, embed_episodes, score_episodes
 from slabench.fsio import digest_json
 from slabench.learners.episodic import EpisodicLearner, build_learner
 from slabench.recipe import Recipe
@@ -256,6 +256,17 @@ def estimate(task: EpisodicTask, seconds: float = 3.0) -> dict[str, float]:
     return {"seconds_per_step": typical, "images_per_second": task.images_per_step / typical}
 
 
+def estimate_scoring(task: EpisodicTask) -> float:
+    """Seconds that all validations and the test will take, from embedding a few test-sized batches."""
+    sample = torch.zeros((128, *task.images.shape[1:]), dtype=torch.uint8)
+    start = time.perf_counter()
+    embed(task.module, sample, task.transforms, task.prepared.info)
+    per_image = (time.perf_counter() - start) / len(sample)
+    validation = task.prepared.val_episodes.episodes[: task.recipe.select.episodes]
+    images = task.recipe.select.points * len(validation.rows.unique()) + len(task.prepared.test)
+    return per_image * images
+
+
 def describe_classes(prepared: Prepared) -> dict[str, Any]:
     """Counts of classes and images, for the record."""
     sizes = [len(rows) for rows in prepared.train.class_rows()]
@@ -271,4 +282,3 @@ def describe_classes(prepared: Prepared) -> dict[str, Any]:
 def _on_device(images: ImageSet, device: torch.device) -> Tensor:
     """uint8 `[n, H, W, 3]` in memory: index_select from a memory map would read it page by page."""
     return torch.from_numpy(np.array(images.images)).to(device)
-

@@ -58,7 +58,9 @@ def save_checkpoint(
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in (best or {}).items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
+        tensors |= {
+            f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None
+        }
     # Scalars and views alike become plain contiguous CPU tensors; safetensors stores no aliases.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     state = {"key": key, "progress": vars(progress), "sha256": _digest(tensors)}

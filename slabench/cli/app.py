@@ -1,0 +1,79 @@
+"""The `slabench` command. Nothing heavy is imported here: `slabench --help` loads no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slabench.cli import data, demo, episodes, leaderboard, listing
+from slabench.cli import run as run_module
+from slabench.errors import SlabenchError
+
+app = typer.Typer(
+    name="slabench",
+    help="Benchmarks for Self-supervised Label Augmentation: few-shot image classification, honestly measured.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run_module.run)
+app.command("demo")(demo.demo)
+app.command("list")(listing.list_)
+app.command("show")(listing.show)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.add_typer(data.app, name="data")
+app.add_typer(episodes.app, name="episodes")
+
+
+def _version(value: bool) -> None:
+    if value:
+        from slabench import __version__
+
+        typer.echo(f"slabench {__version__}")
+        raise typer.Exit
+
+
+def _data_dir(value: Path | None) -> None:
+    if value is not None:
+        import os
+
+        os.environ["SLABENCH_DATA"] = str(value)
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", callback=_data_dir, help="Folder of prepared data (or set SLABENCH_DATA)."),
+    ] = None,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: errors of slabench are printed without a traceback, with their exit code."""
+    try:
+        app()
+    except SlabenchError as error:
+        typer.secho(f"error: {error.message}", fg="red", err=True)
+        if error.remedy:
+            typer.echo(f"       {error.remedy}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; that is its right.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`slabench demo`: baseline against SLA on the embedded dataset, offline, in about a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    results: Annotated[
+        Path | None, typer.Option(help="Keep the records in this folder. Default: a temporary one, removed afterwards.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+) -> None:
+    """Train ProtoNet with and without SLA on drawn characters, and compare them on the same episodes."""
+    import tempfile
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from slabench.cli.run import execute
+    from slabench.evaluation.intervals import paired_difference
+    from slabench.recipe import load_recipe
+    from slabench.results.store import ResultStore
+
+    console = Console(highlight=False)
+    recipes = load_recipe("fewshot/demo")
+    with tempfile.TemporaryDirectory(prefix="slabench-demo-") as temporary:
+        folder = results or Path(temporary)
+        code = execute(console, recipes, None, folder, device=device)
+        if code:
+            raise typer.Exit(code)
+        store = ResultStore(folder)
+        digests = {recipe.digest for recipe in recipes}
+        records = [record for record in store.records() if record.recipe_digest in digests and record.status == "done"]
+        episodes = {record.recipe["sla"]["objective"]: store.episodes(record) for record in records}
+    records.sort(key=lambda record: record.recipe["sla"]["objective"])
+    reference = episodes["baseline"]["single"]
+    first = records[0]
+    table = Table(
+        title=f"{first.protocol}: {first.scores[0].n:,} frozen test episodes, accuracy in %",
+        title_justify="left",
+        caption="± and intervals: 95 % over the episodes. One seed and a reduced budget: a look, never ranked.",
+        caption_justify="left",
+    )
+    for heading in (
+        "trained with",
+        "predictor",
+        "accuracy",
+        "paired difference to the baseline",
+        "image passes",
+        "seconds",
+    ):
+        table.add_column(heading, justify="left" if heading in ("trained with", "predictor") else "right")
+    for record in records:
+        objective = record.recipe["sla"]["objective"]
+        for score in record.scores:
+            values = episodes[objective][score.predictor]
+            is_reference = objective == "baseline" and score.predictor == "single"
+            paired = None if is_reference else paired_difference(values, reference)
+            assert record.cost is not None
+            table.add_row(
+                objective,
+                score.predictor,
+                f"{100 * score.value:.2f} ± {100 * (score.ci95 or 0):.2f}",
+                f"{100 * paired.mean:+.2f} [{100 * paired.low:+.2f}, {100 * paired.high:+.2f}]"
+                if paired
+                else "reference",
+                f"{record.cost.images_seen:,}",
+                f"{record.cost.train_seconds:.0f}",
+            )
+    console.print(table)
+    console.print("Next: slabench run fewshot --dataset fc100 --shots 5 --sla", style="bold")

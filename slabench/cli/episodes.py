@@ -1,0 +1,132 @@
+"""`slabench episodes make|verify|show`: frozen episode files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from slabench.data.imageset import ImageSet
+    from slabench.episode_files import EpisodeFile
+
+app = typer.Typer(help="Freeze test episodes, check them, read them.", no_args_is_help=True)
+
+_Name = Annotated[str, typer.Argument(help="Such as fc100/test-5w5s15q-2000, or the path of a .npy file.")]
+
+
+@app.command()
+def make(
+    dataset: Annotated[str, typer.Argument(help="fc100, cifar-fs, mini-imagenet or glyphs.")],
+    ways: Annotated[int, typer.Option(help="Classes of an episode.")] = 5,
+    shots: Annotated[int, typer.Option(help="Support images of a class.")] = 5,
+    queries: Annotated[int, typer.Option(help="Query images of a class.")] = 15,
+    episodes: Annotated[int, typer.Option(help="How many.")] = 2000,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
+) -> None:
+    """Draw balanced episodes: every class, and every image of a class, is used equally often."""
+    from rich.console import Console
+
+    from slabench.data import load
+    from slabench.episode_files import VALIDATION_IMAGES, make, open_file
+    from slabench.errors import UsageError
+
+    if episodes < 1:
+        raise UsageError(f"--episodes {episodes} is not positive", "give 1 or more")
+    images = load(dataset, split)
+    cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
+    path = make(images, dataset, split, ways, shots, queries, episodes, folder, cap)
+    _print(Console(highlight=False), open_file(path, images), images)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: every file.")] = None,
+) -> None:
+    """Hold episode files against their digests and against the data: exit code 1 if one does not fit."""
+    from rich.console import Console
+
+    from slabench.episode_files import list_files
+    from slabench.errors import DataMissingError, SlabenchError
+
+    console = Console(highlight=False)
+    bad = 0
+    for path in [_find(name) for name in names] if names else list_files():
+        try:
+            file, _ = _open(path)
+            console.print(f"ok      {file.name}  {file.digest[:12]}", soft_wrap=True)
+        except DataMissingError as error:
+            console.print(f"unread  {path}: {error.message}", soft_wrap=True, markup=False)
+        except SlabenchError as error:
+            bad += 1
+            console.print(f"BAD     {error}", soft_wrap=True, markup=False)
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(name: _Name, first: Annotated[int, typer.Option(help="Print so many episodes.")] = 0) -> None:
+    """Say what a file holds, and print its first episodes: rows of the split, supports before the bar."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    file, images = _open(_find(name))
+    _print(console, file, images)
+    for number, (rows, classes) in enumerate(
+        zip(file.episodes.rows[:first], file.episodes.classes[:first], strict=True)
+    ):
+        console.print(f"episode {number}")
+        for way, label in zip(rows.tolist(), classes.tolist(), strict=True):
+            shots = file.episodes.shots
+            line = f"  {images.class_names[label]}: {_numbers(way[:shots])} | {_numbers(way[shots:])}"
+            console.print(line, soft_wrap=True, markup=False)
+
+
+def _numbers(values: list[int]) -> str:
+    return " ".join(map(str, values))
+
+
+def _find(name: str) -> Path:
+    from slabench.episode_files import find, list_files
+    from slabench.errors import UsageError, did_you_mean
+
+    path = Path(name) if name.endswith(".npy") else find(name)
+    if path is None or not path.is_file():
+        known = [f"{file.parent.name}/{file.stem}" for file in list_files()]
+        raise UsageError(f"there is no episode file '{name}'", did_you_mean(name, known))
+    return path
+
+
+def _open(path: Path) -> tuple[EpisodeFile, ImageSet]:
+    from slabench.data import load
+    from slabench.episode_files import open_file, read_manifest
+
+    manifest = read_manifest(path)
+    images = load(manifest.dataset, manifest.split)
+    return open_file(path, images), images
+
+
+def _print(console: object, file: EpisodeFile, images: ImageSet) -> None:
+    from rich.console import Console
+
+    from slabench.episode_files import usage
+
+    assert isinstance(console, Console)
+    m, use = file.manifest, usage(file, images)
+    lines = {
+        "file": str(file.path),
+        "episodes": f"{m.episodes:,} of {m.ways} ways, {m.shots} shots, {m.queries} queries",
+        "drawn from": f"{images.name}: {images.n_classes} classes"
+        + (f", the first {m.images_per_class} images of each" if m.images_per_class else ""),
+        "a class is used": "{} to {} times".format(*use["class_uses"]),
+        "images used": f"{use['images_used']:,} of {len(images):,}, each {use['image_uses'][0]} to {use['image_uses'][1]} times",
+        "sha256": file.digest,
+        "data": "the data it was drawn from"
+        if (m.dataset_digest, m.split_digest) == (images.digest, images.split_digest)
+        else "OTHER data than it was drawn from: results on it are ranked apart",
+    }
+    console.print(f"[bold]{file.name}[/bold]")
+    for key, value in lines.items():
+        console.print(f"  {key + ':':17}{value}", soft_wrap=True, markup=False)

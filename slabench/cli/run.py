@@ -1,0 +1,186 @@
+"""`slabench run fewshot ...` and `slabench run RECIPE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from slabench.recipe import Recipe
+
+PRESETS = ("quick", "standard", "paper")
+_WHAT, _HOW, _WHERE = "What to run", "How long and how", "Where, and what to look at first"
+
+
+def run(
+    target: Annotated[
+        str, typer.Argument(help="`fewshot`, the name of a recipe, or a TOML file.", metavar="SUITE|RECIPE")
+    ],
+    dataset: Annotated[
+        str | None, typer.Option(help="fc100, cifar-fs, mini-imagenet or glyphs.", rich_help_panel=_WHAT)
+    ] = None,
+    ways: Annotated[int | None, typer.Option(help="Classes of an episode.", rich_help_panel=_WHAT)] = None,
+    shots: Annotated[int | None, typer.Option(help="Support images of a class.", rich_help_panel=_WHAT)] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Query images of a class in the test.", rich_help_panel=_WHAT)
+    ] = None,
+    sla: Annotated[
+        bool | None,
+        typer.Option("--sla/--no-sla", help="Train with joint labels: --objective sla.", rich_help_panel=_WHAT),
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="baseline, da, rotated-classes or sla.", rich_help_panel=_WHAT)
+    ] = None,
+    transforms: Annotated[
+        str | None, typer.Option(help="rotation, rotation2, color-perm, ...", rich_help_panel=_WHAT)
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="conv4, resnet12, resnet12-slim.", rich_help_panel=_WHAT)] = None,
+    head: Annotated[str | None, typer.Option(help="protonet.", rich_help_panel=_WHAT)] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="quick (never ranked), standard (the default) or paper.", rich_help_panel=_HOW)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates.", rich_help_panel=_HOW)] = None,
+    episodes: Annotated[int | None, typer.Option(help="Test episodes.", rich_help_panel=_HOW)] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=_HOW)] = None,
+    select: Annotated[str | None, typer.Option(help="last or best-val.", rich_help_panel=_HOW)] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any recipe key: --set train.lr=0.01", rich_help_panel=_HOW)
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", "--seed", help="Trials to run: 0 or 0,1,2", rich_help_panel=_HOW)
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            help="auto: skip finished trials, go on with interrupted ones; never: start those again; force: run all again.",
+            rich_help_panel=_HOW,
+        ),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=_WHERE)] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1, rich_help_panel=_WHERE)] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of records. Default: results/ here.", rich_help_panel=_WHERE)
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show recipe, trials, images and time; run nothing.", rich_help_panel=_WHERE),
+    ] = False,
+) -> None:
+    """Train and score what a recipe says, on frozen episodes; finished trials are never run twice.
+
+    \b
+    slabench run fewshot --dataset fc100 --shots 5 --sla
+    slabench run fewshot --dataset glyphs --preset quick --sla
+    slabench run fewshot/controls --dataset fc100 --seeds 0,1,2 --dry-run
+    """
+    from rich.console import Console
+
+    overrides: dict[str, Any] = {
+        "data.dataset": dataset,
+        "protocol.ways": ways,
+        "protocol.shots": shots,
+        "protocol.queries": queries,
+        "protocol.episodes": episodes,
+        "sla.objective": _objective(sla, objective),
+        "sla.transforms": transforms,
+        "model.backbone": backbone,
+        "model.head": head,
+        "train.steps": steps,
+        "train.precision": precision,
+        "select.rule": select.replace("-", "_") if select else None,
+    }
+    recipes = _recipes(target, preset, overrides, settings or [])
+    chosen = _seeds(seeds)
+    if dry_run:
+        from slabench.cli.dryrun import show
+
+        show(Console(highlight=False), recipes, chosen, results, device, threads)
+        return
+    code = execute(Console(highlight=False), recipes, chosen, results, device=device, threads=threads, resume=resume)
+    if code:
+        raise typer.Exit(code)
+
+
+def execute(
+    console: Console,
+    recipes: list[Recipe],
+    seeds: list[int] | None,
+    results: Path | None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    resume: str = "auto",
+) -> int:
+    """Run, show progress, and return the exit code: 0, or 1 when a trial failed or another process holds it."""
+    from slabench import paths
+    from slabench.cli.progress import ConsoleListener
+    from slabench.runner import run as run_trials
+
+    listener = ConsoleListener(console)
+    try:
+        outcomes = run_trials(
+            recipes,
+            seeds,
+            results=results,
+            device=device,
+            threads=threads,
+            resume=resume,
+            listener=listener,
+            argv=["slabench", *sys.argv[1:]],
+        )
+    finally:
+        listener.close()
+    bad = [outcome for outcome in outcomes if outcome.state in ("failed", "busy")]
+    done = len(outcomes) - len(bad)
+    where = paths.results(results)
+    console.print(f"{done} of {len(outcomes)} trials are done; records in {where}", soft_wrap=True, markup=False)
+    return 1 if bad else 0
+
+
+def _objective(sla: bool | None, objective: str | None) -> str | None:
+    from slabench.errors import UsageError
+
+    if sla is not None and objective is not None and (objective == "sla") != sla:
+        raise UsageError(
+            f"--objective {objective} and --{'sla' if sla else 'no-sla'} contradict each other", "give one of the two"
+        )
+    if sla is None:
+        return objective
+    return objective or ("sla" if sla else "baseline")
+
+
+def _recipes(target: str, preset: str | None, overrides: dict[str, Any], settings: list[str]) -> list[Recipe]:
+    from slabench.errors import UsageError, unknown_name
+    from slabench.recipe import load_recipe, parse_assignment
+
+    if preset is not None and preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    for text in settings:
+        key, value = parse_assignment(text)
+        if overrides.get(key) is not None and overrides[key] != value:
+            raise UsageError(f"--set {text} contradicts a flag that says {overrides[key]}", "give one of the two")
+        overrides[key] = value
+    if target == "fewshot":
+        target = f"fewshot/{preset or 'standard'}"
+    elif preset is not None:
+        raise UsageError(f"--preset {preset} goes with a suite, and '{target}' is a recipe", "leave one of the two out")
+    return load_recipe(target, overrides)
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    from slabench.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--seeds {text} are not numbers", "write for example --seeds 0,1,2") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds {text}: seeds are distinct and not negative", "write for example --seeds 0,1,2")
+    return seeds

@@ -1,0 +1,343 @@
+"""From a recipe to records: trials, what is missing, run it, record it.
+
+>>> from slabench import load_recipe, plan, run                        # doctest: +SKIP
+>>> for outcome in run(load_recipe("fewshot/controls"), seeds=[0]):    # doctest: +SKIP
+...     print(outcome.record.name, outcome.record.scores)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+
+from slabench import paths
+from slabench.backbones import n_parameters
+from slabench.episode_files import protocol_part
+from slabench.errors import SlabenchError, UsageError
+from slabench.evaluation.fewshot import EpisodeScores
+from slabench.evaluation.intervals import finite_or_none, t_interval
+from slabench.recipe import Recipe
+from slabench.results.environment import describe, peak_memory_bytes
+from slabench.results.record import Cost, CurvePoint, RunRecord, Score, Selection
+from slabench.results.store import ResultStore
+from slabench.suites import fewshot
+from slabench.training.allocator import keep_heap
+from slabench.training.device import choose_device, choose_precision
+from slabench.training.loop import Fitted, Interrupted, Listener, fit
+
+Resume = Literal["auto", "never", "force"]
+RESUME: tuple[Resume, ...] = ("auto", "never", "force")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe and a seed, on prepared data.
+
+    Attributes:
+        recipe: resolved.
+        seed: the trial's.
+        key: digest of all that decides the result.
+        prepared: opened data and episodes.
+        done: the finished record, if there is one already.
+    """
+
+    recipe: Recipe
+    seed: int
+    key: str
+    prepared: fewshot.Prepared
+    done: RunRecord | None
+
+    @property
+    def label(self) -> str:
+        """What a person calls it: `fc100 5-way 5-shot sla conv4 seed 0`."""
+        p, r = self.recipe.protocol, self.recipe
+        return (
+            f"{r.data.dataset} {p.ways}-way {p.shots}-shot, {r.model.head} {r.model.backbone} {r.sla.objective}"
+            f" ({r.train.steps:,} steps), seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial: `ran`, `skipped` (finished before), `failed`, or `busy` (another process runs it)."""
+
+    trial: Trial
+    state: Literal["ran", "skipped", "failed", "busy"]
+    record: RunRecord | None
+    error: str | None = None
+
+
+class RunListener(Listener, Protocol):
+    """A training listener that also hears about trials."""
+
+    def trial(self, trial: Trial, number: int, count: int) -> None:
+        """Trial `number` of `count` begins."""
+        ...
+
+    def scoring(self) -> None:
+        """Training is over; the test episodes are being scored."""
+        ...
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A trial has come to its end."""
+        ...
+
+
+def plan(
+    recipes: Recipe | Sequence[Recipe],
+    seeds: Sequence[int] | None = None,
+    results: Path | None = None,
+    data_folder: Path | None = None,
+) -> list[Trial]:
+    """The trials of some recipes, seed by seed, each with its finished record if there is one.
+
+    Args:
+        recipes: one or several.
+        seeds: overrides the recipes' own.
+        results: the folder of records.
+        data_folder: of prepared data; missing data is prepared now.
+    """
+    store = ResultStore(paths.results(results))
+    recipes = [recipes] if isinstance(recipes, Recipe) else list(recipes)
+    prepared: dict[str, fewshot.Prepared] = {}
+    trials: dict[str, Trial] = {}
+    for recipe in recipes:
+        fewshot.check(recipe)
+    depth = max((len(seeds or recipe.seeds) for recipe in recipes), default=0)
+    for place in range(depth):  # all recipes at the first seed, then all at the next: comparable early
+        for recipe in recipes:
+            own = list(seeds or recipe.seeds)
+            if place >= len(own):
+                continue
+            task = f"{recipe.data} {recipe.protocol}"
+            if task not in prepared:
+                prepared[task] = fewshot.prepare(recipe, data_folder)
+            key = fewshot.trial_key(recipe, own[place], prepared[task])
+            done = store.find(key) if store.finished(key) else None
+            trials.setdefault(key, Trial(recipe, own[place], key, prepared[task], done))
+    return list(trials.values())
+
+
+def run(
+    recipes: Recipe | Sequence[Recipe],
+    seeds: Sequence[int] | None = None,
+    *,
+    results: Path | None = None,
+    data_folder: Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    resume: str = "auto",
+    listener: RunListener | None = None,
+    argv: Sequence[str] = (),
+) -> list[Outcome]:
+    """Run what is missing, one record a trial.
+
+    Args:
+        recipes: one or several.
+        seeds: overrides the recipes' own.
+        results: the folder of records.
+        data_folder: of prepared data.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        threads: CPU threads; None leaves torch's choice.
+        resume: `auto` skips finished trials and goes on with interrupted ones; `never` starts interrupted ones again;
+            `force` runs finished ones again too.
+        listener: told about progress.
+        argv: the command line, for the record.
+
+    Raises:
+        Interrupted: with the state saved.
+        UsageError: the request cannot be served; nothing has been run.
+    """
+    if resume not in RESUME:
+        raise UsageError(f"--resume {resume} is unknown", f"known: {', '.join(RESUME)}")
+    where = choose_device(device)
+    keep_heap()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if where.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    store = ResultStore(paths.results(results))
+    trials = plan(recipes, seeds, results, data_folder)
+    outcomes = []
+    for number, trial in enumerate(trials, 1):
+        if listener:
+            listener.trial(trial, number, len(trials))
+        if trial.done is not None and resume != "force":
+            outcome = Outcome(trial, "skipped", trial.done)
+        else:
+            outcome = _run_trial(trial, store, where, resume, listener, argv)
+        outcomes.append(outcome)
+        if listener:
+            listener.outcome(outcome)
+    return outcomes
+
+
+def _run_trial(
+    trial: Trial,
+    store: ResultStore,
+    device: torch.device,
+    resume: str,
+    listener: RunListener | None,
+    argv: Sequence[str],
+) -> Outcome:
+    checkpoint = store.root / "checkpoints" / f"{trial.key[:12]}.safetensors"
+    started = datetime.now(UTC)
+    with _lock(checkpoint.with_suffix(".lock")) as free:
+        if not free:
+            return Outcome(trial, "busy", None, "another process is running this trial")
+        # While we waited for nothing, another process may have finished it.
+        finished = store.find(trial.key) if resume != "force" and store.finished(trial.key) else None
+        if finished is not None:
+            return Outcome(trial, "skipped", finished)
+        try:
+            autocast = choose_precision(trial.recipe.train.precision, device)
+            task = fewshot.EpisodicTask(trial.recipe, trial.seed, trial.prepared, device, autocast)
+            fitted = fit(
+                task,
+                trial.recipe.train,
+                trial.recipe.select,
+                trial.key,
+                checkpoint,
+                resume == "auto",
+                listener,
+            )
+            if listener:
+                listener.scoring()
+            begin = time.perf_counter()
+            scores = task.test()
+            seconds = time.perf_counter() - begin
+            record = _record(trial, task, fitted, scores, seconds, device, started, argv)
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            text = str(error) if isinstance(error, SlabenchError) else "".join(traceback.format_exception(error))
+            store.save(_failed(trial, text, device, started, argv), {})
+            return Outcome(trial, "failed", None, str(error) or type(error).__name__)
+        store.save(record, {name: score.accuracy.numpy() for name, score in scores.items()})
+        checkpoint.unlink(missing_ok=True)
+    return Outcome(trial, "ran", store.find(trial.key))
+
+
+def _record(
+    trial: Trial,
+    task: fewshot.EpisodicTask,
+    fitted: Fitted,
+    scores: dict[str, EpisodeScores],
+    eval_seconds: float,
+    device: torch.device,
+    started: datetime,
+    argv: Sequence[str],
+) -> RunRecord:
+    progress, recipe = fitted.progress, trial.recipe
+    warnings = []
+    if recipe.train_shots != recipe.protocol.shots and recipe.model.head == "protonet":
+        warnings.append(
+            f"trained at {recipe.train_shots} shots and tested at {recipe.protocol.shots}: prototypes lose by that"
+        )
+    points = {point["step"]: point for point in progress.curve}
+    at_selected = points.get(fitted.selected_step)
+    return _base(trial, device, started, argv).model_copy(
+        update={
+            "status": "done",
+            "error": None,
+            "scores": [_score(name, score, trial.prepared.test.class_names) for name, score in scores.items()],
+            "curve": [CurvePoint(**point) for point in progress.curve],
+            "selection": Selection(
+                rule=recipe.select.rule,
+                step=fitted.selected_step,
+                val_accuracy=next(iter(at_selected["val"].values())) if at_selected else None,
+                candidates=len(points) if recipe.select.rule == "best_val" else 1,
+            ),
+            "warnings": warnings,
+            "cost": Cost(
+                train_seconds=round(progress.seconds, 3),
+                eval_seconds=round(eval_seconds, 3),
+                images_seen=progress.images_seen,
+                steps=progress.step,
+                episodes=progress.step * recipe.train.episodes_per_step,
+                parameters=n_parameters(task.module),
+                peak_memory_bytes=peak_memory_bytes(device),
+                images_per_second=round(progress.images_seen / progress.seconds, 1) if progress.seconds else None,
+                effective_batch=task.images_per_step,
+            ),
+        }
+    )
+
+
+def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
+    prepared, recipe = trial.prepared, trial.recipe
+    precision = choose_precision(recipe.train.precision, device)
+    return RunRecord(
+        key=trial.key,
+        name=recipe.name,
+        recipe=recipe.model_dump(mode="json", exclude={"seeds"}),
+        recipe_digest=recipe.digest,
+        seed=trial.seed,
+        suite=recipe.suite,
+        protocol=prepared.protocol,
+        protocol_version=fewshot.PROTOCOL_VERSION,
+        protocol_digest=prepared.protocol_digest,
+        dataset=recipe.data.dataset,
+        dataset_digest=prepared.test.digest,
+        split_digest=prepared.test.split_digest,
+        episodes=prepared.test_episodes.name,
+        episodes_digest=protocol_part(prepared.test_episodes),
+        **fewshot.describe_classes(prepared),
+        limited=recipe.limited,
+        environment=describe(device) | {"precision": "bfloat16" if precision else "float32"},
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        status="failed",
+        error="not finished",
+        argv=list(argv),
+    )
+
+
+def _failed(trial: Trial, error: str, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
+    return _base(trial, device, started, argv).model_copy(update={"error": error})
+
+
+def _score(name: str, scores: EpisodeScores, class_names: Sequence[str]) -> Score:
+    interval = t_interval(scores.accuracy.numpy())
+    tested = [(c, int(n)) for c, n in enumerate(scores.total.tolist()) if n]
+    per_class = {class_names[c]: int(scores.correct[c]) / n for c, n in tested}
+    return Score(
+        predictor=name,
+        value=interval.mean,
+        ci95=finite_or_none(interval.half_width),
+        std=finite_or_none(interval.std),
+        n=interval.n,
+        worst_class=min(per_class.values()),
+        per_class={label: round(value, 6) for label, value in per_class.items()},
+    )
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Hold `path` for this process; False if another one holds it. Where there is no flock, always True."""
+    if sys.platform == "win32":
+        yield True
+        return
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
