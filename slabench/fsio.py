@@ -25,7 +25,8 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+        binary = "b" in mode
+        with os.fdopen(handle, mode, encoding=None if binary else "utf-8", newline=None if binary else "") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

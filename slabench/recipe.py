@@ -57,8 +57,8 @@ class Sla(_Part):
 class Train(_Part):
     """How it is trained. Counts are of steps; a step is `episodes_per_step` episodes and one update."""
 
-    ways: Positive | None = Field(None, description="ways of training episodes; None: as evaluated")
-    shots: Positive | None = Field(None, description="shots of training episodes; None: as evaluated")
+    ways: Positive | None = Field(default=None, description="ways of training episodes; None: as evaluated")
+    shots: Positive | None = Field(default=None, description="shots of training episodes; None: as evaluated")
     queries: Positive = 6
     steps: Positive = 4000
     episodes_per_step: Positive = 1
@@ -68,10 +68,10 @@ class Train(_Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (), description="`step` schedule: fractions of the steps at which the rate changes"
+        default=(), description="`step` schedule: fractions of the steps at which the rate changes"
     )
     factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (), description="`step` schedule: the rate after each milestone, as a fraction of lr"
+        default=(), description="`step` schedule: the rate after each milestone, as a fraction of lr"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     crop: bool = True
@@ -84,7 +84,9 @@ class Select(_Part):
     """Validation on frozen episodes of the validation classes, and which weights are scored on the test."""
 
     rule: Literal["last", "best_val"] = "last"
-    points: Natural = Field(8, description="validations, evenly over the steps; the last one after the last step")
+    points: Natural = Field(
+        default=8, description="validations, evenly over the steps; the last one after the last step"
+    )
     episodes: Positive = 500
 
 
@@ -93,7 +95,7 @@ class Recipe(_Part):
 
     name: str
     suite: Literal["fewshot"] = "fewshot"
-    limited: bool = Field(False, description="a reduced budget for a quick look: never ranked")
+    limited: bool = Field(default=False, description="a reduced budget for a quick look: never ranked")
     seeds: tuple[Natural, ...] = (0,)
     data: Data
     protocol: Protocol = Protocol()

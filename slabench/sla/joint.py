@@ -45,7 +45,8 @@ def same_view(logits: Tensor, m: int) -> Tensor:
             "unflatten the interleaved rows b*M + j to [B, M, N*M] first",
         )
     blocks = logits.unflatten(-1, (logits.shape[-1] // m, m))  # [..., M(copy), N, M(label)]
-    return blocks.diagonal(dim1=-3, dim2=-1).transpose(-1, -2)
+    own: Tensor = blocks.diagonal(dim1=-3, dim2=-1)  # [..., N, M]
+    return own.transpose(-1, -2)
 
 
 def aggregate(logits: Tensor, m: int) -> Tensor:

@@ -145,9 +145,8 @@ class EpisodicTask:
         self.objective = objective(recipe.sla.objective)
         self.transforms: TransformSet = transform_set(recipe.sla.transforms)
         entry, train = prepared.info, recipe.train
-        self.module: EpisodicLearner = build_learner(recipe.model, entry, seed).to(
-            device, memory_format=torch.channels_last
-        )
+        learner = build_learner(recipe.model, entry, seed)
+        self.module: EpisodicLearner = learner.to(device).to(memory_format=torch.channels_last)
         self.images = _on_device(prepared.train, device)
         self.augment = BatchAugment(
             crop_padding=entry.crop_padding if train.crop else 0,
@@ -248,7 +247,7 @@ def estimate(task: EpisodicTask, seconds: float = 3.0) -> dict[str, float]:
     while len(times) < 3 or (time.perf_counter() - begin < seconds and len(times) < 50):
         start = time.perf_counter()
         result = task.step(len(times))
-        result.loss.backward()  # type: ignore[no-untyped-call]
+        result.loss.backward()
         if task.device.type == "cuda":
             torch.cuda.synchronize(task.device)
         times.append(time.perf_counter() - start)

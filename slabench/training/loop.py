@@ -46,7 +46,10 @@ class StepResult:
 class Task(Protocol):
     """What is trained."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def step(self, step: int) -> StepResult:
         """Forward pass of update number `step`; draws only from seeds derived from it."""
@@ -138,7 +141,7 @@ def fit(
                 group["lr"] = learning_rate(train, progress.step)
             result = task.step(progress.step)
             optimizer.zero_grad(set_to_none=True)
-            result.loss.backward()  # type: ignore[no-untyped-call]
+            result.loss.backward()
             optimizer.step()
             sums += torch.stack([result.loss.detach().float(), result.accuracy.float()])
             progress.step += 1
