@@ -193,7 +193,7 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     published = path.suffix != ".toml"
     if published:
         if name not in recipe_names():
-            raise unknown_name("recipe", name, recipe_names())
+            raise unknown_name("suite or recipe", name, ["fewshot", *recipe_names()])
         path = paths.benchmarks() / "recipes" / f"{name}.toml"
     elif not path.is_file():
         raise UsageError(f"there is no recipe file {path}", f"published ones: {', '.join(recipe_names())}")

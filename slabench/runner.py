@@ -58,11 +58,11 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """What a person calls it: `fc100 5-way 5-shot sla conv4 seed 0`."""
+        """What a person calls it: `fc100 5w5s protonet/conv4 sla 4,000 steps seed 0`."""
         p, r = self.recipe.protocol, self.recipe
         return (
-            f"{r.data.dataset} {p.ways}-way {p.shots}-shot, {r.model.head} {r.model.backbone} {r.sla.objective}"
-            f" ({r.train.steps:,} steps), seed {self.seed}"
+            f"{r.data.dataset} {p.ways}w{p.shots}s {r.model.head}/{r.model.backbone} {r.sla.objective}"
+            f" {r.train.steps:,} steps seed {self.seed}"
         )
 
 

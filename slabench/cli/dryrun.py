@@ -41,7 +41,7 @@ def show(
             console.print(f"  {section} = {json.dumps(values)}", markup=False, soft_wrap=True)
     trials = plan(recipes, seeds, results)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("trial", "state", "images to pass", "images/s", "training", "validation and test"):
+    for heading in ("trial", "state", "images to pass", "images/s", "training", "scoring"):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
     measured: dict[str, tuple[dict[str, float], float, int]] = {}
     total, missing = 0.0, 0
