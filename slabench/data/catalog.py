@@ -52,6 +52,7 @@ class DatasetInfo:
         embedded: made on this machine; needs neither download nor import.
         digest: expected digest of the prepared store; None where no trusted copy has been measured.
         dropblock_size: block edge of DropBlock, in feature-map cells (MetaOptNet: 2 at 32 px, 5 at 84 px).
+        mirror: a mirrored image keeps its class; false for characters, where b would become d.
         classes: names of the store's classes in label order; empty where the source itself decides.
         per_class: official training and test images of every class; (0, 0) where classes differ.
         url: the publisher's archive of the original batches; empty where there is none.
@@ -74,6 +75,7 @@ class DatasetInfo:
     embedded: bool
     digest: str | None
     dropblock_size: int
+    mirror: bool = True
     classes: tuple[str, ...] = ()
     per_class: tuple[int, int] = (0, 0)
     url: str = ""
@@ -126,6 +128,7 @@ def _embedded(name: str, n_classes: int, summary: str, source: str, licence: str
         embedded=True,
         digest=None,
         dropblock_size=2,
+        mirror=False,
     )
 
 
@@ -188,10 +191,10 @@ _ALL = (
     ),
     _embedded(
         "glyphs",
-        0,
+        121,
         "characters drawn on this machine in matplotlib's fonts; families that a quarter or half turn mixes up",
         "drawn by slabench.data.glyphs with the fonts that matplotlib ships",
-        "fonts under the Bitstream Vera, DejaVu, STIX and Computer Modern licences; the images are free",
+        "fonts under the Bitstream Vera, DejaVu and STIX licences; the images are free",
         fewshot=True,
     ),
     _embedded(

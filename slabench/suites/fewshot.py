@@ -150,7 +150,7 @@ class EpisodicTask:
         self.images = _on_device(prepared.train, device)
         self.augment = BatchAugment(
             crop_padding=entry.crop_padding if train.crop else 0,
-            flip=train.flip,
+            flip=train.flip and entry.mirror,
             jitter=train.jitter,
             mean=entry.mean,
             std=entry.std,
