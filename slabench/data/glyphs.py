@@ -135,7 +135,7 @@ def _draw_class(name: str, char: str) -> NDArray[np.uint8]:
     rng = numpy_generator(_SEED, "glyphs", name)
     masks = [(mask, extent) for face in _FACES if (drawn := _masks(face, char)) for mask, extent in drawn]
     chosen = rng.integers(len(masks), size=IMAGES_PER_CLASS)
-    ink = np.stack([_place(*masks[k], rng) for k in chosen])
+    ink = np.stack([_place(masks[k][0], masks[k][1], rng) for k in chosen])
     ink = _blur(ink, rng.choice([0.0, 0.12, 0.22], size=IMAGES_PER_CLASS))
     back, fore = _colours(rng)
     # A slanting light over the background: a plain one would give the ink away by its colour alone.
@@ -146,7 +146,8 @@ def _draw_class(name: str, char: str) -> NDArray[np.uint8]:
     canvas = back[:, None, None] + light.sum(0)[..., None]
     picture = canvas + ink[..., None] * (fore[:, None, None] - canvas)
     picture += rng.normal(size=picture.shape) * rng.uniform(2, 22, (IMAGES_PER_CLASS, 1, 1, 1))
-    return np.rint(picture).clip(0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(picture).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def _masks(face: str, char: str) -> list[tuple[Image, float]]:
@@ -195,7 +196,8 @@ def _place(mask: Image, extent: float, rng: np.random.Generator) -> NDArray[np.f
     matrix = (a, b, _CANVAS / 2 - a * x - b * y, d, e, _CANVAS / 2 - d * x - e * y)
     placed = mask.transform((_FINE, _FINE), Transform.AFFINE, matrix, resample=Resampling.BILINEAR)
     fine = np.asarray(placed, dtype=np.float64) / 255
-    return fine.reshape(SIZE, 2, SIZE, 2).mean((1, 3))
+    averaged: NDArray[np.float64] = fine.reshape(SIZE, 2, SIZE, 2).mean((1, 3))
+    return averaged
 
 
 def _blur(ink: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:

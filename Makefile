@@ -1,0 +1,50 @@
+# Two commands do all set-up on a fresh machine with Python 3.11 or later:
+#   make demo    install, then baseline against SLA on the embedded data set, offline
+#   make test    install, then the whole test suite
+# VENV=folder puts the environment elsewhere; PYTHON=python3.12 takes another interpreter.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml README.md $(shell find slabench benchmarks episodes results -type f \
+	-not -name '*.pyc' -not -path '*/checkpoints/*' 2>/dev/null | sed 's/ /\\ /g')
+
+.PHONY: demo test lint speed leaderboard clean help
+
+demo: $(VENV)/.slabench
+	$(BIN)/slabench demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+speed: $(VENV)/.test
+	$(BIN)/python benchmarks/speed/run_all.py
+
+leaderboard: $(VENV)/.slabench
+	$(BIN)/slabench leaderboard --results results --format csv -o results/leaderboard.csv
+
+# An environment with pip in it; scripts/make_venv.sh knows what to do on a Debian without ensurepip.
+$(VENV)/.made:
+	PYTHON=$(PYTHON) sh scripts/make_venv.sh $(VENV)
+	@touch $@
+
+# The package itself, as any user installs it; again whenever one of its files has changed.
+$(VENV)/.slabench: $(VENV)/.made $(SOURCES)
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.slabench
+	$(BIN)/python -m pip install --quiet '.[dev]'
+	-sh scripts/install_learn2learn.sh $(BIN)/python
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help:
+	@sed -n 's/^# *make/make/p;s/^#   make/make/p' Makefile
+	@echo "also: lint, speed, leaderboard, clean"
