@@ -43,7 +43,6 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-
 if TYPE_CHECKING:
     from slabench.data import load as load_data  # noqa: F401
     from slabench.episode_files import load_episodes  # noqa: F401
