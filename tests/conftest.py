@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from data_layouts import Part, tiny_parts
+
+from slabench.data.catalog import info
+from slabench.data.loading import ensure
+from slabench.data.sources.detect import import_dataset
+from slabench.paths import data as data_folder
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +33,33 @@ def cifar100_parquet() -> Path:
     if not named:
         pytest.skip("needs the real CIFAR-100: set SLABENCH_CIFAR100 to its folder of parquet files")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def _drawn_glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded glyphs, drawn once for all tests."""
+    folder = tmp_path_factory.mktemp("drawn")
+    ensure("glyphs", folder)
+    return folder
+
+
+@pytest.fixture
+def glyphs(_own_data_folder: None, _drawn_glyphs: Path) -> Path:
+    """The test's own data folder, with the glyphs in it."""
+    folder = data_folder()
+    shutil.copytree(_drawn_glyphs, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _imported_cifar100(cifar100_parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("imported")
+    import_dataset(info("cifar100"), cifar100_parquet, folder)
+    return folder
+
+
+@pytest.fixture
+def cifar100(_own_data_folder: None, _imported_cifar100: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder with the real CIFAR-100 in it, shared by the tests that ask for it: they only read."""
+    monkeypatch.setenv("SLABENCH_DATA", str(_imported_cifar100))
+    return _imported_cifar100
