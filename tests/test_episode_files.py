@@ -144,7 +144,7 @@ def test_indices_that_form_no_episodes_are_found_behind_a_right_digest(
 
 def test_other_class_sizes_are_named(frozen: Path, characters: ImageSet) -> None:
     fewer = characters.select_classes(characters.class_names[:-1], "glyphs[fewer]", characters.split_digest)
-    with pytest.raises(DataError, match="glyphs.fewer. has"):
+    with pytest.raises(DataError, match=r"glyphs\[fewer\] has"):
         open_file(frozen, fewer)
 
 

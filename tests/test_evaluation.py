@@ -9,7 +9,7 @@ import torch
 
 from slabench.data.augment import normalise
 from slabench.data.catalog import info
-from slabench.episodes import EpisodeSampler, Episodes
+from slabench.episodes import Episodes, EpisodeSampler
 from slabench.errors import UsageError
 from slabench.evaluation.fewshot import PREDICTORS, embed, embed_episodes, episode_logits, score_episodes
 from slabench.learners.episodic import EpisodicLearner, build_learner
