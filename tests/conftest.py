@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# The networks here are tiny: a second thread would cost more than it does, and starve on a machine that is busy. Before
+# torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 from pathlib import Path
 

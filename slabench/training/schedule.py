@@ -18,7 +18,8 @@ def learning_rate(train: Train, step: int) -> float:
     if train.schedule == "cosine":
         return train.lr * 0.5 * (1 + math.cos(math.pi * done))
     if train.schedule == "step":
-        passed = sum(1 for milestone in train.milestones if done >= milestone)
+        # In whole steps: 19/60 of 60,000 as a float is not 19,000.
+        passed = sum(1 for milestone in train.milestones if step >= round(milestone * train.steps))
         return train.lr * train.factors[passed - 1] if passed else train.lr
     return train.lr
 
