@@ -17,6 +17,7 @@ def demo(
     """Train ProtoNet with and without SLA on drawn characters, and compare them on the same episodes."""
     import tempfile
 
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -39,21 +40,18 @@ def demo(
     records.sort(key=lambda record: record.recipe["sla"]["objective"])
     reference = episodes["baseline"]["single"]
     first = records[0]
+    # Narrow enough for a terminal of 80 columns.
     table = Table(
         title=f"{first.protocol}: {first.scores[0].n:,} frozen test episodes, accuracy in %",
         title_justify="left",
-        caption="± and intervals: 95 % over the episodes. One seed and a reduced budget: a look, never ranked.",
+        caption="Intervals: 95 % over the episodes. One seed and a reduced budget: never ranked.",
         caption_justify="left",
+        box=SIMPLE_HEAD,
     )
-    for heading in (
-        "trained with",
-        "predictor",
-        "accuracy",
-        "paired difference to the baseline",
-        "image passes",
-        "seconds",
-    ):
-        table.add_column(heading, justify="left" if heading in ("trained with", "predictor") else "right")
+    for heading in ("objective", "predictor"):
+        table.add_column(heading)
+    for heading in ("accuracy", "against baseline, paired", "passes", "seconds"):
+        table.add_column(heading, justify="right")
     for record in records:
         objective = record.recipe["sla"]["objective"]
         for score in record.scores:

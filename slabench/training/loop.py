@@ -7,6 +7,8 @@ uninterrupted one would.
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import threading
 import time
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from slabench.errors import SlabenchError
+from slabench.errors import SlabenchError, UsageError
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from slabench.training.schedule import build_optimizer, learning_rate
 
@@ -85,8 +87,19 @@ class Fitted:
     resumed_at: int
 
 
-_CHECKPOINT_SECONDS = 30.0
 _REPORT_SECONDS = 0.5
+
+
+def checkpoint_seconds() -> float:
+    """Time between two savings: 30 s, or what `SLABENCH_CHECKPOINT_SECONDS` says (0 saves after every update)."""
+    text = os.environ.get("SLABENCH_CHECKPOINT_SECONDS", "30")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UsageError(f"SLABENCH_CHECKPOINT_SECONDS={text} is no number of seconds", "unset it, or give 0 or more")
+    return seconds
 
 
 def fit(
@@ -97,7 +110,6 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = True,
     listener: Listener | None = None,
-    checkpoint_seconds: float = _CHECKPOINT_SECONDS,
 ) -> Fitted:
     """Train `task.module` by the recipe and leave the selected weights in it.
 
@@ -109,7 +121,6 @@ def fit(
         checkpoint: where to save on the way; None saves nothing.
         resume: go on from `checkpoint` if it is there.
         listener: told about progress.
-        checkpoint_seconds: time between savings.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with the state saved.
@@ -120,7 +131,7 @@ def fit(
     progress, best = Progress(), None
     if checkpoint is not None and resume and checkpoint.is_file():
         progress, best = load_checkpoint(checkpoint, key, module, optimizer)
-    resumed_at = progress.step
+    resumed_at, interval = progress.step, checkpoint_seconds()
     validations = _validation_steps(train.steps, select.points)
 
     def save() -> None:
@@ -155,7 +166,7 @@ def fit(
                 listener.step(progress.step, loss, accuracy, rate)
                 reported, last_images = now, progress.images_seen
             due = progress.step in validations
-            if due or stop.is_set() or now - saved >= checkpoint_seconds:
+            if due or stop.is_set() or now - saved >= interval:
                 progress.seconds = before + now - begin
                 progress.loss_sum, progress.accuracy_sum = sums.tolist()
                 if not torch.isfinite(sums).all():

@@ -1,0 +1,146 @@
+"""Killed at any moment, a run goes on and ends with the record of one that was never disturbed."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import QUICK, finish, start
+
+from slabench.results.store import ResultStore
+
+SLA = [*QUICK, "--sla"]
+EVERY_STEP = {"SLABENCH_CHECKPOINT_SECONDS": "0"}
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """The one finished record without times, and its per-episode accuracies."""
+    store = ResultStore(folder / "results")
+    (record,) = store.records()
+    assert record.status == "done"
+    plain = record.model_dump(mode="json", exclude={"started", "finished", "argv", "environment"})
+    for name in ("train_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"):
+        plain["cost"].pop(name)
+    for point in plain["curve"]:
+        point.pop("seconds")
+    return plain | {"episodes": {name: values.tolist() for name, values in store.episodes(record).items()}}
+
+
+def empty(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+pytestmark = pytest.mark.usefixtures("glyphs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(_drawn_glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, output = finish(start(SLA, folder, SLABENCH_DATA=str(_drawn_glyphs)))
+    assert code == 0, output
+    return outcome(folder)
+
+
+def wait_for(path: Path, seconds: float = 120) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if any(path.glob("*.safetensors")):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    folder = empty(tmp_path / "killed")
+    dice = random.Random(0)
+    kills = 0
+    resumed: list[int] = []
+    while True:
+        process = start(SLA, folder, **EVERY_STEP)
+        if kills < 4 and wait_for(folder / "results" / "checkpoints", 60):
+            time.sleep(dice.uniform(0.0, 0.6))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                finish(process)
+                kills += 1
+                resumed += [_saved_step(folder)]
+                continue
+        code, output = finish(process)
+        assert code == 0, output
+        break
+    assert kills >= 2, "the trial is too short to be killed"
+    assert resumed == sorted(resumed)  # nothing already computed is lost
+    assert outcome(folder) == undisturbed
+    assert not list((folder / "results").rglob("*.safetensors"))
+
+
+def _saved_step(folder: Path) -> int:
+    from safetensors import safe_open
+
+    (path,) = (folder / "results" / "checkpoints").glob("*.safetensors")
+    with safe_open(path, framework="np") as file:
+        return int(json.loads(file.metadata()["slabench"])["progress"]["step"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_saves_and_exits_130(
+    number: signal.Signals, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    folder = empty(tmp_path / "stopped")
+    # The interval is long: what is found in the end was saved because of the signal, or at a validation.
+    process = start(SLA, folder, SLABENCH_CHECKPOINT_SECONDS="1000")
+    assert wait_for(folder / "results" / "checkpoints")
+    process.send_signal(number)
+    code, output = finish(process)
+    assert code == 130, output
+    assert "the state is saved" in output
+    assert "run the same command again" in output
+    assert "Traceback" not in output
+    step = _saved_step(folder)
+    assert step < 40
+
+    code, output = finish(start(SLA, folder))
+    assert code == 0, output
+    assert f"{step}" in output
+    assert outcome(folder) == undisturbed
+
+
+def test_never_starts_anew_and_a_damaged_checkpoint_says_so(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    folder = empty(tmp_path / "damaged")
+    process = start(SLA, folder, **EVERY_STEP)
+    assert wait_for(folder / "results" / "checkpoints")
+    process.kill()
+    finish(process)
+    (path,) = (folder / "results" / "checkpoints").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:1000])
+    code, output = finish(start(SLA, folder))
+    assert code == 1
+    assert "cannot be read" in output
+    assert "--resume never" in output
+    code, output = finish(start([*SLA, "--resume", "never"], folder))
+    assert code == 0, output
+    folder_records = ResultStore(folder / "results").records()
+    assert [record.status for record in folder_records] == ["done"]
+    assert outcome(folder) == undisturbed
+
+
+def test_two_at_once_share_the_work(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    folder = empty(tmp_path / "shared")
+    both = [start(SLA, folder) for _ in range(2)]
+    results = [finish(process) for process in both]
+    codes = sorted(code for code, _ in results)
+    # Either the second found the trial busy (1), or it came late enough to find it finished (0).
+    assert codes in ([0, 1], [0, 0])
+    assert all("Traceback" not in output for _, output in results)
+    if codes == [0, 1]:
+        assert any("another process is running this trial" in output for _, output in results)
+    assert outcome(folder) == undisturbed
+    code, output = finish(start(SLA, folder))
+    assert code == 0
+    assert "(finished before)" in output
