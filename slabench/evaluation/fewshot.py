@@ -58,7 +58,7 @@ def embed(
         images: uint8 `[n, H, W, 3]`, on any device.
         transforms: M transformations.
         info: for the normalisation.
-        batch: images embedded at once, before the M copies. Small batches stay in a CPU's cache.
+        batch: rows embedded at once, copies counted. Small batches stay in a CPU's cache.
         autocast: run the backbone in this precision; None is float32.
 
     Returns:
@@ -66,7 +66,8 @@ def embed(
     """
     device = learner.scale.device
     if device.type == "cuda":
-        batch *= 16
+        batch *= 64
+    batch = max(1, batch // transforms.M)  # images
     mode = learner.training
     learner.eval()
     features = torch.empty((len(images), transforms.M, learner.backbone.feature_dim), device=device)
