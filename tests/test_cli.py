@@ -1,0 +1,184 @@
+"""The command as a user types it: exit codes, suggestions, what is imported, what is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import QUICK, finish, start
+
+from slabench.recipe import load_recipe
+
+# pydantic is not among them: typer itself loads it for a command with options.
+HEAVY = ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "sklearn", "scipy", "torchvision")
+
+
+def slabench(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    return finish(start(list(arguments), folder, COLUMNS="200", **environment))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["data", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from slabench.cli.app import main
+sys.argv = ["slabench", *{arguments!r}]
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+assert not heavy, heavy
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "fewshot", "--dataset", "fc10"], "did you mean 'fc100'"),
+        (["run", "fewshoot"], "did you mean 'fewshot'"),
+        (["run", "fewshot/standart"], "did you mean 'fewshot/standard'"),
+        (["run", "fewshot", "--preset", "quik"], "did you mean 'quick'"),
+        (["run", "fewshot", "--objective", "sal"], "did you mean 'sla'"),
+        (["run", "fewshot", "--transforms", "rotations"], "did you mean 'rotation'"),
+        (["run", "fewshot", "--backbone", "conv5"], "did you mean 'conv4'"),
+        (["run", "fewshot", "--set", "train.stepz=3"], "did you mean 'train.steps'"),
+        (["run", "fewshot", "--set", "train.steps"], "is not key=value"),
+        (["run", "fewshot", "--steps", "3", "--set", "train.steps=4"], "contradicts a flag"),
+        (["run", "fewshot", "--sla", "--objective", "da"], "contradict each other"),
+        (["run", "fewshot", "--seeds", "0,x"], "--seeds 0,x are not numbers"),
+        (["run", "fewshot", "--seeds", "1,1"], "seeds are distinct"),
+        (["run", "fewshot/standard", "--preset", "quick"], "goes with a suite"),
+        (["run", "fewshot", "--dataset", "glyphs", "--ways", "1"], "--ways 1"),
+        (["run", "fewshot", "--dataset", "glyphs", "--ways", "500"], "500 ways were asked for"),
+        (["run", "fewshot", "--dataset", "glyphs", "--shots", "95"], "has 100 images"),
+        (["run", "fewshot", "--dataset", "glyphs", "--shots", "-1"], "protocol.shots = -1"),
+        (["run", "fewshot", "--dataset", "glyphs", "--resume", "maybe"], "--resume maybe is unknown"),
+        (["run", "fewshot", "--dataset", "glyphs", "--device", "cuda:99"], "CUDA devices"),
+        (["run", "fewshot", "--stepz", "3"], "--steps"),
+        (["list", "dataset"], "did you mean 'datasets'"),
+        (["show", "recipe", "fewshot/quik"], "did you mean 'fewshot/quick'"),
+        (["show", "dataset", "cifr-fs"], "did you mean 'cifar-fs'"),
+        (["show", "run", "abc"], "abc"),
+        (["leaderboard", "--format", "xls"], "xls"),
+    ],
+)
+def test_bad_usage_exits_2_with_a_remedy_and_no_traceback(
+    arguments: list[str], expected: str, glyphs: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    code, output = slabench(folder, *arguments)
+    assert code == 2, output
+    assert expected in output
+    assert "Traceback" not in output
+    assert list(folder.iterdir()) == []
+
+
+def test_missing_data_lists_the_ways_to_get_it(tmp_path: Path) -> None:
+    offline = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    code, output = slabench(tmp_path, "run", "fewshot", "--dataset", "fc100", "--shots", "5", "--sla", **offline)
+    assert code == 2, output
+    for way in ("slabench data get cifar100", "slabench data import cifar100 PATH", "--dataset glyphs", "parquet"):
+        assert way in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_from_run_to_leaderboard(glyphs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    code, output = slabench(folder, *QUICK, "--sla", "--seeds", "0,1")
+    assert code == 0, output
+    assert "2 of 2 trials are done" in output
+    assert "single" in output
+    assert "aggregated" in output
+    assert sorted(path.name for path in folder.iterdir()) == ["results"]
+
+    code, again = slabench(folder, *QUICK, "--sla", "--seeds", "0,1")
+    assert code == 0
+    assert again.count("(finished before)") == 2
+
+    code, runs = slabench(folder, "list", "runs", "--json")
+    assert code == 0
+    keys = [run["key"] for run in json.loads(runs)]
+    assert len(keys) == 2
+    code, shown = slabench(folder, "show", "run", keys[0][:8])
+    assert code == 0
+    assert keys[0] in shown
+
+    code, output = slabench(folder, "leaderboard", "--format", "csv", "-o", "leaderboard.csv")
+    assert code == 0, output
+    rows = (folder / "leaderboard.csv").read_text(encoding="utf-8").splitlines()
+    own = [row for row in rows if "glyphs" in row]
+    assert len(own) == 2  # one a predictor
+    assert all("5w1s5q" in row for row in own)
+
+
+def test_a_failed_trial_exits_1_and_is_recorded(glyphs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    code, output = slabench(folder, *QUICK, "--set", "train.lr=1e30")
+    assert code == 1
+    assert "not finite" in output
+    assert "0 of 1 trials are done" in output
+    code, runs = slabench(folder, "list", "runs", "--json")
+    assert [run["status"] for run in json.loads(runs)] == ["failed"]
+
+
+def test_a_dry_run_shows_everything_and_runs_nothing(glyphs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    code, output = slabench(
+        folder, "run", "fewshot/controls", "--dataset", "glyphs", "--shots", "5", "--seeds", "0,1", "--dry-run"
+    )
+    assert code == 0, output
+    recipes = load_recipe("fewshot/controls", {"data.dataset": "glyphs"})
+    steps = {recipe.name: recipe.train.steps for recipe in recipes}
+    for recipe in recipes:
+        copies = 4 if recipe.sla.objective in ("sla", "da") else 1
+        assert f"{recipe.train.steps * 5 * (5 + recipe.train.queries) * copies:,}" in output
+    assert len(steps) == 4
+    assert "8 trials: 0 done, 8 to run, about" in output
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize("kind", ["datasets", "recipes", "backbones", "heads", "objectives", "transforms", "episodes"])
+def test_lists(kind: str, tmp_path: Path) -> None:
+    code, output = slabench(tmp_path, "list", kind)
+    assert code == 0, output
+    code, text = slabench(tmp_path, "list", kind, "--json")
+    names = [entry["name"] for entry in json.loads(text)]
+    assert names
+    assert all(name in output for name in names)
+
+
+def test_show_dataset_counts_by_the_protocol(tmp_path: Path) -> None:
+    code, output = slabench(tmp_path, "show", "dataset", "fc100")
+    assert code == 0, output
+    for fact in ("60", "20", "32 x 32", "36,000", "12,000"):
+        assert fact in output, fact
+
+
+def test_show_recipe_is_a_recipe_again(tmp_path: Path) -> None:
+    code, output = slabench(tmp_path, "show", "recipe", "fewshot/standard")
+    assert code == 0
+    assert "steps = 8000" in output or '"steps": 8000' in output
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    run = subprocess.run(
+        f'"{sys.executable}" -c "from slabench.cli.app import main; main()" list episodes --json | head -c 1',
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in run.stderr
