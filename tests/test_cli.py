@@ -182,3 +182,17 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         check=False,
     )
     assert "Traceback" not in run.stderr
+
+
+def test_records_keep_the_command_without_the_folders_of_this_machine(glyphs: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('extends = "fewshot/quick"\n', encoding="utf-8")
+    flags = [*QUICK[2:], "--steps", "4", "--results", str(tmp_path / "elsewhere")]
+    code, output = slabench(tmp_path, "run", str(recipe), *flags)
+    assert code == 0, output
+    (path,) = (tmp_path / "elsewhere" / "runs").rglob("*.json")
+    text = path.read_text(encoding="utf-8")
+    assert str(tmp_path) not in text
+    argv = json.loads(text)["argv"]
+    assert argv[:5] == ["slabench", "run", "mine.toml", "--dataset", "glyphs"]
+    assert "--results" not in argv

@@ -131,7 +131,7 @@ def execute(
             threads=threads,
             resume=resume,
             listener=listener,
-            argv=["slabench", *sys.argv[1:]],
+            argv=_public_argv(sys.argv[1:]),
         )
     finally:
         listener.close()
@@ -140,6 +140,19 @@ def execute(
     where = paths.results(results)
     console.print(f"{done} of {len(outcomes)} trials are done; records in {where}", soft_wrap=True, markup=False)
     return 1 if bad else 0
+
+
+def _public_argv(words: list[str]) -> list[str]:
+    """The command line for the record, which others will read: without the folders of this machine."""
+    public, skip = ["slabench"], False
+    for word in words:
+        if skip or word.startswith(("--results=", "--data-dir=")):
+            skip = False
+        elif word in ("--results", "--data-dir"):
+            skip = True
+        else:
+            public.append(Path(word).name if Path(word).is_absolute() else word)
+    return public
 
 
 def _objective(sla: bool | None, objective: str | None) -> str | None:
