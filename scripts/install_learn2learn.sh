@@ -1,13 +1,13 @@
 #!/bin/sh
 # Install learn2learn 0.2.0 for the parity tests: scripts/install_learn2learn.sh [PYTHON].
 # Its C files were made by an old Cython and do not compile on Python >= 3.11, so they are made anew; its pins, which would
-# take numpy below 2, are left out. A pip before 23.3 passes the setting on only with --use-pep517. It needs a C compiler;
-# where it cannot be built, the tests that use it skip.
+# take numpy below 2, are left out. It needs a C compiler, and a pip that passes build settings on (Debian's own is too
+# old). Where it cannot be built, the tests that use it skip.
 set -u
 python=${1:-python3}
 
 "$python" -c 'import learn2learn' 2>/dev/null && exit 0
-if "$python" -m pip install --quiet 'cython<3.1' 'setuptools<81' wheel gym tqdm requests \
+if "$python" -m pip install --quiet 'pip>=23.3' 'cython<3.1' 'setuptools<81' wheel gym tqdm requests \
     && "$python" -m pip install --quiet --use-pep517 --no-build-isolation --no-deps -C--global-option=build_ext learn2learn==0.2.0 \
     && "$python" -c 'import learn2learn' 2>/dev/null; then
     echo "learn2learn is installed"

@@ -89,7 +89,7 @@ def test_it_trains_from_an_empty_folder(installed: Path, tmp_path: Path) -> None
         "--set", "select.points=1", "--set", "select.episodes=5", "--episodes", "20", "--threads", "1",
     )  # fmt: skip
     assert "1 of 1 trials are done" in output
-    run(installed, empty, "leaderboard", "--format", "csv", "-o", "leaderboard.csv")
+    run(installed, empty, "leaderboard", "--include-quick", "--format", "csv", "-o", "leaderboard.csv")
     assert sorted(path.name for path in empty.iterdir()) == ["leaderboard.csv", "results"]
 
 
