@@ -136,3 +136,23 @@ def test_dropblock_mask_is_made_of_whole_blocks_at_the_rate_of_the_paper(height:
     assert (windows[dropped.any(3).any(2)] == 1).all()
     # Rescaled so that the mean over the batch is kept.
     assert float(mask.mean()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("backbone", [conv4, resnet12_slim])
+def test_folded_batch_norms_are_the_same_function(backbone: object) -> None:
+    with fork_for_init(0, "test"):
+        net = backbone(32).double().train()  # type: ignore[operator]
+        images = torch.randn(16, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(3):
+            net(images)  # batch norms with statistics of their own
+        for norm in (module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+        net.set_noise(torch.Generator())
+        folded = net.folded()
+        assert net.training
+        assert not folded.training
+        assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        assert n_parameters(net) > n_parameters(folded)
+        torch.testing.assert_close(folded(images), net.eval()(images), rtol=1e-9, atol=1e-9)

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,32 @@ class Row:
     high: float
     repeats: int
     note: str = ""
+
+
+def rates_of(function: Callable[[], object], units: int, repeats: int) -> list[float]:
+    """Units a second of each of `repeats` turns, after one that does not count."""
+    function()
+    rates = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        rates.append(units / (time.perf_counter() - start))
+    return rates
+
+
+def against(row: Row, ours: Sequence[float], reference: str, rates: Sequence[float]) -> Row:
+    """The comparison of `row` with a reference that was timed at another time, in the same process."""
+    mine, theirs = statistics.median(ours), statistics.median(rates)
+    return replace(
+        row,
+        reference=reference,
+        ours_rate=mine,
+        reference_rate=theirs,
+        ratio=mine / theirs,
+        low=min(ours) / max(rates),
+        high=max(ours) / min(rates),
+        repeats=len(rates),
+    )
 
 
 def compare(

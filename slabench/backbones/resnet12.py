@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from slabench.backbones import Backbone, check_size
+from slabench.backbones import Backbone, FoldingBlock, check_size
 
 _RAMP_STEPS = 40_000
 """Training steps over which DropBlock's rate grows from 0 to `drop_rate`.
@@ -22,7 +23,7 @@ MetaOptNet counts forwards of the block instead: two a step, the evaluation's to
 """
 
 
-class _Block(nn.Module):
+class _Block(FoldingBlock):
     def __init__(self, inputs: int, outputs: int, drop_rate: float, dropblock_size: int | None) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
@@ -45,6 +46,12 @@ class _Block(nn.Module):
         if not self.training or self.drop_rate == 0:
             return out
         return out * self._mask(out)
+
+    def fold(self) -> None:
+        for i in range(3):
+            self.convs[i] = fuse_conv_bn_eval(self.convs[i], self.norms[i])  # type: ignore[type-var, arg-type]
+            self.norms[i] = nn.Identity()
+        self.shortcut = nn.Sequential(fuse_conv_bn_eval(*self.shortcut), nn.Identity())
 
     def _mask(self, x: Tensor) -> Tensor:
         """What to multiply `x` by: zeros where features are dropped, and the rescaling elsewhere.

@@ -54,7 +54,7 @@ def embed(
     """Features of every image under every transformation.
 
     Args:
-        learner: put into eval mode, and back into the mode it was in.
+        learner: its backbone is used in eval mode, as a copy; the learner itself is left as it is.
         images: uint8 `[n, H, W, 3]`, on any device.
         transforms: M transformations.
         info: for the normalisation.
@@ -68,18 +68,14 @@ def embed(
     if device.type == "cuda":
         batch *= 64
     batch = max(1, batch // transforms.M)  # images
-    mode = learner.training
-    learner.eval()
+    backbone = learner.backbone.folded()
     features = torch.empty((len(images), transforms.M, learner.backbone.feature_dim), device=device)
-    try:
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch].to(device, non_blocking=True)
-            copies = transforms.apply(normalise(part, info.mean, info.std))
-            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                out = learner.embed(copies)
-            features[start : start + len(part)] = out.unflatten(0, (len(part), transforms.M))
-    finally:
-        learner.train(mode)
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch].to(device, non_blocking=True)
+        copies = transforms.apply(normalise(part, info.mean, info.std))
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            out = backbone(copies)
+        features[start : start + len(part)] = out.float().unflatten(0, (len(part), transforms.M))
     return features
 
 
