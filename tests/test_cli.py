@@ -165,10 +165,14 @@ def test_show_dataset_counts_by_the_protocol(tmp_path: Path) -> None:
         assert fact in output, fact
 
 
-def test_show_recipe_is_a_recipe_again(tmp_path: Path) -> None:
-    code, output = slabench(tmp_path, "show", "recipe", "fewshot/standard")
+@pytest.mark.parametrize("name", ["fewshot/standard", "fewshot/paper"])
+def test_show_recipe_prints_a_recipe(name: str, tmp_path: Path) -> None:
+    code, output = slabench(tmp_path, "show", "recipe", name)
     assert code == 0
-    assert "steps = 8000" in output or '"steps": 8000' in output
+    (tmp_path / "again.toml").write_text(output, encoding="utf-8")
+    (again,) = load_recipe(str(tmp_path / "again.toml"))
+    (first,) = load_recipe(name)
+    assert again.digest == first.digest
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:

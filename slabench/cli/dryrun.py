@@ -65,8 +65,9 @@ def show(
             duration(scoring),
         )
     console.print(table)
+    count = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
     console.print(
-        f"{len(trials)} trials: {len(trials) - missing} done, {missing} to run, about {duration(total)} on this {where.type}"
+        f"{count}: {len(trials) - missing} done, {missing} to run, about {duration(total)} on this {where.type}"
         " (from a few measured steps). 0 B to download: the data is here.",
         soft_wrap=True,
     )

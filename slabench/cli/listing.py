@@ -65,6 +65,8 @@ def show(
 
         show_run(console, paths.results(results), name)
     elif kind == "recipe":
+        import json
+
         from slabench.recipe import load_recipe
 
         for recipe in load_recipe(name):
@@ -73,18 +75,14 @@ def show(
                 if isinstance(values, dict):
                     console.print(f"\\[{section}]")
                     for key, value in values.items():
-                        console.print(f"{key} = {_toml(value)}", markup=False, soft_wrap=True)
+                        # TOML has no null: a key that is left out is one.
+                        line = f"{key} = {json.dumps(value)}" if value is not None else f"# {key}: as evaluated"
+                        console.print(line, markup=False, soft_wrap=True)
                 else:
-                    console.print(f"{section} = {_toml(values)}", markup=False)
+                    console.print(f"{section} = {json.dumps(values)}", markup=False)
             console.print()
     else:
         raise unknown_name("thing to show", kind, _SHOWS)
-
-
-def _toml(value: object) -> str:
-    import json
-
-    return "# none: as evaluated" if value is None else json.dumps(value)
 
 
 def _entries(kind: str) -> Iterable[tuple[str, str]]:
