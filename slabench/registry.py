@@ -104,3 +104,11 @@ BACKBONES.add("resnet12", "slabench.backbones.resnet12:resnet12", "ResNet-12 of 
 BACKBONES.add(
     "resnet12-slim", "slabench.backbones.resnet12:resnet12_slim", "the same ResNet-12 at half width, 32-64-128-256"
 )
+_CIFAR = "slabench.backbones.cifar_resnet"
+BACKBONES.add("resnet20", f"{_CIFAR}:resnet20", "CIFAR ResNet-20, shortcut A (He et al. 2016)")
+BACKBONES.add("resnet32", f"{_CIFAR}:resnet32", "CIFAR ResNet-32, the network of the published CIFAR-LT tables")
+BACKBONES.add("resnet56", f"{_CIFAR}:resnet56", "CIFAR ResNet-56")
+BACKBONES.add("resnet18-cifar", f"{_CIFAR}:resnet18_cifar", "ResNet-18 with a 3x3 stem, for 32 x 32 images")
+BACKBONES.add("wrn-28-10", f"{_CIFAR}:wrn_28_10", "wide ResNet of depth 28 and factor 10 (Zagoruyko, Komodakis 2016)")
+BACKBONES.add("resnet18", "slabench.backbones.imagenet_resnet:resnet18", "torchvision's ResNet-18, from 64 pixels on")
+BACKBONES.add("resnet50", "slabench.backbones.imagenet_resnet:resnet50", "torchvision's ResNet-50, from 64 pixels on")

@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional
 
 from slabench.backbones import n_parameters
+from slabench.backbones.cifar_resnet import CifarResNet, resnet18_cifar, resnet20, resnet32, resnet56, wrn_28_10
 from slabench.backbones.conv4 import conv4
+from slabench.backbones.imagenet_resnet import resnet18, resnet50
 from slabench.backbones.resnet12 import dropblock_mask, resnet12, resnet12_slim
 from slabench.errors import UsageError
 from slabench.seeding import fork_for_init
@@ -138,7 +140,7 @@ def test_dropblock_mask_is_made_of_whole_blocks_at_the_rate_of_the_paper(height:
     assert float(mask.mean()) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("backbone", [conv4, resnet12_slim])
+@pytest.mark.parametrize("backbone", [conv4, resnet12_slim, resnet20, resnet18_cifar])
 def test_folded_batch_norms_are_the_same_function(backbone: object) -> None:
     with fork_for_init(0, "test"):
         net = backbone(32).double().train()  # type: ignore[operator]
@@ -156,3 +158,56 @@ def test_folded_batch_norms_are_the_same_function(backbone: object) -> None:
         assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
         assert n_parameters(net) > n_parameters(folded)
         torch.testing.assert_close(folded(images), net.eval()(images), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "dim"),
+    [
+        (resnet20, 269_722, 64),
+        (resnet32, 464_154, 64),
+        (resnet56, 853_018, 64),
+        (resnet18_cifar, 11_173_962, 512),
+        (wrn_28_10, 36_479_194, 640),
+    ],
+)
+def test_cifar_networks_have_the_published_weights(backbone: object, weights: int, dim: int) -> None:
+    """Counts of the usual implementations, which include a linear layer of ten classes."""
+    net = backbone(32)  # type: ignore[operator]
+    assert net.feature_dim == dim
+    assert n_parameters(net) + 10 * dim + 10 == weights
+
+
+@pytest.mark.parametrize(("backbone", "weights", "dim"), [(resnet18, 11_689_512, 512), (resnet50, 25_557_032, 2048)])
+def test_torchvisions_networks_lack_their_last_layer(backbone: object, weights: int, dim: int) -> None:
+    net = backbone(64).eval()  # type: ignore[operator]
+    assert n_parameters(net) + 1000 * dim + 1000 == weights
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 64, 64)).shape == (1, dim)
+    with pytest.raises(UsageError, match="at least 64 x 64"):
+        backbone(32)  # type: ignore[operator]
+
+
+def test_shortcut_a_takes_every_second_pixel_and_pads_zeros_on_both_sides() -> None:
+    net = CifarResNet(32, (1, 1), 8, "A").eval()
+    block = net.layers[2]
+    x = torch.randn(2, 8, 32, 32)
+    short = block._shortcut(x)
+    assert short.shape == (2, 16, 16, 16)
+    assert torch.equal(short[:, 4:12], x[:, :, ::2, ::2])
+    assert not short[:, :4].any()
+    assert not short[:, 12:].any()
+
+
+def test_dropout_of_the_wide_network_is_its_generators() -> None:
+    with fork_for_init(0, "test"):
+        from slabench.backbones.cifar_resnet import WideResNet
+
+        net = WideResNet(32, 10, 1, 0.3).train()
+        images = torch.randn(4, 3, 32, 32)
+    outputs = []
+    for seed in (1, 1, 2):
+        net.set_noise(torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            outputs.append(net(images))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])

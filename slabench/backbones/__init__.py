@@ -55,7 +55,7 @@ def check_size(name: str, image_size: int, least: int) -> None:
     """Refuse images that the poolings of `name` would reduce to nothing."""
     if image_size < least:
         raise UsageError(
-            f"{name} pools four times and needs images of at least {least} x {least} pixels, got {image_size} x {image_size}",
+            f"{name} shrinks its maps and needs images of at least {least} x {least} pixels, got {image_size} x {image_size}",
             "use a dataset with larger images, or another --backbone",
         )
 
