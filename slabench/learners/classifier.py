@@ -1,0 +1,64 @@
+"""An ordinary classifier: a backbone, and one linear or cosine layer for each output that its objective needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slabench.backbones import Backbone
+
+
+class CosineLayer(nn.Module):
+    """Cosines between features and class vectors, without bias: logits in -1 .. 1.
+
+    The scale that makes probabilities of them is the loss's (`slabench.losses`, LDAM: s = 30). As `NormedLinear` of LDAM-DRW
+    (Cao et al., NeurIPS 2019).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        # Directions uniform over a cube, of length one.
+        self.weight = nn.Parameter(functional.normalize(torch.empty(outputs, inputs).uniform_(-1, 1), dim=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cosines `[B, outputs]` of features `[B, inputs]`."""
+        return functional.linear(functional.normalize(features, dim=1), functional.normalize(self.weight, dim=1))
+
+
+class Classifier(nn.Module):
+    """Features, and the logits of every output layer.
+
+    Args:
+        backbone: images to features.
+        layers: width of each output layer by name; see `slabench.sla.classification`.
+        cosine: cosine layers for the classes, as LDAM needs; the layer that tells transformations stays linear.
+    """
+
+    def __init__(self, backbone: Backbone, layers: Mapping[str, int], cosine: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.layers = nn.ModuleDict()
+        for name, width in layers.items():
+            if cosine and name != "transforms":
+                self.layers[name] = CosineLayer(backbone.feature_dim, width)
+            else:
+                self.layers[name] = _linear(backbone.feature_dim, width)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features float32 `[B, D]` of normalised images `[B, 3, H, W]`, whatever precision the backbone ran in."""
+        return self.backbone(images).float()  # type: ignore[no-any-return]
+
+    def outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits `[B, width]` of every layer, in float32."""
+        return {name: layer(features) for name, layer in self.layers.items()}
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """He-normal weights and zero biases, as in the code of SLA's authors."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.kaiming_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
