@@ -44,13 +44,13 @@ def demo(
     table = Table(
         title=f"{first.protocol}: {first.scores[0].n:,} frozen test episodes, accuracy in %",
         title_justify="left",
-        caption="Intervals: 95 % over the episodes. One seed and a reduced budget: never ranked.",
+        caption="±: half of the 95 % interval over the episodes. One seed, a small budget: never ranked.",
         caption_justify="left",
         box=SIMPLE_HEAD,
     )
     for heading in ("objective", "predictor"):
         table.add_column(heading)
-    for heading in ("accuracy", "against baseline, paired", "passes", "seconds"):
+    for heading in ("accuracy", "paired difference", "passes", "seconds"):
         table.add_column(heading, justify="right")
     for record in records:
         objective = record.recipe["sla"]["objective"]
@@ -63,9 +63,7 @@ def demo(
                 objective,
                 score.predictor,
                 f"{100 * score.value:.2f} ± {100 * (score.ci95 or 0):.2f}",
-                f"{100 * paired.mean:+.2f} [{100 * paired.low:+.2f}, {100 * paired.high:+.2f}]"
-                if paired
-                else "reference",
+                f"{100 * paired.mean:+.2f} ± {100 * paired.half_width:.2f}" if paired else "reference",
                 f"{record.cost.images_seen:,}",
                 f"{record.cost.train_seconds:.0f}",
             )
