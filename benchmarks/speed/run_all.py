@@ -9,9 +9,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-from _measure import Row, read, report
+from _measure import Row, read
+
+from slabench.fsio import write_json
 
 NAMES = ("sampling", "evaluation", "training", "allocation", "data_import")
 
@@ -28,8 +31,8 @@ def run() -> None:
             if done.returncode:
                 sys.exit(f"{name} failed")
             rows += read(part)
-    report([], output=None)
-    report(rows, output)
+    write_json(output, [asdict(row) for row in rows])
+    print(f"{len(rows)} rows in {output}")
 
 
 if __name__ == "__main__":
