@@ -1,0 +1,166 @@
+"""The file of a classifier's outputs: it comes back as it was, or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from slabench.errors import DataError, IntegrityError, SlabenchError
+from slabench.fsio import sha256_file
+from slabench.results.outputs import FeatureSplit, ModelOutputs, load, save
+
+
+def make_outputs(**changes: Any) -> ModelOutputs:
+    """SLA+SD with N = 3 and M = 2 on features of length 5: random numbers, nothing trained."""
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw)
+
+    values: dict[str, Any] = {
+        "key": "ab" * 32,
+        "objective": "sla+sd",
+        "m": 2,
+        "scale": 1.0,
+        "cosine": False,
+        "train_shift": False,
+        "counts": (40, 20, 10),
+        "class_names": ("ant", "bee", "Käfer"),
+        "layers": {"joint": (normal(6, 5), normal(6)), "student": (normal(3, 5), None)},
+        "splits": {
+            name: FeatureSplit(normal(n, 2, 5), torch.arange(n) % 3)
+            for name, n in (("train", 7), ("val", 6), ("test", 9))
+        },
+        "test_logits": {name: normal(9, 3) for name in ("single", "aggregated", "distilled")},
+    }
+    values.update(changes)
+    return ModelOutputs(**values)
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    outputs = make_outputs(scale=30.0, train_shift=True)
+    back = load(tmp_path / "a.safetensors", save(outputs, tmp_path / "a.safetensors"))
+    for name in ("key", "objective", "m", "scale", "cosine", "train_shift", "counts", "class_names"):
+        assert getattr(back, name) == getattr(outputs, name), name
+    assert set(back.layers) == {"joint", "student"}
+    assert torch.equal(back.layers["joint"][0], outputs.layers["joint"][0])
+    assert torch.equal(back.layers["joint"][1], outputs.layers["joint"][1])  # type: ignore[arg-type]
+    assert back.layers["student"][1] is None
+    for name in ("train", "val", "test"):
+        features, labels = back.splits[name].features, back.splits[name].labels
+        expected = outputs.splits[name].features.numpy().astype(np.float16)
+        assert features.dtype == torch.float16
+        np.testing.assert_array_equal(features.numpy(), expected)
+        assert torch.equal(labels, outputs.splits[name].labels)
+    for name, logits in outputs.test_logits.items():
+        assert torch.equal(back.test_logits[name], logits)
+
+
+def test_the_digest_is_that_of_the_file_and_equal_outputs_give_equal_files(tmp_path: Path) -> None:
+    first, second = save(make_outputs(), tmp_path / "a"), save(make_outputs(), tmp_path / "b")
+    assert first == second == sha256_file(tmp_path / "a")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "b"]
+
+
+def test_tensors_that_share_memory_are_stored_each(tmp_path: Path) -> None:
+    shared = torch.randn(9, 3)
+    outputs = make_outputs(test_logits={"single": shared, "aggregated": shared})
+    back = load(tmp_path / "a", save(outputs, tmp_path / "a"))
+    assert torch.equal(back.test_logits["single"], shared)
+    assert torch.equal(back.test_logits["aggregated"], shared)
+
+
+def test_any_flipped_byte_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    sha256 = save(make_outputs(), path)
+    good = path.read_bytes()
+    for place in (0, 8, 50, len(good) // 2, len(good) - 1):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(IntegrityError, match="sha256"):
+            load(path, sha256)
+    path.write_bytes(good)
+    load(path, sha256)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_a_truncated_file_is_refused_whatever_digest_comes_with_it(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "a"
+    sha256 = save(make_outputs(), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(IntegrityError):
+        load(path, sha256)
+    with pytest.raises(DataError, match="holds no outputs"):
+        load(path, sha256_file(path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone.*No such file"):
+        load(tmp_path / "gone", "0" * 64)
+
+
+def test_other_safetensors_and_other_versions_are_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    save(make_outputs(), path)
+    tensors = load_file(path)
+    facts = {
+        "schema": "slabench.outputs/2",
+        "key": "",
+        "objective": "sla+sd",
+        "m": 2,
+        "scale": 1.0,
+        "cosine": False,
+        "train_shift": False,
+        "counts": [40, 20, 10],
+        "class_names": ["a", "b", "c"],
+    }
+    right = {**facts, "schema": "slabench.outputs/1"}
+    for metadata in (
+        None,
+        {"slabench": "[]"},
+        {"slabench": json.dumps(facts)},
+        {"slabench": json.dumps({**right, "x": 1})},
+    ):
+        save_file(tensors, other, metadata=metadata)
+        with pytest.raises(DataError, match="holds no outputs"):
+            load(other, sha256_file(other))
+    without = {name: value for name, value in tensors.items() if name != "splits.val.labels"}
+    save_file(without, other, metadata={"slabench": json.dumps(right)})
+    with pytest.raises(DataError, match="holds no outputs"):
+        load(other, sha256_file(other))
+    save_file(tensors, other, metadata={"slabench": json.dumps(right)})
+    assert load(other, sha256_file(other)).class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6])
+def test_features_outside_float16_are_refused(tmp_path: Path, value: float) -> None:
+    outputs = make_outputs()
+    outputs.splits["test"].features[3, 1, 2] = value
+    with pytest.raises(SlabenchError, match=r"splits\.test\.features"):
+        save(outputs, tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"m": 3}, "weight of layer 'joint'"),
+        ({"layers": {}}, "need a layer"),
+        ({"layers": {"joint": (torch.zeros(6, 5), torch.zeros(3))}}, "bias of layer 'joint'"),
+        ({"splits": {}}, "split test"),
+        ({"splits": {"test": FeatureSplit(torch.zeros(9, 2, 4), torch.zeros(9).long())}}, "features of split 'test'"),
+        ({"splits": {"test": FeatureSplit(torch.zeros(9, 2, 5), torch.full((9,), 3))}}, r"labels of split 'test'"),
+        ({"test_logits": {"single": torch.zeros(9, 6)}}, "test logits of 'single'"),
+        ({"class_names": ("ant",)}, "1 class names"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SlabenchError, match=message):
+        make_outputs(**changes)
+    replace(make_outputs(), key="cd" * 32)  # what does fit is accepted
