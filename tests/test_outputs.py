@@ -49,7 +49,10 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     back = load(tmp_path / "a.safetensors", save(outputs, tmp_path / "a.safetensors"))
     for name in ("key", "objective", "m", "scale", "cosine", "train_shift", "counts", "class_names"):
         assert getattr(back, name) == getattr(outputs, name), name
-    assert set(back.layers) == {"joint", "student"}
+    # In the order they came in, which is not the alphabet's.
+    assert list(back.layers) == ["joint", "student"]
+    assert list(back.splits) == ["train", "val", "test"]
+    assert list(back.test_logits) == ["single", "aggregated", "distilled"]
     assert torch.equal(back.layers["joint"][0], outputs.layers["joint"][0])
     assert torch.equal(back.layers["joint"][1], outputs.layers["joint"][1])  # type: ignore[arg-type]
     assert back.layers["student"][1] is None
@@ -119,6 +122,9 @@ def test_other_safetensors_and_other_versions_are_refused(tmp_path: Path) -> Non
         "train_shift": False,
         "counts": [40, 20, 10],
         "class_names": ["a", "b", "c"],
+        "layers": ["joint", "student"],
+        "splits": ["test", "val"],
+        "test_logits": ["single"],
     }
     right = {**facts, "schema": "slabench.outputs/1"}
     for metadata in (

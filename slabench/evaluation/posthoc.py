@@ -18,8 +18,9 @@ A hyper-parameter is chosen on the validation images (training images that a lon
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -58,6 +59,7 @@ class Adjusted:
         parameter: the name of its hyper-parameter; None where it has none.
         values: that parameter by predictor.
         how: how the parameter was chosen, or what was trained.
+        seconds: what it took, where `apply` measured it.
     """
 
     method: str
@@ -65,6 +67,7 @@ class Adjusted:
     parameter: str | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     how: str = ""
+    seconds: float = 0.0
 
 
 def logits(outputs: ModelOutputs, split: str, layers: Mapping[str, Layer] | None = None) -> dict[str, Tensor]:
@@ -285,8 +288,9 @@ def apply(
     classifier_objective(outputs.objective)
     found, left_out = [plain(outputs)], []
     for name in METHODS if methods is None else dict.fromkeys(methods):
+        begin = time.perf_counter()
         try:
-            found.append(calls[name]())
+            found.append(replace(calls[name](), seconds=time.perf_counter() - begin))
         except UsageError as error:
             if methods is not None:
                 raise

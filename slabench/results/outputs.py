@@ -22,6 +22,7 @@ from slabench.fsio import sha256_file, write_bytes
 SCHEMA = "slabench.outputs/1"
 SPLITS = ("train", "val", "test")
 _FACTS = ("key", "objective", "m", "scale", "cosine", "train_shift", "counts", "class_names")
+_PARTS = ("layers", "splits", "test_logits")
 _REMEDY = "run the trial again with --resume force, or restore the file from its source"
 
 Layer = tuple[Tensor, Tensor | None]
@@ -131,7 +132,9 @@ def save(outputs: ModelOutputs, path: Path) -> str:
             raise SlabenchError(
                 f"{name} has values that are not finite in {tensor.dtype}", "has the training diverged?"
             )
-    facts = {"schema": SCHEMA, **{name: getattr(outputs, name) for name in _FACTS}}
+    # safetensors sorts tensors by name, while layers and predictors have an order of their own.
+    order = {part: list(getattr(outputs, part)) for part in _PARTS}
+    facts = {"schema": SCHEMA, **{name: getattr(outputs, name) for name in _FACTS}, **order}
     data = pack(tensors, metadata={"slabench": json.dumps(facts, sort_keys=True, allow_nan=False)})
     write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
@@ -168,20 +171,17 @@ def load(path: Path, sha256: str) -> ModelOutputs:
 
 
 def _unpack(facts: dict[str, Any], tensors: dict[str, Tensor]) -> ModelOutputs:
-    layers: dict[str, Layer] = {}
-    splits: dict[str, FeatureSplit] = {}
-    logits: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        owner, _, part = rest.rpartition(".")
-        if kind == "layers" and part == "weight":
-            layers[owner] = (tensor, tensors.get(f"layers.{owner}.bias"))
-        elif kind == "splits" and part == "features":
-            splits[owner] = FeatureSplit(tensor, tensors[f"splits.{owner}.labels"])
-        elif kind == "test_logits":
-            logits[rest] = tensor
-    counts, names = tuple(int(n) for n in facts.pop("counts")), tuple(str(n) for n in facts.pop("class_names"))
-    return ModelOutputs(**facts, counts=counts, class_names=names, layers=layers, splits=splits, test_logits=logits)
+    layers, splits, predictors = (facts.pop(part) for part in _PARTS)
+    return ModelOutputs(
+        counts=tuple(int(n) for n in facts.pop("counts")),
+        class_names=tuple(str(name) for name in facts.pop("class_names")),
+        layers={name: (tensors[f"layers.{name}.weight"], tensors.get(f"layers.{name}.bias")) for name in layers},
+        splits={
+            name: FeatureSplit(tensors[f"splits.{name}.features"], tensors[f"splits.{name}.labels"]) for name in splits
+        },
+        test_logits={name: tensors[f"test_logits.{name}"] for name in predictors},
+        **facts,
+    )
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:

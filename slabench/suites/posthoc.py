@@ -1,0 +1,268 @@
+"""Post-hoc methods on a recorded trial: its outputs found, each method scored, and the scores as records of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slabench import paths
+from slabench.errors import DataError, UsageError
+from slabench.evaluation.classification import ClassificationScores, score
+from slabench.evaluation.intervals import finite_or_none, t_interval
+from slabench.evaluation.posthoc import PLAIN, Adjusted, apply
+from slabench.evaluation.posthoc_training import Stage2
+from slabench.fsio import digest_json
+from slabench.results.environment import describe
+from slabench.results.outputs import ModelOutputs, load
+from slabench.results.record import ClassScores, RunRecord, Score
+from slabench.results.store import ResultStore
+
+_SHORT = 12
+_VERSIONS = ("slabench", "commit", "dirty", "torch", "numpy")
+"""Of the machine that ran the method: the rest of the environment is the trial's."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method under one predictor.
+
+    Attributes:
+        method: a name of `slabench.evaluation.posthoc.METHODS`, or `none`.
+        predictor: single, aggregated or distilled.
+        parameter: the name of the method's hyper-parameter; None where it has none.
+        value: what was given or chosen for it.
+        scores: on the test.
+    """
+
+    method: str
+    predictor: str
+    parameter: str | None
+    value: float | None
+    scores: ClassificationScores
+
+
+@dataclass(frozen=True)
+class Posthoc:
+    """What post-hoc methods make of a trial.
+
+    Attributes:
+        of: the trial's record.
+        rows: method by method, the plain model first.
+        notes: how parameters were chosen and layers trained, what was left out and why, what is doubtful.
+        records: one of each method but the plain one, as `slabench.results` keeps them.
+        right: by key of these records and by predictor, which test images were classified rightly: float32 `[n]`, 0 or 1.
+    """
+
+    of: RunRecord
+    rows: list[Row]
+    notes: list[str]
+    records: list[RunRecord]
+    right: dict[str, dict[str, NDArray[np.float32]]] = field(repr=False)
+
+
+def posthoc(
+    run: str,
+    methods: Sequence[str] | None = None,
+    *,
+    tau: float = 1.0,
+    norm_tau: float | None = None,
+    results: Path | None = None,
+    save: bool = False,
+    argv: Sequence[str] = (),
+) -> Posthoc:
+    """Score post-hoc methods on a finished classifier, without its images.
+
+    Args:
+        run: the first characters of the trial's key.
+        methods: names of `slabench.evaluation.posthoc.METHODS`; None takes all that the model allows.
+        tau: of logit adjustment.
+        norm_tau: of tau-normalisation; None chooses it on validation.
+        results: the folder of records.
+        save: keep the records of the methods beside the trial's.
+        argv: the command line, for these records.
+
+    Raises:
+        UsageError: no such run or no classifier's, an unknown method, or one that this model does not allow.
+        DataError: its outputs are missing or damaged.
+    """
+    store = ResultStore(paths.results(results))
+    record = find_run(store, run)
+    outputs = open_outputs(record, store)
+    started = datetime.now(UTC)
+    found, left_out = apply(outputs, methods, tau=tau, norm_tau=norm_tau, seed=record.seed)
+    truth = outputs.splits["test"].labels.numpy()
+    # Groups by training images mean something where classes differ in size on purpose.
+    counts = outputs.counts if record.suite == "imbalanced" else None
+    rows, records, right = [], [], {}
+    for one in found:
+        scored = {name: score(z.numpy(), truth, counts) for name, z in one.logits.items()}
+        rows += [Row(one.method, name, one.parameter, one.values.get(name), s) for name, s in scored.items()]
+        if one.method == PLAIN:
+            continue  # the trial's own record has it
+        own = {name: (z.numpy().argmax(1) == truth).astype(np.float32) for name, z in one.logits.items()}
+        scores = [class_score(name, s, own[name], outputs.class_names) for name, s in scored.items()]
+        made = _derive(record, one, _given(one.method, tau, norm_tau), scores, started, argv)
+        records.append(made)
+        right[made.key] = own
+    notes = [f"{one.method}: {one.how}" for one in found if one.how not in ("", "given")]
+    result = Posthoc(record, rows, notes + left_out + _doubts(record, found), records, right)
+    for made in records if save else ():
+        store.save(made, right[made.key])
+    return result
+
+
+def find_run(store: ResultStore, key_prefix: str) -> RunRecord:
+    """The one record whose key begins with `key_prefix`.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    wanted = key_prefix.lower()
+    records, problems = store.scan()
+    found = {record.key: record for record in records if wanted and record.key.startswith(wanted)}
+    if not found:
+        unread = f" ({len(problems)} damaged records were passed over)" if problems else ""
+        raise UsageError(
+            f"no run in {store.root} has a key that begins with '{key_prefix}'{unread}", "see: slabench list runs"
+        )
+    if len(found) > 1:
+        keys = ", ".join(sorted(key[:_SHORT] for key in found))
+        raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
+    return next(iter(found.values()))
+
+
+def find_outputs(record: RunRecord, results_root: Path) -> Path:
+    """Where the outputs of a trial lie: beside its record.
+
+    Raises:
+        UsageError: the trial is none that leaves outputs.
+        DataError: they are not there.
+    """
+    label = f"run {record.key[:_SHORT]} ({record.name})"
+    if "posthoc" in record.recipe:
+        base = record.name.removesuffix(f"+{record.recipe['posthoc']['method']}")
+        raise UsageError(f"{label} is a post-hoc result itself", f"name the run of {base} with seed {record.seed}")
+    if record.outputs_file is None:
+        why = (
+            "is no classifier's: its suite is fewshot"
+            if record.suite == "fewshot"
+            else f"{record.status}, without outputs"
+        )
+        raise UsageError(
+            f"{label} {why}; post-hoc methods need its features and layers", "slabench run imbalanced keeps them"
+        )
+    path = ResultStore(results_root).path(record).parent / Path(record.outputs_file).name
+    if not path.is_file():
+        raise DataError(
+            f"the outputs of {label} are not here: {path}",
+            "they stay where the trial was run: copy the file from there, or run it again with --resume force",
+        )
+    return path
+
+
+def open_outputs(record: RunRecord, store: ResultStore) -> ModelOutputs:
+    """The checked outputs of a trial.
+
+    Raises:
+        UsageError: the trial is none that leaves outputs.
+        DataError: they are missing, damaged, or another trial's.
+    """
+    path = find_outputs(record, store.root)
+    outputs = load(path, record.outputs_sha256 or "")
+    if outputs.key != record.key:
+        raise DataError(
+            f"{path} belongs to trial {outputs.key[:_SHORT]}, not {record.key[:_SHORT]}", "run the trial again"
+        )
+    return outputs
+
+
+def class_score(predictor: str, found: ClassificationScores, right: ArrayLike, class_names: Sequence[str]) -> Score:
+    """The scores of one predictor as a record keeps them.
+
+    Args:
+        predictor: its name.
+        found: on the test images.
+        right: `[n]`, 1 for every image that was classified rightly; for the interval.
+        class_names: by label.
+    """
+    interval = t_interval(np.asarray(right))
+    return Score(
+        predictor=predictor,
+        value=found.top1,
+        ci95=finite_or_none(interval.half_width),
+        std=finite_or_none(interval.std),
+        n=found.n,
+        worst_class=found.worst_class,
+        per_class={class_names[c]: round(r, 6) for c, r in enumerate(found.recall) if r is not None},
+        metrics=ClassScores(**{key: getattr(found, key) for key in ClassScores.model_fields}),
+    )
+
+
+def _derive(
+    record: RunRecord,
+    one: Adjusted,
+    given: Mapping[str, Any],
+    scores: list[Score],
+    started: datetime,
+    argv: Sequence[str],
+) -> RunRecord:
+    """The record of a method on a trial: the trial's, with what the method changes.
+
+    Its recipe is the trial's and the section `posthoc`, equal over seeds; what was chosen on this seed's validation
+    images stands in the notes (`warnings`).
+    """
+    recipe = {**record.recipe, "posthoc": dict(given)}
+    values = ", ".join(f"{name} {value:.4g}" for name, value in one.values.items())
+    note = f"{one.method} on run {record.key}" + (f": {one.parameter} {values}" if values else "") + f" ({one.how})"
+    here = describe("cpu")
+    assert record.cost is not None  # a trial with outputs is finished
+    changes = {
+        "key": digest_json({"of": record.key, "posthoc": given}),
+        "name": f"{record.name}+{one.method}",
+        "recipe": recipe,
+        "recipe_digest": digest_json({"of": record.recipe_digest, "posthoc": given}),
+        "scores": scores,
+        "curve": [],
+        "warnings": [*record.warnings, note],
+        "cost": record.cost.model_copy(update={"train_seconds": round(record.cost.train_seconds + one.seconds, 3)}),
+        "environment": {**record.environment, **{f"posthoc_{name}": here[name] for name in _VERSIONS}},
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "side_file": None,
+        "side_sha256": None,
+        "outputs_file": None,
+        "outputs_sha256": None,
+        "argv": list(argv),
+    }
+    return RunRecord.model_validate(record.model_copy(update=changes).model_dump(by_alias=True))
+
+
+def _given(method: str, tau: float, norm_tau: float | None) -> dict[str, Any]:
+    """What decides a method's result, apart from the trial."""
+    stage = {key: value for key, value in vars(Stage2()).items() if method == "crt" or key != "weight_decay"}
+    parameters: dict[str, dict[str, Any]] = {
+        "logit-adjust": {"tau": float(tau)},
+        "tau-norm": {"tau": "validation" if norm_tau is None else float(norm_tau)},
+        "crt": stage,
+        "lws": stage,
+        "temperature": {},
+    }
+    return {"method": method, **parameters[method]}
+
+
+def _doubts(record: RunRecord, found: Sequence[Adjusted]) -> list[str]:
+    """Where logit adjustment makes up for counts that training has made up for already."""
+    if not any(one.method == "logit-adjust" for one in found):
+        return []
+    balance, loss = record.recipe.get("balance", {}), record.recipe.get("loss", {}).get("name")
+    done = [f"{kind} {balance[kind]}" for kind in ("reweight", "sampler") if balance.get(kind, "none") != "none"]
+    done += [f"loss {loss}"] if loss == "ldam" else []
+    if not done:
+        return []
+    return [f"warning: trained with {' and '.join(done)}, logit adjustment makes up for the same counts a second time"]
