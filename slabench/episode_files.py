@@ -88,9 +88,10 @@ def find(name: str) -> Path | None:
 
 
 def list_files() -> list[Path]:
-    """Every index file, published ones first."""
+    """Every episode file, published ones first; long-tail subsets, in a folder of their own beside them, are none."""
     folders = (paths.episodes(), paths.user_episodes())
-    return [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.npy"))]
+    found = [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.npy"))]
+    return [path for path in found if path.parent.parent.name != "longtail"]
 
 
 def make(

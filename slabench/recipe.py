@@ -11,27 +11,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from slabench import paths
+from slabench.classifier_recipe import ClassifierRecipe
 from slabench.errors import DataError, UsageError, did_you_mean, unknown_name
-from slabench.fsio import digest_json
-
-Positive = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+from slabench.recipe_base import BaseRecipe, Natural, Part, Positive
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Data(_Part):
+class Data(Part):
     """What is learned on."""
 
     dataset: str
 
 
-class Protocol(_Part):
+class Protocol(Part):
     """The episodes of the evaluation: N ways, K shots, Q queries, and how many of them."""
 
     ways: Positive = 5
@@ -40,21 +34,21 @@ class Protocol(_Part):
     episodes: Positive = 2000
 
 
-class Model(_Part):
+class Model(Part):
     """Backbone and head by their registered names."""
 
     backbone: str = "conv4"
     head: str = "protonet"
 
 
-class Sla(_Part):
+class Sla(Part):
     """The training objective, and the transformations that it and the aggregated predictor use."""
 
     objective: str = "baseline"
     transforms: str = "rotation"
 
 
-class Train(_Part):
+class Train(Part):
     """How it is trained. Counts are of steps; a step is `episodes_per_step` episodes and one update."""
 
     ways: Positive | None = Field(default=None, description="ways of training episodes; None: as evaluated")
@@ -79,8 +73,18 @@ class Train(_Part):
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
+    @property
+    def nesterov(self) -> bool:
+        """As in MetaOptNet: momentum is Nesterov's."""
+        return self.momentum > 0
 
-class Select(_Part):
+    @property
+    def warmup(self) -> tuple[int, int]:
+        """No warm-up; see `slabench.training.schedule.Optimisation`."""
+        return (0, 1)
+
+
+class Select(Part):
     """Validation on frozen episodes of the validation classes, and which weights are scored on the test."""
 
     rule: Literal["last", "best_val"] = "last"
@@ -90,31 +94,16 @@ class Select(_Part):
     episodes: Positive = 500
 
 
-class Recipe(_Part):
-    """Everything that decides a result but the seed."""
+class Recipe(BaseRecipe):
+    """Everything that decides a few-shot result but the seed."""
 
-    name: str
     suite: Literal["fewshot"] = "fewshot"
-    limited: bool = Field(default=False, description="a reduced budget for a quick look: never ranked")
-    seeds: tuple[Natural, ...] = (0,)
     data: Data
     protocol: Protocol = Protocol()
     model: Model = Model()
     sla: Sla = Sla()
     train: Train = Train()
     select: Select = Select()
-
-    def resolved(self) -> dict[str, Any]:
-        """All settings as plain JSON values, defaults filled in, without the seeds and the name.
-
-        Two files that say the same under different names are the same experiment.
-        """
-        return self.model_dump(mode="json", exclude={"seeds", "name"})
-
-    @property
-    def digest(self) -> str:
-        """sha256 (hex) of `resolved()`."""
-        return digest_json(self.resolved())
 
     @property
     def train_ways(self) -> int:
@@ -127,18 +116,29 @@ class Recipe(_Part):
         return self.train.shots or self.protocol.shots
 
 
+AnyRecipe = Recipe | ClassifierRecipe
+SUITES: dict[str, type[AnyRecipe]] = {
+    "fewshot": Recipe,
+    "imbalanced": ClassifierRecipe,
+    "supervised": ClassifierRecipe,
+}
+
+
 def recipe_names() -> list[str]:
     """Names of the published recipes, such as `fewshot/standard`."""
     root = paths.benchmarks() / "recipes"
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml"))
 
 
-def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> list[Recipe]:
+def load_recipe(
+    name: str, overrides: Mapping[str, Any] | None = None, typed: Mapping[str, str] | None = None
+) -> list[AnyRecipe]:
     """The recipes of a published name or a TOML file: one, or one for each of its `[[variants]]`.
 
     Args:
         name: `fewshot/standard`, or a path that ends in `.toml`.
         overrides: dotted keys laid over the file, `{"train.lr": 0.05}`; None values are ignored.
+        typed: what the person typed for a key, such as `--ratio`, for errors.
 
     Raises:
         UsageError: no such recipe, an unknown key or a value of the wrong type, naming the key.
@@ -154,17 +154,17 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> list[R
             merged["name"] = f"{merged.get('name', name)}/{variant['name']}"
         for key, value in (overrides or {}).items():
             if value is not None:
-                _assign(merged, key, value)
+                _assign(merged, key, value, (typed or {}).get(key, key))
         recipes.append(parse_recipe(merged, name))
     return recipes
 
 
-def parse_recipe(table: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+def parse_recipe(table: Mapping[str, Any], origin: str = "recipe") -> AnyRecipe:
     """A recipe from a plain table; what is wrong with it is a usage error that names the key."""
     try:
-        return Recipe.model_validate(table)
+        return _recipe_type(table).model_validate(table)
     except ValidationError as error:
-        raise UsageError(*_explain(error, origin)) from error
+        raise UsageError(*_explain(error, origin, _recipe_type(table))) from error
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -193,7 +193,7 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     published = path.suffix != ".toml"
     if published:
         if name not in recipe_names():
-            raise unknown_name("suite or recipe", name, ["fewshot", *recipe_names()])
+            raise unknown_name("suite or recipe", name, [*SUITES, *recipe_names()])
         path = paths.benchmarks() / "recipes" / f"{name}.toml"
     elif not path.is_file():
         raise UsageError(f"there is no recipe file {path}", f"published ones: {', '.join(recipe_names())}")
@@ -220,21 +220,37 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _assign(table: dict[str, Any], key: str, value: Any) -> None:
-    if key not in set(known_keys()):
-        raise unknown_name("recipe key", key, known_keys())
+def _recipe_type(table: Mapping[str, Any]) -> type[AnyRecipe]:
+    suite = table.get("suite", "fewshot")
+    if suite not in SUITES:
+        raise unknown_name("suite", str(suite), SUITES)
+    return SUITES[suite]
+
+
+def _assign(table: dict[str, Any], key: str, value: Any, typed: str) -> None:
+    known = set(known_keys(_recipe_type(table)))
+    if key not in known:
+        others = [name for name, kind in SUITES.items() if key in set(known_keys(kind))]
+        if others:
+            raise UsageError(
+                f"{typed} says nothing to the suite {table.get('suite', 'fewshot')}",
+                f"it belongs to: {', '.join(others)}",
+            )
+        raise unknown_name("recipe key", key, known)
     *parents, leaf = key.split(".")
     for parent in parents:
         table[parent] = dict(table.get(parent) or {})
         table = table[parent]
     table[leaf] = value
+    if key == "train.epochs":
+        table.pop("steps", None)  # the recipe's steps would take the place of the epochs that were asked for
 
 
-def _explain(error: ValidationError, origin: str) -> tuple[str, str]:
+def _explain(error: ValidationError, origin: str, kind: type[BaseModel]) -> tuple[str, str]:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"{origin}: unknown key '{key}'", did_you_mean(key, known_keys())
+        return f"{origin}: unknown key '{key}'", did_you_mean(key, known_keys(kind))
     if first["type"] == "missing":
         return f"{origin}: the key '{key}' is missing", f"set it in the recipe or with --set {key}=..."
     return f"{origin}: {key} = {first['input']!r}: {first['msg'].lower()}", f"mend it, or use --set {key}=..."

@@ -16,21 +16,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from slabench import paths
 from slabench.backbones import n_parameters
-from slabench.episode_files import protocol_part
 from slabench.errors import SlabenchError, UsageError
-from slabench.evaluation.fewshot import EpisodeScores
-from slabench.evaluation.intervals import finite_or_none, t_interval
-from slabench.recipe import Recipe
+from slabench.recipe import AnyRecipe
 from slabench.results.environment import describe, peak_memory_bytes
-from slabench.results.record import Cost, CurvePoint, RunRecord, Score, Selection
+from slabench.results.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.results.store import ResultStore
-from slabench.suites import fewshot
+from slabench.suites import Prepared, Scored, SuiteTask, suite_of
 from slabench.training.allocator import keep_heap
 from slabench.training.device import choose_device, choose_precision
 from slabench.training.loop import Fitted, Interrupted, Listener, fit
@@ -51,20 +48,21 @@ class Trial:
         done: the finished record, if there is one already.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     seed: int
     key: str
-    prepared: fewshot.Prepared
+    prepared: Prepared
     done: RunRecord | None
 
     @property
     def label(self) -> str:
         """What a person calls it: `fc100 5w5s protonet/conv4 sla 4,000 steps seed 0`."""
-        p, r = self.recipe.protocol, self.recipe
-        return (
-            f"{r.data.dataset} {p.ways}w{p.shots}s {r.model.head}/{r.model.backbone} {r.sla.objective}"
-            f" {r.train.steps:,} steps seed {self.seed}"
-        )
+        return suite_of(self.recipe).label(self.recipe, self.seed)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know beforehand: the training set where it is chosen, and what is doubtful."""
+        return [*self.prepared.notes(), *(f"warning: {text}" for text in suite_of(self.recipe).warnings(self.recipe))]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class RunListener(Listener, Protocol):
 
 
 def plan(
-    recipes: Recipe | Sequence[Recipe],
+    recipes: AnyRecipe | Sequence[AnyRecipe],
     seeds: Sequence[int] | None = None,
     results: Path | None = None,
     data_folder: Path | None = None,
@@ -108,28 +106,29 @@ def plan(
         data_folder: of prepared data; missing data is prepared now.
     """
     store = ResultStore(paths.results(results))
-    recipes = [recipes] if isinstance(recipes, Recipe) else list(recipes)
-    prepared: dict[str, fewshot.Prepared] = {}
+    recipes = list(recipes) if isinstance(recipes, Sequence) else [recipes]
+    prepared: dict[str, Any] = {}
     trials: dict[str, Trial] = {}
     for recipe in recipes:
-        fewshot.check(recipe)
+        suite_of(recipe).check(recipe)
     depth = max((len(seeds or recipe.seeds) for recipe in recipes), default=0)
     for place in range(depth):  # all recipes at the first seed, then all at the next: comparable early
         for recipe in recipes:
             own = list(seeds or recipe.seeds)
             if place >= len(own):
                 continue
-            task = f"{recipe.data} {recipe.protocol}"
+            suite = suite_of(recipe)
+            task = f"{recipe.suite} {suite.task_id(recipe)}"
             if task not in prepared:
-                prepared[task] = fewshot.prepare(recipe, data_folder)
-            key = fewshot.trial_key(recipe, own[place], prepared[task])
+                prepared[task] = suite.prepare(recipe, data_folder)
+            key = suite.trial_key(recipe, own[place], prepared[task])
             done = store.find(key) if store.finished(key) else None
             trials.setdefault(key, Trial(recipe, own[place], key, prepared[task], done))
     return list(trials.values())
 
 
 def run(
-    recipes: Recipe | Sequence[Recipe],
+    recipes: AnyRecipe | Sequence[AnyRecipe],
     seeds: Sequence[int] | None = None,
     *,
     results: Path | None = None,
@@ -202,10 +201,10 @@ def _run_trial(
             return Outcome(trial, "skipped", finished)
         try:
             autocast = choose_precision(trial.recipe.train.precision, device)
-            task = fewshot.EpisodicTask(trial.recipe, trial.seed, trial.prepared, device, autocast)
+            task = suite_of(trial.recipe).build_task(trial.recipe, trial.seed, trial.prepared, device, autocast)
             fitted = fit(
                 task,
-                trial.recipe.train,
+                task.optimisation,
                 trial.recipe.select,
                 trial.key,
                 checkpoint,
@@ -215,57 +214,52 @@ def _run_trial(
             if listener:
                 listener.scoring()
             begin = time.perf_counter()
-            scores = task.test()
+            scored = task.score(fitted.progress)
             seconds = time.perf_counter() - begin
-            record = _record(trial, task, fitted, scores, seconds, device, started, argv)
+            record = _record(trial, task, fitted, scored, seconds, device, started, argv)
         except (Interrupted, KeyboardInterrupt):
             raise
         except Exception as error:
             text = str(error) if isinstance(error, SlabenchError) else "".join(traceback.format_exception(error))
             store.save(_failed(trial, text, device, started, argv), {})
             return Outcome(trial, "failed", None, str(error) or type(error).__name__)
-        store.save(record, {name: score.accuracy.numpy() for name, score in scores.items()})
+        store.save(record, scored.per_unit, scored.outputs)
         checkpoint.unlink(missing_ok=True)
     return Outcome(trial, "ran", store.find(trial.key))
 
 
 def _record(
     trial: Trial,
-    task: fewshot.EpisodicTask,
+    task: SuiteTask,
     fitted: Fitted,
-    scores: dict[str, EpisodeScores],
+    scored: Scored,
     eval_seconds: float,
     device: torch.device,
     started: datetime,
     argv: Sequence[str],
 ) -> RunRecord:
     progress, recipe = fitted.progress, trial.recipe
-    warnings = []
-    if recipe.train_shots != recipe.protocol.shots and recipe.model.head == "protonet":
-        warnings.append(
-            f"trained at {recipe.train_shots} shots and tested at {recipe.protocol.shots}: prototypes lose by that"
-        )
     points = {point["step"]: point for point in progress.curve}
     at_selected = points.get(fitted.selected_step)
     return _base(trial, device, started, argv).model_copy(
         update={
             "status": "done",
             "error": None,
-            "scores": [_score(name, score, trial.prepared.test.class_names) for name, score in scores.items()],
+            "scores": scored.scores,
             "curve": [CurvePoint(**point) for point in progress.curve],
             "selection": Selection(
                 rule=recipe.select.rule,
                 step=fitted.selected_step,
-                val_accuracy=next(iter(at_selected["val"].values())) if at_selected else None,
+                val_accuracy=next(iter(at_selected["val"].values()), None) if at_selected else None,
                 candidates=len(points) if recipe.select.rule == "best_val" else 1,
             ),
-            "warnings": warnings,
+            "warnings": suite_of(recipe).warnings(recipe),
             "cost": Cost(
                 train_seconds=round(progress.seconds, 3),
                 eval_seconds=round(eval_seconds, 3),
                 images_seen=progress.images_seen,
                 steps=progress.step,
-                episodes=progress.step * recipe.train.episodes_per_step,
+                episodes=progress.step * task.episodes_per_step,
                 parameters=n_parameters(task.module),
                 peak_memory_bytes=peak_memory_bytes(device),
                 images_per_second=round(progress.images_seen / progress.seconds, 1) if progress.seconds else None,
@@ -276,7 +270,7 @@ def _record(
 
 
 def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
-    prepared, recipe = trial.prepared, trial.recipe
+    recipe = trial.recipe
     precision = choose_precision(recipe.train.precision, device)
     return RunRecord(
         key=trial.key,
@@ -285,15 +279,8 @@ def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[
         recipe_digest=recipe.digest,
         seed=trial.seed,
         suite=recipe.suite,
-        protocol=prepared.protocol,
-        protocol_version=fewshot.PROTOCOL_VERSION,
-        protocol_digest=prepared.protocol_digest,
         dataset=recipe.data.dataset,
-        dataset_digest=prepared.test.digest,
-        split_digest=prepared.test.split_digest,
-        episodes=prepared.test_episodes.name,
-        episodes_digest=protocol_part(prepared.test_episodes),
-        **fewshot.describe_classes(prepared),
+        **trial.prepared.facts(),
         limited=recipe.limited,
         environment=describe(device) | {"precision": "bfloat16" if precision else "float32"},
         started=started.isoformat(timespec="seconds"),
@@ -306,21 +293,6 @@ def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[
 
 def _failed(trial: Trial, error: str, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
     return _base(trial, device, started, argv).model_copy(update={"error": error})
-
-
-def _score(name: str, scores: EpisodeScores, class_names: Sequence[str]) -> Score:
-    interval = t_interval(scores.accuracy.numpy())
-    tested = [(c, int(n)) for c, n in enumerate(scores.total.tolist()) if n]
-    per_class = {class_names[c]: int(scores.correct[c]) / n for c, n in tested}
-    return Score(
-        predictor=name,
-        value=interval.mean,
-        ci95=finite_or_none(interval.half_width),
-        std=finite_or_none(interval.std),
-        n=interval.n,
-        worst_class=min(per_class.values()),
-        per_class={label: round(value, 6) for label, value in per_class.items()},
-    )
 
 
 @contextlib.contextmanager

@@ -61,9 +61,9 @@ def test_rows_by_hand(shelf: Shelf) -> None:
     baseline = found[2]
     assert baseline.mean == pytest.approx(0.55)
     assert baseline.std_seeds == pytest.approx(math.sqrt(0.005))  # ((0.05)^2 + (0.05)^2) / (2 - 1)
-    assert (baseline.n_seeds, baseline.seeds, baseline.n_episodes) == (2, (0, 1), 4)
+    assert (baseline.n_seeds, baseline.seeds, baseline.n_test) == (2, (0, 1), 4)
     # Averaged over seeds the episodes are .45 .65 .45 .65: std sqrt(0.04 / 3), t(0.975, 3) = 3.182446.
-    assert baseline.ci95_episodes == pytest.approx(3.182446 * math.sqrt(0.04 / 3) / 2, abs=1e-6)
+    assert baseline.ci95_test == pytest.approx(3.182446 * math.sqrt(0.04 / 3) / 2, abs=1e-6)
     assert baseline.ci95_from == "seed-averaged"
     assert (baseline.ways, baseline.shots, baseline.queries, baseline.M) == (5, 5, 15, 4)
     assert (baseline.backbone, baseline.head, baseline.objective) == ("conv4", "protonet", "baseline")
@@ -74,7 +74,7 @@ def test_rows_by_hand(shelf: Shelf) -> None:
 def test_without_side_files_the_interval_is_the_mean_of_the_seeds(shelf: Shelf) -> None:
     found = {(row.name, row.predictor): row for row in rows(shelf.records)}
     baseline = found["fewshot/baseline", "single"]
-    assert (baseline.ci95_episodes, baseline.ci95_from) == (pytest.approx(0.01), "mean-of-seeds")
+    assert (baseline.ci95_test, baseline.ci95_from) == (pytest.approx(0.01), "mean-of-seeds")
     assert [row.rank for row in found.values()] == [1, 2, 3]
 
 
@@ -179,7 +179,7 @@ def test_the_csv_as_pandas_reads_it(shelf: Shelf) -> None:
     assert frame["limited"].tolist() == [False, False, False, True]
     assert frame["seeds"].tolist() == ["0", "0", "0 1", "3"]
     assert frame["std_seeds"].isna().tolist() == [True, True, False, True]
-    assert frame["n_episodes"].tolist() == [4] * 4
+    assert frame["n_test"].tolist() == [4] * 4
 
 
 def test_equal_records_give_equal_bytes_in_any_order(shelf: Shelf) -> None:

@@ -11,12 +11,12 @@ from slabench.cli.progress import duration
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slabench.recipe import Recipe
+    from slabench.recipe import AnyRecipe
 
 
 def show(
     console: Console,
-    recipes: list[Recipe],
+    recipes: list[AnyRecipe],
     seeds: list[int] | None,
     results: Path | None,
     device: str,
@@ -27,7 +27,7 @@ def show(
     from rich.table import Table
 
     from slabench.runner import plan
-    from slabench.suites import fewshot
+    from slabench.suites import estimate, estimate_scoring, suite_of
     from slabench.training.allocator import keep_heap
     from slabench.training.device import choose_device, choose_precision
 
@@ -43,23 +43,23 @@ def show(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("trial", "state", "images to pass", "images/s", "training", "scoring"):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
-    measured: dict[str, tuple[dict[str, float], float, int]] = {}
+    measured: dict[str, tuple[dict[str, float], float, int, int]] = {}
     total, missing = 0.0, 0
     for trial in trials:
         recipe = trial.recipe
         if recipe.digest not in measured:
             precision = choose_precision(recipe.train.precision, where)
-            task = fewshot.EpisodicTask(recipe, trial.seed, trial.prepared, where, precision)
-            speed = fewshot.estimate(task)
-            measured[recipe.digest] = (speed, fewshot.estimate_scoring(task), task.images_per_step)
-        speed, scoring, images = measured[recipe.digest]
-        training = speed["seconds_per_step"] * recipe.train.steps
+            task = suite_of(recipe).build_task(recipe, trial.seed, trial.prepared, where, precision)
+            speed = estimate(task)
+            measured[recipe.digest] = (speed, estimate_scoring(task), task.images_per_step, task.optimisation.steps)
+        speed, scoring, images, steps = measured[recipe.digest]
+        training = speed["seconds_per_step"] * steps
         if trial.done is None:
             total, missing = total + training + scoring, missing + 1
         table.add_row(
             trial.label,
             "to run" if trial.done is None else "done",
-            f"{images * recipe.train.steps:,}",
+            f"{images * steps:,}",
             f"{speed['images_per_second']:,.0f}",
             duration(training),
             duration(scoring),

@@ -12,7 +12,21 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_LISTS = ("datasets", "recipes", "backbones", "heads", "objectives", "transforms", "episodes", "runs")
+_LISTS = (
+    "datasets",
+    "recipes",
+    "backbones",
+    "heads",
+    "objectives",
+    "transforms",
+    "losses",
+    "reweightings",
+    "samplers",
+    "mixings",
+    "episodes",
+    "subsets",
+    "runs",
+)
 _SHOWS = ("dataset", "recipe", "run")
 
 _Results = Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")]
@@ -23,7 +37,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     results: _Results = None,
 ) -> None:
-    """List what slabench knows: datasets, recipes, backbones, heads, objectives, transforms, episodes, runs."""
+    """List what slabench knows under a kind of names."""
     from rich.console import Console
 
     from slabench import paths
@@ -92,10 +106,15 @@ def _entries(kind: str) -> Iterable[tuple[str, str]]:
         for entry in registry.BACKBONES if kind == "backbones" else registry.HEADS:
             yield entry.name, entry.summary
     elif kind == "objectives":
+        from slabench.sla.classification import CLASSIFIER_OBJECTIVES
         from slabench.sla.objectives import OBJECTIVES
 
-        for objective in OBJECTIVES.values():
-            yield objective.name, objective.summary
+        for name in dict.fromkeys([*OBJECTIVES, *CLASSIFIER_OBJECTIVES]):
+            in_episodes, in_classes = OBJECTIVES.get(name), CLASSIFIER_OBJECTIVES.get(name)
+            where = "" if in_episodes and in_classes else " (fewshot)" if in_episodes else " (imbalanced, supervised)"
+            chosen = in_episodes or in_classes
+            assert chosen is not None
+            yield name, chosen.summary + where
     elif kind == "transforms":
         from slabench.sla.transforms import TRANSFORM_SETS
 
@@ -103,20 +122,43 @@ def _entries(kind: str) -> Iterable[tuple[str, str]]:
             turns = sorted({turn for turn, _ in transforms.views})
             orders = len({order for _, order in transforms.views})
             yield transforms.name, f"M = {transforms.M}: quarter turns {turns}, {orders} channel orders"
+    elif kind in ("losses", "reweightings", "samplers", "mixings"):
+        yield from _rules(kind).items()
     elif kind == "recipes":
-        from slabench.recipe import load_recipe, recipe_names
+        from slabench.recipe import Recipe, load_recipe, recipe_names
 
         for name in recipe_names():
-            recipes = load_recipe(name, {"data.dataset": "fc100"})
+            recipes = load_recipe(name)
             first = recipes[0]
-            what = f"{first.model.head} on {first.model.backbone}, {first.train.steps:,} steps"
+            if isinstance(first, Recipe):
+                what = f"{first.model.head} on {first.model.backbone}, {first.train.steps:,} steps"
+            else:
+                t = first.train
+                length = f"{t.steps:,} steps" if t.steps else f"{t.epochs} epochs"
+                what = f"{first.loss.name} on {first.model.backbone}, {length}"
             yield name, what + (f", {len(recipes)} variants" if len(recipes) > 1 else "")
+    elif kind == "subsets":
+        from slabench.data.longtail_files import list_files as list_subsets
+        from slabench.data.longtail_files import read_manifest as read_subset
+
+        for path in list_subsets():
+            subset = read_subset(path)
+            yield f"{subset.dataset}/{path.stem}", f"{subset.images:,} images, sha256 {subset.sha256[:12]}"
     else:
         from slabench.episode_files import list_files, read_manifest
 
         for path in list_files():
             m = read_manifest(path)
             yield f"{m.dataset}/{path.stem}", f"{m.episodes:,} episodes, sha256 {m.sha256[:12]}"
+
+
+def _rules(kind: str) -> dict[str, str]:
+    from slabench.data.mixing import MIXINGS
+    from slabench.losses import LOSSES
+    from slabench.losses.resampling import RESAMPLINGS
+    from slabench.suites.classification_rules import REWEIGHTS
+
+    return {"losses": LOSSES, "reweightings": REWEIGHTS, "samplers": RESAMPLINGS, "mixings": MIXINGS}[kind]
 
 
 def _print(console: Console, kind: str, entries: list[tuple[str, str]], as_json: bool) -> None:

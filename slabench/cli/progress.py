@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from slabench.results.record import Score
     from slabench.runner import Outcome, Trial
 
 _LINE_SECONDS = 10.0
@@ -28,9 +29,14 @@ class ConsoleListener:
         self._steps = 0
         self._last_line = 0.0
         self._begin = (0.0, 0)
+        self._notes: list[str] = []
 
     def trial(self, trial: Trial, number: int, count: int) -> None:
-        """One line a trial."""
+        """One line a trial, after what is to be known of its data if that has not been said yet."""
+        if trial.notes != self._notes:
+            self._notes = trial.notes
+            for line in trial.notes:
+                self._say("    [dim]", line)
         self._say(f"[bold]{number}/{count}[/bold] {trial.label}  [dim]{trial.key[:12]}[/dim]")
 
     def start(self, done: int, steps: int) -> None:
@@ -65,10 +71,13 @@ class ConsoleListener:
 
     def point(self, point: dict[str, Any]) -> None:
         """One line a validation."""
-        accuracies = "  ".join(f"{name} {100 * value:.2f}" for name, value in point["val"].items())
+        parts = [
+            f"  {heading} (%): " + "  ".join(f"{name} {100 * value:.2f}" for name, value in point[key].items())
+            for key, heading in (("val", "validation"), ("test", "test"))
+            if point.get(key)
+        ]
         self._say(
-            f"    step {point['step']:,}  {point['images_seen']:,} images  loss {point['loss']:.3f}"
-            f"  validation (%): {accuracies}"
+            f"    step {point['step']:,}  {point['images_seen']:,} images  loss {point['loss']:.3f}{''.join(parts)}"
         )
 
     def scoring(self) -> None:
@@ -86,6 +95,13 @@ class ConsoleListener:
             ]
             note = "  [dim](finished before)[/dim]" if outcome.state == "skipped" else ""
             self._say(f"    test (%): [bold]{'  '.join(parts)}[/bold]{note}")
+            for score in outcome.record.scores:
+                if (
+                    score.metrics is not None
+                    and outcome.record.training_set
+                    and "groups" in outcome.record.training_set
+                ):
+                    self._say("    ", group_line(score))
         else:
             self._say(f"    [red]{outcome.state}[/red]: ", outcome.error or "")
 
@@ -99,6 +115,17 @@ class ConsoleListener:
         from rich.text import Text
 
         self.console.print(Text.from_markup(markup) + plain, soft_wrap=True, highlight=False)
+
+
+def group_line(score: Score) -> str:
+    """`aggregated  many 60.1  medium 28.9  few n/a  balanced 38.3`: recalls in percent."""
+    assert score.metrics is not None
+    parts = [
+        f"{name} " + ("n/a" if value is None else f"{100 * value:.2f}")
+        for name in ("many", "medium", "few", "balanced")
+        for value in (getattr(score.metrics, name),)
+    ]
+    return f"{score.predictor:<10}  {'  '.join(parts)}"
 
 
 def duration(seconds: float) -> str:

@@ -11,41 +11,105 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slabench.recipe import Recipe
+    from slabench.recipe import AnyRecipe
 
 PRESETS = ("quick", "standard", "paper")
+PROTOCOLS = ("ldam", "sla")
+_FLAGS = {
+    "protocol.ways": "--ways",
+    "protocol.shots": "--shots",
+    "protocol.queries": "--queries",
+    "protocol.episodes": "--episodes",
+    "model.head": "--head",
+    "data.ratio": "--ratio",
+    "data.profile": "--profile",
+    "data.class_order": "--class-order",
+    "data.seed": "--data-seed",
+    "data.per_class": "--per-class",
+    "loss.name": "--loss",
+    "balance.reweight": "--reweight",
+    "balance.sampler": "--sampler",
+    "mix.name": "--mix",
+    "augment.policy": "--policy",
+    "augment.cutout": "--cutout",
+    "train.epochs": "--epochs",
+}
+"""What is typed for the keys that not every suite has."""
 _WHAT, _HOW, _WHERE = "What to run", "How long and how", "Where, and what to look at first"
+_FEWSHOT, _CLASSIFIER = "Few-shot episodes", "Imbalanced and supervised"
 
 
 def run(
     target: Annotated[
-        str, typer.Argument(help="`fewshot`, the name of a recipe, or a TOML file.", metavar="SUITE|RECIPE")
+        str,
+        typer.Argument(
+            help="`fewshot`, `imbalanced`, `supervised`, the name of a recipe, or a TOML file.", metavar="SUITE|RECIPE"
+        ),
     ],
-    dataset: Annotated[
-        str | None, typer.Option(help="fc100, cifar-fs, mini-imagenet or glyphs.", rich_help_panel=_WHAT)
-    ] = None,
-    ways: Annotated[int | None, typer.Option(help="Classes of an episode.", rich_help_panel=_WHAT)] = None,
-    shots: Annotated[int | None, typer.Option(help="Support images of a class.", rich_help_panel=_WHAT)] = None,
-    queries: Annotated[
-        int | None, typer.Option(help="Query images of a class in the test.", rich_help_panel=_WHAT)
-    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="See: slabench list datasets.", rich_help_panel=_WHAT)] = None,
     sla: Annotated[
         bool | None,
         typer.Option("--sla/--no-sla", help="Train with joint labels: --objective sla.", rich_help_panel=_WHAT),
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="baseline, da, rotated-classes or sla.", rich_help_panel=_WHAT)
+        str | None,
+        typer.Option(help="baseline, da, sla; rotated-classes (fewshot); mt, sla+sd (others).", rich_help_panel=_WHAT),
     ] = None,
     transforms: Annotated[
         str | None, typer.Option(help="rotation, rotation2, color-perm, ...", rich_help_panel=_WHAT)
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="conv4, resnet12, resnet12-slim.", rich_help_panel=_WHAT)] = None,
-    head: Annotated[str | None, typer.Option(help="protonet.", rich_help_panel=_WHAT)] = None,
+    backbone: Annotated[str | None, typer.Option(help="See: slabench list backbones.", rich_help_panel=_WHAT)] = None,
+    ways: Annotated[int | None, typer.Option(help="Classes of an episode.", rich_help_panel=_FEWSHOT)] = None,
+    shots: Annotated[int | None, typer.Option(help="Support images of a class.", rich_help_panel=_FEWSHOT)] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Query images of a class in the test.", rich_help_panel=_FEWSHOT)
+    ] = None,
+    episodes: Annotated[int | None, typer.Option(help="Test episodes.", rich_help_panel=_FEWSHOT)] = None,
+    head: Annotated[str | None, typer.Option(help="See: slabench list heads.", rich_help_panel=_FEWSHOT)] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Largest over smallest class, at least 1.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="exp or step.", rich_help_panel=_CLASSIFIER)] = None,
+    counts: Annotated[
+        Path | None, typer.Option(help="Own counts: a CSV with the columns class,count.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    class_order: Annotated[
+        str | None,
+        typer.Option(help="Most frequent class first: label, reversed or random:SEED.", rich_help_panel=_CLASSIFIER),
+    ] = None,
+    data_seed: Annotated[
+        int | None, typer.Option(help="Of the draw of training images.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    per_class: Annotated[
+        int | None, typer.Option(help="Limited data: training images a class.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="See: slabench list losses.", rich_help_panel=_CLASSIFIER)] = None,
+    reweight: Annotated[
+        str | None, typer.Option(help="none, inverse, sqrt-inverse, effective, drw.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="none, sqrt, class-balanced, progressive, deferred.", rich_help_panel=_CLASSIFIER),
+    ] = None,
+    mix: Annotated[
+        str | None, typer.Option(help="none, mixup, cutmix, remix, cmo.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="none, autoaugment, randaugment.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    cutout: Annotated[
+        int | None, typer.Option(help="Side of the square, in pixels.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="ldam or sla: the training of a paper, in full.", rich_help_panel=_CLASSIFIER)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs over the training images.", rich_help_panel=_CLASSIFIER)
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="quick (never ranked), standard (the default) or paper.", rich_help_panel=_HOW)
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates.", rich_help_panel=_HOW)] = None,
-    episodes: Annotated[int | None, typer.Option(help="Test episodes.", rich_help_panel=_HOW)] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=_HOW)] = None,
     select: Annotated[str | None, typer.Option(help="last or best-val.", rich_help_panel=_HOW)] = None,
     settings: Annotated[
@@ -71,10 +135,12 @@ def run(
         typer.Option("--dry-run", help="Show recipe, trials, images and time; run nothing.", rich_help_panel=_WHERE),
     ] = False,
 ) -> None:
-    """Train and score what a recipe says, on frozen episodes; finished trials are never run twice.
+    """Train and score what a recipe says, on frozen episodes and subsets; finished trials are never run twice.
 
     \b
     slabench run fewshot --dataset fc100 --shots 5 --sla
+    slabench run imbalanced --ratio 100 --loss ldam --reweight drw --sla
+    slabench run supervised --dataset cifar100 --objective sla+sd
     slabench run fewshot --dataset glyphs --preset quick --sla
     slabench run fewshot/controls --dataset fc100 --seeds 0,1,2 --dry-run
     """
@@ -82,6 +148,18 @@ def run(
 
     overrides: dict[str, Any] = {
         "data.dataset": dataset,
+        "data.ratio": ratio,
+        "data.profile": profile,
+        "data.class_order": class_order,
+        "data.seed": data_seed,
+        "data.per_class": per_class,
+        "loss.name": loss,
+        "balance.reweight": reweight,
+        "balance.sampler": sampler,
+        "mix.name": mix,
+        "augment.policy": policy,
+        "augment.cutout": cutout,
+        "train.epochs": epochs,
         "protocol.ways": ways,
         "protocol.shots": shots,
         "protocol.queries": queries,
@@ -94,7 +172,9 @@ def run(
         "train.precision": precision,
         "select.rule": select.replace("-", "_") if select else None,
     }
-    recipes = _recipes(target, preset, overrides, settings or [])
+    if counts is not None:
+        overrides |= _own_counts(counts, target, dataset, ratio, profile)
+    recipes = _recipes(target, preset, protocol, overrides, settings or [])
     chosen = _seeds(seeds)
     if dry_run:
         from slabench.cli.dryrun import show
@@ -108,7 +188,7 @@ def run(
 
 def execute(
     console: Console,
-    recipes: list[Recipe],
+    recipes: list[AnyRecipe],
     seeds: list[int] | None,
     results: Path | None,
     *,
@@ -167,9 +247,11 @@ def _objective(sla: bool | None, objective: str | None) -> str | None:
     return objective or ("sla" if sla else "baseline")
 
 
-def _recipes(target: str, preset: str | None, overrides: dict[str, Any], settings: list[str]) -> list[Recipe]:
+def _recipes(
+    target: str, preset: str | None, protocol: str | None, overrides: dict[str, Any], settings: list[str]
+) -> list[AnyRecipe]:
     from slabench.errors import UsageError, unknown_name
-    from slabench.recipe import load_recipe, parse_assignment
+    from slabench.recipe import SUITES, load_recipe, parse_assignment, recipe_names
 
     if preset is not None and preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
@@ -178,11 +260,39 @@ def _recipes(target: str, preset: str | None, overrides: dict[str, Any], setting
         if overrides.get(key) is not None and overrides[key] != value:
             raise UsageError(f"--set {text} contradicts a flag that says {overrides[key]}", "give one of the two")
         overrides[key] = value
-    if target == "fewshot":
-        target = f"fewshot/{preset or 'standard'}"
-    elif preset is not None:
-        raise UsageError(f"--preset {preset} goes with a suite, and '{target}' is a recipe", "leave one of the two out")
-    return load_recipe(target, overrides)
+    if preset is not None and protocol is not None:
+        raise UsageError(
+            f"--preset {preset} and --protocol {protocol} both say how to train", "give one; --epochs shortens either"
+        )
+    if target in SUITES:
+        if protocol is not None and f"{target}/{protocol}" not in recipe_names():
+            known = [name for name in PROTOCOLS if f"{target}/{name}" in recipe_names()]
+            if not known:
+                raise UsageError(
+                    f"--protocol {protocol} says nothing to the suite {target}", "its protocol is a --preset"
+                )
+            raise unknown_name(f"protocol of {target}", protocol, known)
+        target = f"{target}/{protocol or preset or 'standard'}"
+    elif preset is not None or protocol is not None:
+        flag = f"--preset {preset}" if preset else f"--protocol {protocol}"
+        raise UsageError(f"{flag} goes with a suite, and '{target}' is a recipe", "leave one of the two out")
+    return load_recipe(target, overrides, _FLAGS)
+
+
+def _own_counts(
+    path: Path, target: str, dataset: str | None, ratio: float | None, profile: str | None
+) -> dict[str, Any]:
+    """The recipe keys of `--counts`; opens the data set for the names of its classes."""
+    from slabench.data.classification import load_images
+    from slabench.data.longtail import read_counts
+    from slabench.errors import UsageError
+
+    if ratio is not None or profile is not None:
+        raise UsageError("--counts says how many images each class keeps", "leave --ratio and --profile out")
+    if target.partition("/")[0] != "imbalanced":
+        raise UsageError(f"--counts says nothing to '{target}'", "slabench run imbalanced --counts FILE.csv")
+    _, train, _ = load_images(dataset or "cifar100")
+    return {"data.counts": read_counts(path, train.class_names), "data.profile": "counts"}
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from slabench.data.augment_policies import apply_policy, cutout, resized_crop
+
 _GREY = (0.2989, 0.587, 0.114)  # luma weights of torchvision's rgb_to_grayscale
 
 
@@ -34,7 +36,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 class BatchAugment:
-    """Random crop from a black border, horizontal flip, and MetaOptNet's colour jitter, then `normalise`.
+    """Random crop from a black border, horizontal flip, MetaOptNet's colour jitter, a policy, `normalise`, Cutout.
 
     Args:
         crop_padding: pixels of black border to crop from; 0 leaves the frame alone.
@@ -43,12 +45,25 @@ class BatchAugment:
             order of the three for each batch; 0 leaves the colours alone.
         mean: per channel, in 0 .. 255.
         std: likewise.
+        cutout: side in pixels of the square that is set to the mean colour; 0 leaves images whole.
+        policy: one of `slabench.data.augment_policies.POLICIES`.
+        resized_crop: instead of the crop from a border, a random part resized to so many pixels, for photographs.
     """
 
     def __init__(
-        self, *, crop_padding: int, flip: bool, jitter: float, mean: Sequence[float], std: Sequence[float]
+        self,
+        *,
+        crop_padding: int,
+        flip: bool,
+        jitter: float,
+        mean: Sequence[float],
+        std: Sequence[float],
+        cutout: int = 0,
+        policy: str = "none",
+        resized_crop: int | None = None,
     ) -> None:
-        self.crop_padding, self.flip, self.jitter = crop_padding, flip, jitter
+        self.crop_padding, self.flip, self.jitter = 0 if resized_crop else crop_padding, flip, jitter
+        self.cutout, self.policy, self.resized_crop = cutout, policy, resized_crop
         self.mean, self.std = tuple(mean), tuple(std)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -62,6 +77,8 @@ class BatchAugment:
             float32 `[B, 3, H, W]` in channels-last memory.
         """
         batch = len(images)
+        if self.resized_crop:
+            images = resized_crop(images, self.resized_crop, generator)
         if self.crop_padding or self.flip:
             span = 2 * self.crop_padding + 1
             shifts = torch.randint(span, (2, batch), generator=generator)
@@ -69,11 +86,19 @@ class BatchAugment:
                 torch.rand(batch, generator=generator) < 0.5 if self.flip else torch.zeros(batch, dtype=torch.bool)
             )
             images = crop_and_flip(images, self.crop_padding, shifts[0], shifts[1], mirrored)
+        images = apply_policy(self.policy, images, generator)
         if self.jitter:
             factors = 1 + self.jitter * (2 * torch.rand(3, batch, generator=generator) - 1)
             order = torch.randperm(3, generator=generator).tolist()
             images = jitter(images.to(torch.float32), factors.to(images.device), order)
-        return normalise(images, self.mean, self.std)
+        made = normalise(images, self.mean, self.std)
+        return cutout(made, self.cutout, generator) if self.cutout else made
+
+
+def centre_crop(images: Tensor, size: int) -> Tensor:
+    """The middle `[B, size, size, 3]` of images `[B, H, W, 3]`, as torchvision's `CenterCrop`."""
+    top, left = round((images.shape[1] - size) / 2), round((images.shape[2] - size) / 2)
+    return images[:, top : top + size, left : left + size]
 
 
 def crop_and_flip(images: Tensor, padding: int, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:

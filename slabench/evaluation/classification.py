@@ -110,6 +110,18 @@ def score(logits: ArrayLike, labels: ArrayLike, train_counts: Sequence[int] | No
     )
 
 
+def balanced_accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
+    """Mean recall over the classes that have images (scikit-learn's `balanced_accuracy_score`).
+
+    Args:
+        predicted: int `[n]`.
+        labels: int `[n]`.
+    """
+    y, right = np.asarray(labels), np.asarray(predicted) == np.asarray(labels)
+    total = np.bincount(y)
+    return float((np.bincount(y[right], minlength=len(total))[total > 0] / total[total > 0]).mean())
+
+
 def expected_calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = ECE_BINS) -> float:
     """sum over bins of (share of the bin) * |accuracy - mean confidence| (Guo et al., ICML 2017, eq. 3).
 

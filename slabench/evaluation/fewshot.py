@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slabench.data.augment import normalise
 from slabench.data.catalog import DatasetInfo
 from slabench.episodes import Episodes
 from slabench.errors import UsageError
+from slabench.evaluation.features import embed
 from slabench.learners.episodic import EpisodicLearner
 from slabench.sla.joint import aggregate, joint_labels
 from slabench.sla.transforms import TransformSet
@@ -40,43 +40,6 @@ class EpisodeScores:
     accuracy: Tensor
     correct: Tensor
     total: Tensor
-
-
-@torch.inference_mode()
-def embed(
-    learner: EpisodicLearner,
-    images: Tensor,
-    transforms: TransformSet,
-    info: DatasetInfo,
-    batch: int = 64,
-    autocast: torch.dtype | None = None,
-) -> Tensor:
-    """Features of every image under every transformation.
-
-    Args:
-        learner: its backbone is used in eval mode, as a copy; the learner itself is left as it is.
-        images: uint8 `[n, H, W, 3]`, on any device.
-        transforms: M transformations.
-        info: for the normalisation.
-        batch: rows embedded at once, copies counted. Small batches stay in a CPU's cache.
-        autocast: run the backbone in this precision; None is float32.
-
-    Returns:
-        float32 `[n, M, D]` on the learner's device.
-    """
-    device = learner.scale.device
-    if device.type == "cuda":
-        batch *= 64
-    batch = max(1, batch // transforms.M)  # images
-    backbone = learner.backbone.folded()
-    features = torch.empty((len(images), transforms.M, learner.backbone.feature_dim), device=device)
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch].to(device, non_blocking=True)
-        copies = transforms.apply(normalise(part, info.mean, info.std))
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            out = backbone(copies)
-        features[start : start + len(part)] = out.float().unflatten(0, (len(part), transforms.M))
-    return features
 
 
 def embed_episodes(

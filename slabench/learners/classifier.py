@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from slabench.backbones import Backbone
+from slabench.seeding import fork_for_init
 
 
 class CosineLayer(nn.Module):
@@ -54,6 +55,26 @@ class Classifier(nn.Module):
     def outputs(self, features: Tensor) -> dict[str, Tensor]:
         """Logits `[B, width]` of every layer, in float32."""
         return {name: layer(features) for name, layer in self.layers.items()}
+
+
+def build_classifier(
+    backbone: Callable[[int], Backbone], image_size: int, layers: Mapping[str, int], cosine: bool, seed: int
+) -> Classifier:
+    """A classifier initialised from `seed` alone.
+
+    Backbone and every layer have a stream of their own, so that objectives of one seed begin with the same backbone.
+
+    Args:
+        backbone: makes one for images of a size.
+        image_size: in pixels.
+        layers: width of each output layer by name.
+        cosine: see `Classifier`.
+        seed: the trial's.
+    """
+    with fork_for_init(seed, "init"):
+        made = backbone(image_size)
+    with fork_for_init(seed, "init", "layers"):
+        return Classifier(made, layers, cosine)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

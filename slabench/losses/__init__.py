@@ -75,6 +75,10 @@ class Loss:
             losses = (1 - own.exp()).clamp_min(0) ** self.gamma * losses
         return losses
 
+    def on_cosines(self, scale: float) -> Loss:
+        """The same loss on the logits of a cosine layer, multiplied by `scale` as LDAM does."""
+        return replace(self, scale=scale, cosine=True)
+
     def joint(self, m: int) -> Loss:
         """The same loss over the joint classes i*M + j of SLA."""
 

@@ -30,16 +30,19 @@ if TYPE_CHECKING:
     EpisodeReader = Callable[[RunRecord], Mapping[str, NDArray[numpy.float32]]]
 
 _SHORT = 12
-_FRACTIONS = {"mean", "std_seeds", "ci95_episodes"}
+_METRICS = ("balanced", "many", "medium", "few", "top5", "macro_f1", "nll", "ece")
+_FRACTIONS = {"mean", "std_seeds", "ci95_test", "best_val", "oracle", *_METRICS}
 
 
 @dataclass(frozen=True)
 class LeaderboardRow:
     """One recipe under one predictor on one protocol, over its seeds. The fields are the columns of the CSV, in order.
 
-    `mean`, `std_seeds` (ddof 1) and `ci95_episodes` (half width) are fractions. `ci95_from` says what the interval is
-    over: "seed-averaged" episodes, or the "mean-of-seeds" of the records' own intervals where the per-episode
-    accuracies cannot be read. `image_passes` and `train_seconds` are means per seed.
+    `mean`, `std_seeds` (ddof 1) and `ci95_test` (half width) are fractions. The interval is over `n_test` episodes or images
+    (`test_unit`); `ci95_from` says of what: the "seed-averaged" units, or the "mean-of-seeds" of the records' own intervals where
+    the accuracies of single units cannot be read. `image_passes`, `train_seconds` and a classifier's further scores are
+    means over seeds; a score that is not defined (a group without classes) is empty. `best_val` and `oracle` are the accuracies
+    that selection on validation, and on the test itself, would have given.
     """
 
     rank: int | None
@@ -53,6 +56,10 @@ class LeaderboardRow:
     name: str
     backbone: str | None
     head: str | None
+    loss: str | None
+    reweight: str | None
+    sampler: str | None
+    mix: str | None
     objective: str | None
     transforms: str | None
     M: int | None
@@ -61,9 +68,20 @@ class LeaderboardRow:
     seeds: tuple[int, ...]
     mean: float
     std_seeds: float | None
-    n_episodes: int
-    ci95_episodes: float | None
+    test_unit: str
+    n_test: int
+    ci95_test: float | None
     ci95_from: str | None
+    balanced: float | None
+    many: float | None
+    medium: float | None
+    few: float | None
+    top5: float | None
+    macro_f1: float | None
+    nll: float | None
+    ece: float | None
+    best_val: float | None
+    oracle: float | None
     image_passes: int
     train_seconds: float
     parameters: int
@@ -208,9 +226,9 @@ def table(rows: Sequence[LeaderboardRow]) -> Table:
         made.add_row(_group_table(group))
         made.add_row("")
     made.add_row(
-        "[dim]accuracy in percent; ±epis.: half of the 95 % interval over episodes; ±seeds: standard deviation over "
-        "seeds; images: passes through the backbone in training. Rows that share a rank cannot be told apart on these "
-        "episodes.[/dim]"
+        "[dim]accuracy in percent; ±test: half of the 95 % interval over test episodes or images; ±seeds: standard deviation "
+        "over seeds; many, med., few: recall by training images; images: passes through the backbone in training. Rows "
+        "that share a rank cannot be told apart on this test.[/dim]"
     )
     return made
 
@@ -220,11 +238,13 @@ def _group_table(group: Sequence[LeaderboardRow]) -> Table:
     from rich.table import Table
 
     # Names fold, numbers never: it is to be read in 80 columns.
+    classes = any(row.balanced is not None for row in group)
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("#", justify="right", no_wrap=True)
     made.add_column("recipe", overflow="fold")
     made.add_column("predictor", no_wrap=True)
-    for heading in ("accuracy", "±epis.", "±seeds", "n", "images", "minutes"):
+    groups = ("many", "med.", "few") if classes else ()
+    for heading in ("accuracy", "±test", "±seeds", "n", *groups, "images", "min."):
         made.add_column(heading, justify="right", no_wrap=True)
     for row in group:
         made.add_row(
@@ -232,9 +252,10 @@ def _group_table(group: Sequence[LeaderboardRow]) -> Table:
             escape(row.name.removeprefix(f"{row.suite}/")) + (" (quick)" if row.limited else ""),
             escape(row.predictor),
             f"{100 * row.mean:.2f}",
-            percent(row.ci95_episodes),
+            percent(row.ci95_test),
             percent(row.std_seeds),
             str(row.n_seeds),
+            *("n/a" if v is None else f"{100 * v:.1f}" for v in (row.many, row.medium, row.few) if classes),
             f"{row.image_passes / 1e6:.2f}M",
             f"{row.train_seconds / 60:.1f}",
         )
@@ -263,7 +284,11 @@ def _row(entry: Entry) -> LeaderboardRow:
         queries=_at(recipe, "protocol", "queries"),
         name=first.name,
         backbone=_at(recipe, "model", "backbone"),
-        head=_at(recipe, "model", "head"),
+        head=_at(recipe, "model", "head") or _layer(recipe),
+        loss=_at(recipe, "loss", "name"),
+        reweight=_at(recipe, "balance", "reweight"),
+        sampler=_at(recipe, "balance", "sampler"),
+        mix=_at(recipe, "mix", "name"),
         objective=_at(recipe, "sla", "objective"),
         transforms=transforms,
         M=_copies(transforms) if transforms else None,
@@ -272,9 +297,13 @@ def _row(entry: Entry) -> LeaderboardRow:
         seeds=tuple(record.seed for record in records),
         mean=entry.mean,
         std_seeds=entry.spread.std,
-        n_episodes=min(score.n for score in scores),
-        ci95_episodes=interval,
+        test_unit="episodes" if first.episodes else "images",
+        n_test=min(score.n for score in scores),
+        ci95_test=interval,
         ci95_from=source,
+        **{name: _mean(getattr(score.metrics, name, None) for score in scores) for name in _METRICS},
+        best_val=_mean(score.best_val.value if score.best_val else None for score in scores),
+        oracle=_mean(score.oracle.value if score.oracle else None for score in scores),
         image_passes=round(sum(cost.images_seen for cost in costs) / len(costs)),
         train_seconds=math.fsum(cost.train_seconds for cost in costs) / len(costs),
         parameters=max(cost.parameters for cost in costs),
@@ -289,6 +318,21 @@ def _row(entry: Entry) -> LeaderboardRow:
         recipe_digest=first.recipe_digest[:_SHORT],
         keys=tuple(record.key[:_SHORT] for record in records),
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean over seeds; None where a seed has no value."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(found) else None
+
+
+def _layer(recipe: Mapping[str, Any]) -> str | None:
+    """The output layer of a classifier: LDAM brings a cosine layer of itself."""
+    layer: str | None = _at(recipe, "model", "layer")
+    if layer == "auto":
+        return "cosine" if _at(recipe, "loss", "name") == "ldam" else "linear"
+    return layer
 
 
 def _interval(entry: Entry) -> tuple[float | None, str | None]:

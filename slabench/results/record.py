@@ -43,11 +43,35 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Score(_Strict):
-    """One predictor's accuracy on the test episodes.
+class Chosen(_Strict):
+    """The test accuracy that another selection rule would have reported, and the step that it would have chosen."""
 
-    `value` is the mean over `n` episodes, `std` (ddof 1) their spread, `ci95` the half width of the 95 % t interval.
-    `per_class` is the accuracy over all queries of a class, `worst_class` the least of them.
+    step: Count
+    value: Fraction
+
+
+class ClassScores(_Strict):
+    """What else is known of a classifier's predictions; see `slabench.evaluation.classification`. None: not defined."""
+
+    balanced: Fraction
+    many: Fraction | None = None
+    medium: Fraction | None = None
+    few: Fraction | None = None
+    top5: Fraction | None = None
+    macro_f1: Fraction
+    g_mean: Fraction
+    g_mean_corrected: Fraction
+    nll: NonNegative
+    ece: Fraction
+    auroc: Fraction | None = None
+
+
+class Score(_Strict):
+    """One predictor's accuracy on the test episodes, or on the test images.
+
+    `value` is the mean over `n` episodes or images, `std` (ddof 1) their spread, `ci95` the half width of the 95 % t interval.
+    `per_class` is the accuracy over all queries or images of a class, `worst_class` the least of them. `metrics` are a
+    classifier's. `best_val` and `oracle` say what selection on validation, and on the test itself, would have given.
     """
 
     predictor: str
@@ -58,6 +82,9 @@ class Score(_Strict):
     std: NonNegative | None = None
     worst_class: Fraction | None = None
     per_class: dict[str, Fraction] | None = None
+    metrics: ClassScores | None = None
+    best_val: Chosen | None = None
+    oracle: Chosen | None = None
 
 
 class Cost(_Strict):
@@ -90,7 +117,9 @@ class Selection(_Strict):
 
 
 class CurvePoint(_Strict):
-    """The state of training after `step` steps; `val` maps a predictor to its accuracy on the validation episodes."""
+    """The state of training after `step` steps; `val` maps a predictor to its accuracy on the validation episodes or images,
+    `test` (which decides nothing) to that on the test images.
+    """
 
     step: Count
     images_seen: Count
@@ -98,6 +127,7 @@ class CurvePoint(_Strict):
     loss: float | None = None
     train_accuracy: Fraction | None = None
     val: dict[str, Fraction] = Field(default_factory=dict)
+    test: dict[str, Fraction] = Field(default_factory=dict)
 
 
 class RunRecord(_Strict):
@@ -106,7 +136,9 @@ class RunRecord(_Strict):
     `key` names the trial: a digest of the resolved recipe, the seed, the protocol version and the data, split and
     episode digests, and of no path or device. `recipe_digest` is that of the recipe alone, so equal over seeds.
     `protocol_digest` covers everything that must agree before two numbers are compared (see `protocol_digest`).
-    `limited` marks runs of a reduced budget, which are never ranked. `argv` is the command line.
+    `training_set` says which training images a classifier learned from. `outputs_file` holds a classifier's logits, features and
+    layers; it is large and stays where the trial was run. `limited` marks runs of a reduced budget, which are never ranked.
+    `argv` is the command line.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
@@ -129,6 +161,7 @@ class RunRecord(_Strict):
     train_classes: Count | None = None
     test_classes: Count | None = None
     images_per_class: dict[str, Count] | Count | None = None
+    training_set: PlainDict | None = None
     scores: list[Score] = Field(default_factory=list)
     curve: list[CurvePoint] = Field(default_factory=list)
     selection: Selection | None = None
@@ -143,6 +176,8 @@ class RunRecord(_Strict):
     error: str | None = None
     side_file: str | None = None
     side_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    outputs_file: str | None = None
+    outputs_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     argv: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")

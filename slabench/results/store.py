@@ -2,9 +2,11 @@
 
     ROOT/runs/<suite>/<protocol>/<name>/seed<seed>-<key>.json
     ROOT/runs/<suite>/<protocol>/<name>/seed<seed>-<key>.<sha256>.npz
+    ROOT/runs/<suite>/<protocol>/<name>/seed<seed>-<key>.<sha256>.outputs.safetensors
 
 The side file is named by its digest and written first, so that a killed process or a second writer never leaves a
-record beside the accuracies of another: a reader finds the old pair or the new one.
+record beside the accuracies of another: a reader finds the old pair or the new one. The third file, a classifier's logits,
+features and layers, is large: it stays on the machine of the trial, and a record is whole without it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from slabench.results.record import SCHEMA, RunRecord
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import ArrayLike, NDArray
+
+    from slabench.results.outputs import ModelOutputs
 
 _KEY_LETTERS = 12
 
@@ -70,13 +74,16 @@ class ResultStore:
             return False
         return True
 
-    def save(self, record: RunRecord, per_episode: Mapping[str, ArrayLike]) -> Path:
+    def save(
+        self, record: RunRecord, per_episode: Mapping[str, ArrayLike], outputs: ModelOutputs | None = None
+    ) -> Path:
         """Write a trial's result atomically, replacing an earlier one of the same key.
 
         Args:
             record: its `side_file` and `side_sha256` are set here, on a copy.
-            per_episode: per predictor, the accuracy of every test episode in order, [n] fractions (kept as float32).
+            per_episode: per predictor, the accuracy of every test episode or image in order, [n] fractions (kept as float32).
                 Empty for a trial without scores.
+            outputs: a classifier's logits, features and layers.
 
         Returns:
             The path of the JSON file.
@@ -85,7 +92,7 @@ class ResultStore:
             SlabenchError: an array that belongs to no score, is not [n], or holds a value outside [0, 1].
         """
         path = self.path(record)
-        before = _side_name(path)
+        before = _side_names(path)
         if per_episode:
             data = _pack(record, per_episode)
             sha256 = hashlib.sha256(data).hexdigest()
@@ -95,11 +102,13 @@ class ResultStore:
             update: dict[str, Any] = {"side_file": side.name, "side_sha256": sha256}
         else:
             update = {"side_file": None, "side_sha256": None}
+        if outputs is not None:
+            update |= _save_outputs(path, outputs)
         # Through the validator: a record changed after it was made (lists, dicts) is checked as it is written.
         record = RunRecord.model_validate({**record.model_dump(by_alias=True), **update})
         write_json(path, record.model_dump(mode="json", by_alias=True))
-        if before and before != _side_name(path):
-            (path.parent / before).unlink(missing_ok=True)
+        for name in before - _side_names(path):
+            (path.parent / name).unlink(missing_ok=True)
         return path
 
     def path(self, record: RunRecord) -> Path:
@@ -168,12 +177,24 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"
 
 
-def _side_name(path: Path) -> str | None:
-    """The side file that the record at `path` names, None when there is no such record."""
+def _side_names(path: Path) -> set[str]:
+    """The files that the record at `path` names; none when there is no such record."""
     try:
-        return read_record(path).side_file
+        record = read_record(path)
     except (DataError, FileNotFoundError):
-        return None
+        return set()
+    return {name for name in (record.side_file, record.outputs_file) if name}
+
+
+def _save_outputs(path: Path, outputs: ModelOutputs) -> dict[str, Any]:
+    """Write the outputs beside the record at `path`, under a name with their digest."""
+    from slabench.results.outputs import save
+
+    temporary = path.with_suffix(".outputs.tmp")
+    sha256 = save(outputs, temporary)
+    final = path.with_suffix(f".{sha256[:_KEY_LETTERS]}.outputs.safetensors")
+    temporary.replace(final)
+    return {"outputs_file": final.name, "outputs_sha256": sha256}
 
 
 def _pack(record: RunRecord, per_episode: Mapping[str, ArrayLike]) -> bytes:

@@ -16,7 +16,7 @@ L is any loss of `slabench.losses`, L_joint the same over joint classes, and sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -73,6 +73,7 @@ class ClassifierObjective:
         reduction: str = "mean",
         temperature: float = 1.0,
         beta: float = 1.0,
+        mixed: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """The scalar to descend.
 
@@ -86,6 +87,8 @@ class ClassifierObjective:
                 advise for large data sets. The student's terms are never multiplied.
             temperature: T of the distillation; both sides are divided by it and the term multiplied by T^2.
             beta: weight of the student's own loss (SD), or of the transformation's (MT).
+            mixed: for images mixed in pairs: the partners' labels int64 `[B]`, and how much of the first label is left,
+                float32 `[B]`; copy j carries the joint labels (first, j) and (second, j).
 
         Raises:
             UsageError: an unknown reduction, or outputs that do not fit.
@@ -94,12 +97,27 @@ class ClassifierObjective:
             raise UsageError(f"reduction '{reduction}' over transformations is unknown", "known: mean, sum")
         copies = self.n_copies(m)
         self._check(outputs, labels, copies)
-        repeated = labels.repeat_interleave(copies)
-        if self.joint:
-            own = loss.joint(m)(outputs["joint"], joint_labels(labels, m).flatten())
-        else:
-            own = loss(outputs["classes"], repeated)
-        total = weighted_mean(own, repeated, weights)
+        own_loss = loss.joint(m) if self.joint else loss
+        logits = outputs["joint" if self.joint else "classes"]
+
+        def copied(own: Tensor) -> Tensor:
+            return joint_labels(own, m).flatten() if self.joint else own.repeat_interleave(copies)
+
+        def mean(of: Loss, values: Tensor, spread: Callable[[Tensor], Tensor], rows: int) -> Tensor:
+            """Mean over samples by class weights; a mixed sample counts with either label as much as it has of it."""
+            losses = of(values, spread(labels))
+            if mixed is None:
+                return weighted_mean(losses, labels.repeat_interleave(rows), weights)
+            second, share = mixed
+            first_w, second_w = share, 1 - share
+            if weights is not None:
+                w = weights.to(labels.device)
+                first_w, second_w = first_w * w[labels], second_w * w[second]
+            first_w, second_w = first_w.repeat_interleave(rows), second_w.repeat_interleave(rows)
+            total = (first_w * losses).sum() + (second_w * of(values, spread(second))).sum()
+            return total / (first_w + second_w).sum()
+
+        total = mean(own_loss, logits, copied, copies)
         if self.transforms:
             which = joint_labels(labels.new_zeros(len(labels)), m).flatten()
             total = total + beta * functional.cross_entropy(outputs["transforms"].float(), which)
@@ -116,7 +134,7 @@ class ClassifierObjective:
             )
             total = total + temperature**2 * divergence
             if beta:
-                total = total + beta * weighted_mean(loss(student, labels), labels, weights)
+                total = total + beta * mean(loss, student, lambda own: own, 1)
         return total
 
     def predictors(self, outputs: Outputs, m: int) -> dict[str, Tensor]:

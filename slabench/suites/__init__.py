@@ -1,1 +1,167 @@
-"""What a trial of each kind trains on and how it is scored."""
+"""What a trial of each kind trains on and how it is scored. A suite is a module with the functions of `Suite`."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from slabench.evaluation.features import embed
+from slabench.results.record import Score
+from slabench.training.loop import Task
+from slabench.training.schedule import Optimisation
+
+if TYPE_CHECKING:
+    from slabench.data.catalog import DatasetInfo
+    from slabench.recipe import AnyRecipe
+    from slabench.results.outputs import ModelOutputs
+    from slabench.sla.transforms import TransformSet
+    from slabench.training.checkpoint import Progress
+
+_MODULES = {"fewshot": "fewshot", "imbalanced": "classification", "supervised": "classification"}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The end of a trial.
+
+    Attributes:
+        scores: one of each predictor.
+        per_unit: per predictor, the accuracy of every test episode or image, `[n]`, for paired tests.
+        outputs: logits, features and layers of a classifier, for what needs no training.
+    """
+
+    scores: list[Score]
+    per_unit: Mapping[str, NDArray[np.float32]]
+    outputs: ModelOutputs | None = None
+
+
+class Prepared(Protocol):
+    """The opened data of a recipe."""
+
+    @property
+    def protocol(self) -> str:
+        """Readable id of the protocol."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of the record that say on what was trained and tested."""
+        ...
+
+    def notes(self) -> list[str]:
+        """Lines for the reader before the first trial on this data."""
+        ...
+
+
+class SuiteTask(Task, Protocol):
+    """What is trained, with all that the record and the estimate need to know of it."""
+
+    info: DatasetInfo
+    transforms: TransformSet
+    device: torch.device
+
+    @property
+    def optimisation(self) -> Optimisation:
+        """Steps, optimiser, schedule."""
+        ...
+
+    @property
+    def images_per_step(self) -> int:
+        """Image passes of one step, copies counted."""
+        ...
+
+    @property
+    def episodes_per_step(self) -> int:
+        """Episodes of one step; 0 for a classifier."""
+        ...
+
+    @property
+    def scored_images(self) -> int:
+        """Images embedded by all validations and the test together, each under all transformations."""
+        ...
+
+    def score(self, progress: Progress) -> Scored:
+        """Score the weights in `module` on the test."""
+        ...
+
+
+class Suite(Protocol):
+    """The module of a suite."""
+
+    PROTOCOL_VERSION: int
+
+    def check(self, recipe: Any) -> None:
+        """Refuse what no data could serve. Loads nothing."""
+        ...
+
+    def warnings(self, recipe: Any) -> list[str]:
+        """What is legal and doubtful about a recipe, with the reason."""
+        ...
+
+    def label(self, recipe: Any, seed: int) -> str:
+        """What a person calls the trial."""
+        ...
+
+    def task_id(self, recipe: Any) -> str:
+        """Recipes with the same one share their prepared data."""
+        ...
+
+    def prepare(self, recipe: Any, data_folder: Path | None = None) -> Any:
+        """Open the data of a recipe."""
+        ...
+
+    def trial_key(self, recipe: Any, seed: int, prepared: Any) -> str:
+        """sha256 (hex) of all that decides the result."""
+        ...
+
+    def build_task(
+        self, recipe: Any, seed: int, prepared: Any, device: torch.device, autocast: torch.dtype | None
+    ) -> SuiteTask:
+        """The task of a trial."""
+        ...
+
+
+def suite_of(recipe: AnyRecipe) -> Suite:
+    """The suite of a recipe, imported now if need be."""
+    module: Any = importlib.import_module(f"slabench.suites.{_MODULES[recipe.suite]}")
+    return module  # type: ignore[no-any-return]
+
+
+def estimate(task: SuiteTask, seconds: float = 3.0) -> dict[str, float]:
+    """Seconds a step, from a few measured ones on a task that is thrown away afterwards."""
+    task.module.train()
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - begin < seconds and len(times) < 50):
+        start = time.perf_counter()
+        result = task.step(len(times) % task.optimisation.steps)
+        result.loss.backward()
+        if task.device.type == "cuda":
+            torch.cuda.synchronize(task.device)
+        times.append(time.perf_counter() - start)
+    typical = float(np.median(times[1:]))  # the first one pays for allocation and kernel choice
+    return {"seconds_per_step": typical, "images_per_second": task.images_per_step / typical}
+
+
+def estimate_scoring(task: SuiteTask) -> float:
+    """Seconds that all validations and the test will take, from embedding a few test-sized batches."""
+    size = task.info.image_size
+    sample = torch.zeros((128, size, size, 3), dtype=torch.uint8)
+    start = time.perf_counter()
+    module: Any = task.module
+    embed(module, sample, task.transforms, task.info)
+    return (time.perf_counter() - start) / len(sample) * task.scored_images
+
+
+def on_device(
+    images: NDArray[np.uint8], device: torch.device, rows: Sequence[int] | NDArray[Any] | None = None
+) -> torch.Tensor:
+    """uint8 `[n, H, W, 3]` in memory: index_select from a memory map would read it page by page."""
+    return torch.from_numpy(np.array(images if rows is None else images[np.asarray(rows)])).to(device)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -18,16 +16,22 @@ from slabench.data.catalog import DatasetInfo, info
 from slabench.episode_files import EpisodeFile, load_episodes, protocol_part
 from slabench.episodes import Episodes, EpisodeSampler, gather
 from slabench.errors import UsageError
-from slabench.evaluation.fewshot import PREDICTORS, EpisodeScores, embed, embed_episodes, score_episodes
+from slabench.evaluation.fewshot import PREDICTORS, EpisodeScores, embed_episodes, score_episodes
+from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.fsio import digest_json
 from slabench.learners.episodic import EpisodicLearner, build_learner
 from slabench.recipe import Recipe
 from slabench.registry import BACKBONES, HEADS
-from slabench.results.record import protocol_digest
+from slabench.results.record import Score, protocol_digest
 from slabench.seeding import numpy_generator, torch_generator
 from slabench.sla.objectives import objective
 from slabench.sla.transforms import TransformSet, transform_set
+from slabench.suites import Scored, on_device
 from slabench.training.loop import StepResult
+
+if TYPE_CHECKING:
+    from slabench.training.checkpoint import Progress
+    from slabench.training.schedule import Optimisation
 
 PROTOCOL_VERSION = 1
 """Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
@@ -73,6 +77,28 @@ class Prepared:
             episodes_digest=protocol_part(self.test_episodes),
         )
 
+    def facts(self) -> dict[str, Any]:
+        """Fields of the record that say on what was trained and tested."""
+        sizes = [len(rows) for rows in self.train.class_rows()]
+        return {
+            "protocol": self.protocol,
+            "protocol_version": PROTOCOL_VERSION,
+            "protocol_digest": self.protocol_digest,
+            "dataset_digest": self.test.digest,
+            "split_digest": self.test.split_digest,
+            "episodes": self.test_episodes.name,
+            "episodes_digest": protocol_part(self.test_episodes),
+            "train_classes": self.train.n_classes,
+            "test_classes": self.test.n_classes,
+            "images_per_class": sizes[0]
+            if len(set(sizes)) == 1
+            else dict(zip(self.train.class_names, sizes, strict=True)),
+        }
+
+    def notes(self) -> list[str]:
+        """Nothing that a reader must know beforehand."""
+        return []
+
 
 def check(recipe: Recipe) -> None:
     """Refuse what no data could serve: unknown names, and combinations that make no sense. Loads nothing."""
@@ -99,6 +125,27 @@ def check(recipe: Recipe) -> None:
             f"select.episodes = {recipe.select.episodes}: validation files hold {_VALIDATION_FILE_EPISODES}",
             f"use {_VALIDATION_FILE_EPISODES} or fewer",
         )
+
+
+def warnings(recipe: Recipe) -> list[str]:
+    """What is legal and doubtful about a recipe."""
+    if recipe.train_shots != recipe.protocol.shots and recipe.model.head == "protonet":
+        return [f"trained at {recipe.train_shots} shots and tested at {recipe.protocol.shots}: prototypes lose by that"]
+    return []
+
+
+def label(recipe: Recipe, seed: int) -> str:
+    """What a person calls the trial: `fc100 5w5s protonet/conv4 sla 8,000 steps seed 0`."""
+    p = recipe.protocol
+    return (
+        f"{recipe.data.dataset} {p.ways}w{p.shots}s {recipe.model.head}/{recipe.model.backbone} {recipe.sla.objective}"
+        f" {recipe.train.steps:,} steps seed {seed}"
+    )
+
+
+def task_id(recipe: Recipe) -> str:
+    """Recipes with the same one share their prepared data."""
+    return f"{recipe.data} {recipe.protocol}"
 
 
 def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
@@ -144,10 +191,11 @@ class EpisodicTask:
         self.device, self.autocast = device, autocast
         self.objective = objective(recipe.sla.objective)
         self.transforms: TransformSet = transform_set(recipe.sla.transforms)
-        entry, train = prepared.info, recipe.train
+        self.info = entry = prepared.info
+        train = recipe.train
         learner = build_learner(recipe.model, entry, seed)
         self.module: EpisodicLearner = learner.to(device).to(memory_format=torch.channels_last)
-        self.images = _on_device(prepared.train, device)
+        self.images = on_device(prepared.train.images, device)
         self.augment = BatchAugment(
             crop_padding=entry.crop_padding if train.crop else 0,
             flip=train.flip and entry.mirror,
@@ -168,6 +216,22 @@ class EpisodicTask:
         self._labels = self.objective.labels(torch.arange(ways), self.transforms.M).to(device)  # [N, copies]
         self._n_labels = self.objective.n_labels(ways, self.transforms.M)
         self._val_images: Tensor | None = None
+
+    @property
+    def optimisation(self) -> Optimisation:
+        """Steps, optimiser, schedule."""
+        return self.recipe.train
+
+    @property
+    def episodes_per_step(self) -> int:
+        """Episodes of one step."""
+        return self.recipe.train.episodes_per_step
+
+    @property
+    def scored_images(self) -> int:
+        """Images embedded by all validations and the test together."""
+        validation = self.prepared.val_episodes.episodes[: self.recipe.select.episodes]
+        return self.recipe.select.points * len(validation.rows.unique()) + len(self.prepared.test)
 
     @property
     def images_per_step(self) -> int:
@@ -202,14 +266,27 @@ class EpisodicTask:
     def validate(self) -> dict[str, float]:
         """Accuracy of both predictors on the first `select.episodes` frozen validation episodes."""
         if self._val_images is None:
-            self._val_images = _on_device(self.prepared.val, torch.device("cpu"))
+            self._val_images = on_device(self.prepared.val.images, torch.device("cpu"))
         episodes = self.prepared.val_episodes.episodes[: self.recipe.select.episodes]
         scores = self._score(self._val_images, episodes, self.prepared.val.n_classes, self.autocast)
         return {name: float(score.accuracy.mean()) for name, score in scores.items()}
 
+    def watch(self) -> dict[str, float]:
+        """Nothing: the test classes are not looked at before the end."""
+        return {}
+
+    def score(self, progress: Progress) -> Scored:
+        """`test` as the record has it."""
+        names = self.prepared.test.class_names
+        scores = self.test()
+        return Scored(
+            [_score(name, score, names) for name, score in scores.items()],
+            {name: score.accuracy.numpy() for name, score in scores.items()},
+        )
+
     def test(self) -> dict[str, EpisodeScores]:
         """Scores of both predictors on the frozen test episodes, in float32 whatever the training precision."""
-        images = _on_device(self.prepared.test, torch.device("cpu"))
+        images = on_device(self.prepared.test.images, torch.device("cpu"))
         return self._score(images, self.prepared.test_episodes.episodes, self.prepared.test.n_classes, None)
 
     def _score(
@@ -239,45 +316,19 @@ class EpisodicTask:
         return self._labels.unsqueeze(1).expand(-1, per_class, -1).reshape(1, -1).expand(count, -1)
 
 
-def estimate(task: EpisodicTask, seconds: float = 3.0) -> dict[str, float]:
-    """Seconds a step, from a few measured ones on a task that is thrown away afterwards."""
-    task.module.train()
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < 3 or (time.perf_counter() - begin < seconds and len(times) < 50):
-        start = time.perf_counter()
-        result = task.step(len(times))
-        result.loss.backward()
-        if task.device.type == "cuda":
-            torch.cuda.synchronize(task.device)
-        times.append(time.perf_counter() - start)
-    typical = float(np.median(times[1:]))  # the first one pays for allocation and kernel choice
-    return {"seconds_per_step": typical, "images_per_second": task.images_per_step / typical}
+build_task = EpisodicTask
 
 
-def estimate_scoring(task: EpisodicTask) -> float:
-    """Seconds that all validations and the test will take, from embedding a few test-sized batches."""
-    sample = torch.zeros((128, *task.images.shape[1:]), dtype=torch.uint8)
-    start = time.perf_counter()
-    embed(task.module, sample, task.transforms, task.prepared.info)
-    per_image = (time.perf_counter() - start) / len(sample)
-    validation = task.prepared.val_episodes.episodes[: task.recipe.select.episodes]
-    images = task.recipe.select.points * len(validation.rows.unique()) + len(task.prepared.test)
-    return per_image * images
-
-
-def describe_classes(prepared: Prepared) -> dict[str, Any]:
-    """Counts of classes and images, for the record."""
-    sizes = [len(rows) for rows in prepared.train.class_rows()]
-    return {
-        "train_classes": prepared.train.n_classes,
-        "test_classes": prepared.test.n_classes,
-        "images_per_class": sizes[0]
-        if len(set(sizes)) == 1
-        else dict(zip(prepared.train.class_names, sizes, strict=True)),
-    }
-
-
-def _on_device(images: ImageSet, device: torch.device) -> Tensor:
-    """uint8 `[n, H, W, 3]` in memory: index_select from a memory map would read it page by page."""
-    return torch.from_numpy(np.array(images.images)).to(device)
+def _score(name: str, scores: EpisodeScores, class_names: tuple[str, ...]) -> Score:
+    interval = t_interval(scores.accuracy.numpy())
+    tested = [(c, int(n)) for c, n in enumerate(scores.total.tolist()) if n]
+    per_class = {class_names[c]: int(scores.correct[c]) / n for c, n in tested}
+    return Score(
+        predictor=name,
+        value=interval.mean,
+        ci95=finite_or_none(interval.half_width),
+        std=finite_or_none(interval.std),
+        n=interval.n,
+        worst_class=min(per_class.values()),
+        per_class={label: round(value, 6) for label, value in per_class.items()},
+    )

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from slabench.errors import SlabenchError, UsageError
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from slabench.training.schedule import build_optimizer, learning_rate
+from slabench.training.schedule import Optimisation, build_optimizer, learning_rate
 
 if TYPE_CHECKING:
-    from slabench.recipe import Select, Train
+    from slabench.classifier_recipe import ClassifierSelect
+    from slabench.recipe import Select
 
 
 class Interrupted(SlabenchError):
@@ -58,7 +59,17 @@ class Task(Protocol):
         ...
 
     def validate(self) -> dict[str, float]:
-        """Accuracy on the validation set by predictor; the first one decides a `best_val` selection."""
+        """Accuracy on the validation set by predictor; the first one decides a `best_val` selection.
+
+        Empty where there is no validation set.
+        """
+        ...
+
+    def watch(self) -> dict[str, float]:
+        """Accuracy on the test set by predictor, for curves and the `oracle` column: it decides nothing.
+
+        Empty where the test is not looked at before the end.
+        """
         ...
 
 
@@ -104,8 +115,8 @@ def checkpoint_seconds() -> float:
 
 def fit(
     task: Task,
-    train: Train,
-    select: Select,
+    train: Optimisation,
+    select: Select | ClassifierSelect,
     key: str,
     checkpoint: Path | None = None,
     resume: bool = True,
@@ -203,9 +214,9 @@ def _validation_steps(steps: int, points: int) -> frozenset[int]:
 
 
 def _validate(task: Task, progress: Progress) -> dict[str, Any]:
-    accuracies = task.validate()
+    accuracies, watched = task.validate(), task.watch()
     task.module.train()
-    point = {
+    point: dict[str, Any] = {
         "step": progress.step,
         "images_seen": progress.images_seen,
         "seconds": round(progress.seconds, 3),
@@ -213,6 +224,8 @@ def _validate(task: Task, progress: Progress) -> dict[str, Any]:
         "train_accuracy": progress.accuracy_sum / progress.since,
         "val": accuracies,
     }
+    if watched:
+        point["test"] = watched
     progress.curve.append(point)
     progress.loss_sum = progress.accuracy_sum = 0.0
     progress.since = 0
@@ -220,7 +233,9 @@ def _validate(task: Task, progress: Progress) -> dict[str, Any]:
 
 
 def _is_best(point: dict[str, Any], progress: Progress) -> bool:
-    accuracy = next(iter(point["val"].values()))
+    accuracy = next(iter(point["val"].values()), None)
+    if accuracy is None:
+        return False
     if progress.best_accuracy is not None and accuracy <= progress.best_accuracy:
         return False
     progress.best_step, progress.best_accuracy = progress.step, accuracy

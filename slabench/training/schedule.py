@@ -3,17 +3,89 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from slabench.recipe import Train
+
+class Optimisation(Protocol):
+    """What the loop must know of a recipe: steps, optimiser and schedule. A few-shot recipe's `train` is one."""
+
+    @property
+    def steps(self) -> int:
+        """Updates."""
+        ...
+
+    @property
+    def optimizer(self) -> str:
+        """`sgd` or `adam`."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """The highest rate."""
+        ...
+
+    @property
+    def momentum(self) -> float:
+        """Of `sgd`."""
+        ...
+
+    @property
+    def nesterov(self) -> bool:
+        """Whether momentum is Nesterov's."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """L2 penalty, on all weights."""
+        ...
+
+    @property
+    def schedule(self) -> str:
+        """`constant`, `cosine` or `step`."""
+        ...
+
+    @property
+    def milestones(self) -> Sequence[float]:
+        """Of `step`: fractions of the steps."""
+        ...
+
+    @property
+    def factors(self) -> Sequence[float]:
+        """Of `step`: the rate after each milestone as a fraction of `lr`."""
+        ...
+
+    @property
+    def warmup(self) -> tuple[int, int]:
+        """(stairs, steps of each): in stair e = 1, 2, ... the rate is at most lr * e / stairs, as in LDAM-DRW's epochs."""
+        ...
 
 
-def learning_rate(train: Train, step: int) -> float:
+@dataclass(frozen=True)
+class Resolved:
+    """An `Optimisation` with numbers that depend on the data, such as the steps of an epoch."""
+
+    steps: int
+    optimizer: str
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    schedule: str
+    milestones: Sequence[float]
+    factors: Sequence[float]
+    warmup: tuple[int, int]
+
+
+def learning_rate(train: Optimisation, step: int) -> float:
     """The rate of the update at `step`, 0 <= step < train.steps. A pure function, so that a resumed run needs no state."""
+    stairs, height = train.warmup
+    if step < stairs * height:
+        return train.lr * (step // height + 1) / stairs
     done = step / train.steps
     if train.schedule == "cosine":
         return train.lr * 0.5 * (1 + math.cos(math.pi * done))
@@ -24,11 +96,16 @@ def learning_rate(train: Train, step: int) -> float:
     return train.lr
 
 
-def build_optimizer(train: Train, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all weights, batch-norm and scale included, as MetaOptNet decays them."""
+def build_optimizer(train: Optimisation, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over all weights, batch-norm and scale included, as MetaOptNet and LDAM-DRW decay them."""
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     if train.optimizer == "adam":
         return torch.optim.Adam(weights, lr=train.lr, weight_decay=train.weight_decay, foreach=True)
     return torch.optim.SGD(
-        weights, lr=train.lr, momentum=train.momentum, nesterov=train.momentum > 0, weight_decay=train.weight_decay
+        weights,
+        lr=train.lr,
+        momentum=train.momentum,
+        nesterov=train.nesterov,
+        weight_decay=train.weight_decay,
+        foreach=True,
     )

@@ -1,0 +1,38 @@
+"""What the recipes of every suite share: strict parts, a digest, a name and seeds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from slabench.fsio import digest_json
+
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A section of a recipe: unknown keys, NaN and changes after the fact are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BaseRecipe(Part):
+    """A name, seeds, and a digest of all else."""
+
+    name: str
+    limited: bool = Field(default=False, description="a reduced budget for a quick look: never ranked")
+    seeds: tuple[Natural, ...] = (0,)
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings as plain JSON values, defaults filled in, without the seeds and the name.
+
+        Two files that say the same under different names are the same experiment.
+        """
+        return self.model_dump(mode="json", exclude={"seeds", "name"})
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of `resolved()`."""
+        return digest_json(self.resolved())
