@@ -65,6 +65,15 @@ def test_crt_of_a_baseline_is_balanced_logistic_regression_on_the_plain_view() -
     assert recall > (plain_fit.predict(tx[:, 0])[ty == 2] == 2).mean() + 0.1
 
 
+def test_weight_decay_shortens_the_new_layer_as_ridge_regularisation_does() -> None:
+    outputs = long_tailed("baseline")
+    (x, y), (tx, _) = arrays(outputs, "train"), arrays(outputs, "test")
+    short, free = (logistic(x[:, 0], y, decay).predict_proba(tx[:, 0]) for decay in (0.2, 1e-6))
+    found = crt(outputs, stage=replace(STAGE, weight_decay=0.2)).logits["single"].softmax(1).numpy()
+    assert np.abs(found - short).mean() < 0.02
+    assert np.abs(free - short).mean() > 0.08
+
+
 def test_crt_of_da_learns_the_class_from_every_view() -> None:
     outputs = long_tailed("da")
     (x, y), (tx, _) = arrays(outputs, "train"), arrays(outputs, "test")
@@ -180,6 +189,8 @@ def test_training_depends_on_its_seed_alone_and_touches_nothing(objective: str) 
         for name in first:
             assert torch.equal(first[name], again[name])
             assert not torch.equal(first[name], other[name])
+    untrained = [crt(outputs, seed, Stage2(epochs=0)).logits["single"] for seed in (0, 1)]
+    assert not torch.equal(*untrained)  # the new layer's beginning depends on the seed, not the order alone
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, weight in before.items():
         assert torch.equal(outputs.layers[name][0], weight)

@@ -1,9 +1,8 @@
 """Frozen long-tail subsets: which training images a long-tail run learns from, as index files with a manifest and a digest.
 
-`longtail/<dataset>/exp-r100-label-s0-canonical.npy` is uint16 or uint32 `[n]`: rows of the training images in canonical order, class after
-class as they were drawn. The `.json` beside it says what they were drawn from. Files that travel with slabench lie in
+`longtail/<dataset>/exp-r100-label-s0-canonical.npy` is uint16 or uint32 `[n]`: rows of the training images in canonical order,
+class after class as they were drawn. The `.json` beside it says what they were drawn from. Files that travel with slabench lie in
 `episodes/longtail/`; others are made by `slabench longtail make`, or by the first run that needs them, in the user's data folder.
-
 A subset that was drawn on the original order of the data holds the images of the published tables; its file serves a reader whose
 copy has lost that order just as well, as rows count in canonical order. One that was drawn on the canonical order, where the
 original one is lost, has as many images but other ones, and `-canonical` in its name.
