@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from slabench.cli import data, demo, episodes, leaderboard, listing
+from slabench.cli import data, demo, episodes, leaderboard, listing, longtail
 from slabench.cli import run as run_module
 from slabench.errors import SlabenchError
 
 app = typer.Typer(
     name="slabench",
-    help="Benchmarks for Self-supervised Label Augmentation: few-shot image classification, honestly measured.",
+    help="Benchmarks for Self-supervised Label Augmentation: few-shot and long-tailed image classification, honestly measured.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -27,6 +27,7 @@ app.command("show")(listing.show)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.add_typer(data.app, name="data")
 app.add_typer(episodes.app, name="episodes")
+app.add_typer(longtail.app, name="longtail")
 
 
 def _version(value: bool) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slabench.cli.frozen import find_file, verify_files
+
 if TYPE_CHECKING:
     from slabench.data.imageset import ImageSet
     from slabench.episode_files import EpisodeFile
@@ -46,24 +48,9 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: every file.")] = None,
 ) -> None:
     """Hold episode files against their digests and against the data: exit code 1 if one does not fit."""
-    from rich.console import Console
-
     from slabench.episode_files import list_files
-    from slabench.errors import DataMissingError, SlabenchError
 
-    console = Console(highlight=False)
-    bad = 0
-    for path in [_find(name) for name in names] if names else list_files():
-        try:
-            file, _ = _open(path)
-            console.print(f"ok      {file.name}  {file.digest[:12]}", soft_wrap=True)
-        except DataMissingError as error:
-            console.print(f"unread  {path}: {error.message}", soft_wrap=True, markup=False)
-        except SlabenchError as error:
-            bad += 1
-            console.print(f"BAD     {error}", soft_wrap=True, markup=False)
-    if bad:
-        raise typer.Exit(1)
+    verify_files([_find(name) for name in names] if names else list_files(), lambda path: _open(path)[0])
 
 
 @app.command()
@@ -90,13 +77,8 @@ def _numbers(values: list[int]) -> str:
 
 def _find(name: str) -> Path:
     from slabench.episode_files import find, list_files
-    from slabench.errors import UsageError, did_you_mean
 
-    path = Path(name) if name.endswith(".npy") else find(name)
-    if path is None or not path.is_file():
-        known = [f"{file.parent.name}/{file.stem}" for file in list_files()]
-        raise UsageError(f"there is no episode file '{name}'", did_you_mean(name, known))
-    return path
+    return find_file(name, "episode", find, list_files)
 
 
 def _open(path: Path) -> tuple[EpisodeFile, ImageSet]:

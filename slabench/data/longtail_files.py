@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from slabench import paths
 from slabench.data.imageset import ImageSet
 from slabench.data.longtail import Subset, draw, groups, long_tail
-from slabench.errors import DataError, IntegrityError, UsageError
+from slabench.errors import DataError, IntegrityError
 from slabench.fsio import digest_json, read_json, sha256_file, write_bytes, write_json
 
 FOLDER = "longtail"
@@ -266,14 +266,3 @@ def describe(file: SubsetFile, class_names: Sequence[str]) -> list[str]:
         "".join(_BARS[height] for height in heights),
         f"{order}; sha256 {file.digest[:12]}",
     ]
-
-
-def check_name(name: str) -> Path:
-    """The file called `name`, or a usage error that lists the known ones."""
-    from slabench.errors import did_you_mean
-
-    path = find(name)
-    if path is None:
-        known = [f"{p.parent.name}/{p.stem}" for p in list_files()]
-        raise UsageError(f"there is no long-tail subset '{name}'", did_you_mean(name, known))
-    return path

@@ -1,0 +1,94 @@
+"""`slabench longtail make|verify|show`: frozen long-tail subsets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slabench.cli.frozen import find_file, verify_files
+
+if TYPE_CHECKING:
+    from slabench.data.imageset import ImageSet
+    from slabench.data.longtail_files import SubsetFile
+
+app = typer.Typer(help="Freeze long-tail subsets, check them, read them.", no_args_is_help=True)
+
+
+@app.command()
+def make(
+    dataset: Annotated[str, typer.Option(help="See: slabench list datasets.")] = "cifar100",
+    ratio: Annotated[float, typer.Option(help="Largest over smallest class, at least 1.")] = 100,
+    profile: Annotated[str, typer.Option(help="exp or step.")] = "exp",
+    counts: Annotated[Path | None, typer.Option(help="Own counts: a CSV with the columns class,count.")] = None,
+    class_order: Annotated[
+        str, typer.Option(help="Most frequent class first: label, reversed or random:SEED.")
+    ] = "label",
+    data_seed: Annotated[int, typer.Option(help="Of the draw; 0 is that of the published subsets.", min=0)] = 0,
+    folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
+) -> None:
+    """Draw a subset of the training images by LDAM-DRW's rule, and keep it."""
+    from slabench.data.classification import load_images
+    from slabench.data.longtail import read_counts
+    from slabench.data.longtail_files import make_subset, open_subset
+
+    _, images, _ = load_images(dataset)
+    path = make_subset(
+        images,
+        dataset,
+        profile=profile,
+        ratio=ratio,
+        class_order=class_order,
+        seed=data_seed,
+        counts=None if counts is None else read_counts(counts, images.class_names),
+        folder=folder,
+    )
+    _print(open_subset(path, images), images)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: every file.")] = None,
+) -> None:
+    """Hold subset files against their digests and against the data: exit code 1 if one does not fit."""
+    from slabench.data.longtail_files import list_files
+
+    verify_files([_find(name) for name in names] if names else list_files(), lambda path: _open(path)[0])
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Such as cifar100/exp-r100-label-s0, or the path of a .npy file.")],
+    counts: Annotated[bool, typer.Option("--counts", help="Print the count of every class, as CSV.")] = False,
+) -> None:
+    """Say what a file holds: ratios, groups, a histogram of the counts."""
+    file, images = _open(_find(name))
+    if counts:
+        typer.echo("class,count")
+        for class_name, count in zip(images.class_names, file.subset.counts, strict=True):
+            typer.echo(f"{class_name},{count}")
+    else:
+        _print(file, images)
+
+
+def _find(name: str) -> Path:
+    from slabench.data.longtail_files import find, list_files
+
+    return find_file(name, "long-tail", find, list_files)
+
+
+def _open(path: Path) -> tuple[SubsetFile, ImageSet]:
+    from slabench.data.classification import load_images
+    from slabench.data.longtail_files import open_subset, read_manifest
+
+    _, images, _ = load_images(read_manifest(path).dataset)
+    return open_subset(path, images), images
+
+
+def _print(file: SubsetFile, images: ImageSet) -> None:
+    from slabench.data.longtail_files import describe
+
+    for line in describe(file, images.class_names):
+        typer.echo(line)
+    typer.echo(f"file: {file.path}")
