@@ -46,7 +46,7 @@ def apply_policy(name: str, images: Tensor, generator: torch.Generator) -> Tenso
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return torch.stack([policy(image.permute(2, 0, 1)).permute(1, 2, 0) for image in images])
+        return torch.stack([policy(image.permute(2, 0, 1)).permute(1, 2, 0) for image in images]).contiguous()
 
 
 def _policy(name: str, size: int) -> Any:
@@ -96,7 +96,7 @@ def resized_crop(images: Tensor, size: int, generator: torch.Generator) -> Tenso
         top, left, height, width = crop_box(image.shape[0], image.shape[1], generator)
         part = vision.resized_crop(image.permute(2, 0, 1), top, left, height, width, [size, size], antialias=True)
         made.append(part.permute(1, 2, 0))
-    return torch.stack(made)
+    return torch.stack(made).contiguous()  # of H, W, 3, as the views are not
 
 
 def crop_box(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
