@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from slabench.results.record import Cost, CurvePoint, RunRecord, Score, Selection, protocol_digest
+from slabench.results.record import (
+    Chosen,
+    ClassScores,
+    Cost,
+    CurvePoint,
+    RunRecord,
+    Score,
+    Selection,
+    protocol_digest,
+)
 
 
 def digest(*parts: object) -> str:
@@ -92,3 +101,65 @@ def make_record(
         ),
     )
     return RunRecord.model_validate(values)
+
+
+def classifier_record(
+    *,
+    per_class: dict[str, float],
+    counts: dict[str, int],
+    predictor: str = "single",
+    name: str = "imbalanced/ce",
+    loss: str = "ce",
+    few: float | None = None,
+    **changes: Any,
+) -> RunRecord:
+    """A finished record of a classifier whose classes have as many test images each."""
+    value = float(np.mean(list(per_class.values())))
+    metrics = ClassScores(
+        balanced=value,
+        many=value,
+        medium=value,
+        few=few,
+        macro_f1=value,
+        g_mean=0,
+        g_mean_corrected=0,
+        nll=1.5,
+        ece=0.1,
+    )
+    scores = [
+        Score(
+            predictor=predictor,
+            value=value,
+            n=4,
+            ci95=0.01,
+            per_class=per_class,
+            metrics=metrics,
+            best_val=Chosen(step=50, value=value - 0.01),
+            oracle=Chosen(step=70, value=value + 0.01),
+        )
+    ]
+    recipe = {
+        "name": name,
+        "suite": "imbalanced",
+        "data": {"dataset": "cifar100", "profile": "exp", "ratio": 100},
+        "protocol": {"training": "standard"},
+        "model": {"backbone": "resnet20", "layer": "auto"},
+        "loss": {"name": loss},
+        "balance": {"reweight": "none", "sampler": "none"},
+        "mix": {"name": "none"},
+        "sla": {"objective": "baseline", "transforms": "rotation"},
+    }
+    settings: dict[str, Any] = {
+        "recipe": recipe,
+        "recipe_digest": digest(recipe),
+        "suite": "imbalanced",
+        "protocol": "imbalanced/cifar100/exp-r100/standard",
+        "dataset": "cifar100",
+        "episodes": None,
+        "episodes_digest": None,
+        "images_per_class": counts,
+        "training_set": {"images": sum(counts.values()), "groups": {"many": 1, "medium": 2, "few": 0}},
+        "scores": scores,
+        **changes,
+    }
+    return make_record(name=name, **settings)

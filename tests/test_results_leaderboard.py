@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 import random
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from result_records import make_record
+from result_records import classifier_record, make_record
 from rich.console import Console
 from scipy import stats
 
-from slabench.results.leaderboard import LeaderboardRow, rows, table, to_csv
+from slabench.results.leaderboard import LeaderboardRow, rows, to_csv
+from slabench.results.leaderboard_table import table
 from slabench.results.record import RunRecord, Selection
 from slabench.results.store import ResultStore, ResultsWarning
 
@@ -216,3 +218,26 @@ def test_the_table_parts_what_must_not_be_compared(shelf: Shelf) -> None:
     console = Console(width=80, record=True, file=io.StringIO(), color_system=None)
     console.print(table(shelf.rows()))
     assert console.export_text().count("fewshot/fc100/5w5s15q, version 1") == 2
+
+
+def test_rows_of_classifiers() -> None:
+    """Groups without a class are empty, not 0; two seeds are averaged; LDAM's layer is a cosine layer."""
+    counts = {"a": 200, "b": 50, "c": 30}
+    settings: dict[str, Any] = {"counts": counts, "few": None, "loss": "ldam"}
+    records = [
+        classifier_record(per_class={"a": 0.9, "b": 0.6, "c": 0.3}, seed=0, **settings),
+        classifier_record(per_class={"a": 0.7, "b": 0.6, "c": 0.2}, seed=1, **settings),
+    ]
+    (row,) = rows(records)
+    assert (row.n_seeds, row.test_unit, row.n_test) == (2, "images", 4)
+    assert row.mean == pytest.approx(0.55)
+    assert (row.balanced, row.many, row.few, row.top5) == (pytest.approx(0.55), pytest.approx(0.55), None, None)
+    assert (row.best_val, row.oracle) == (pytest.approx(0.54), pytest.approx(0.56))
+    assert (row.loss, row.head, row.reweight) == ("ldam", "cosine", "none")
+    (read,) = csv.DictReader(io.StringIO(to_csv([row])))
+    assert (read["few"], read["many"], read["nll"]) == ("", "0.550000", "1.500000")
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table([row]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "n/a" in shown
+    assert "55.00" in shown

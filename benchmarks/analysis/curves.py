@@ -3,9 +3,9 @@
     python benchmarks/analysis/curves.py --results results [-o results]
 
 Image passes, not steps or epochs, are the abscissa: an objective that looks at M copies of each image pays for M, and a
-curve over steps would hide it. For every data set and number of shots it writes `curves-<dataset>-<shots>shot.png` and,
-beside it, the same numbers as CSV (fractions). Lines are means over seeds, bands reach from the least to the greatest
-seed. Runs of a reduced budget are left out.
+curve over steps would hide it. For every data set and number of shots it writes `curves-<dataset>-<shots>shot.png`, for every
+long tail `curves-imbalanced-<dataset>-<subset>-<protocol>.png`, and beside it the same numbers as CSV (fractions). Lines are
+means over seeds, bands reach from the least to the greatest seed. Runs of a reduced budget are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from slabench.fsio import write_bytes, write_text
 from slabench.results.record import RunRecord
-from slabench.results.store import ResultStore
+from slabench.results.store import ResultStore, slug
 
 _DASHES = {"single": "-", "aggregated": "--", "distilled": ":"}
 
@@ -143,6 +143,8 @@ def to_csv(points: Sequence[Point]) -> str:
 
 
 def _stem(record: RunRecord) -> str:
+    if record.suite != "fewshot":
+        return f"curves-{slug(record.protocol)}"
     return f"curves-{record.dataset}-{_at(record, 'protocol', 'shots')}shot"
 
 
@@ -167,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     folder = options.output or options.results
     for stem, points in found.items():
-        title = f"{stem.removeprefix('curves-')}, validation on frozen episodes"
+        title = f"{stem.removeprefix('curves-')}, validation"
         write_bytes(folder / f"{stem}.png", draw(title, points))
         write_text(folder / f"{stem}.csv", to_csv(points))
         print(folder / f"{stem}.png")

@@ -41,7 +41,8 @@ def leaderboard(
 
     from slabench.errors import UsageError, unknown_name
     from slabench.fsio import write_text
-    from slabench.results.leaderboard import table, to_csv
+    from slabench.results.leaderboard import to_csv
+    from slabench.results.leaderboard_table import table
 
     if output_format is None:
         output_format = "csv" if output else "table"

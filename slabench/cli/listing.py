@@ -61,6 +61,12 @@ def list_(
 def show(
     kind: Annotated[str, typer.Argument(help=", ".join(_SHOWS) + ".")],
     name: Annotated[str, typer.Argument(help="Its name, or the first characters of a run's key.")],
+    test_prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a classifier's run: accuracy under uniform, forward:50, backward:50 or a CSV class,share."
+        ),
+    ] = None,
     results: _Results = None,
 ) -> None:
     """Show one dataset, recipe (resolved) or run."""
@@ -77,7 +83,7 @@ def show(
     elif kind == "run":
         from slabench.cli.runs import show_run
 
-        show_run(console, paths.results(results), name)
+        show_run(console, paths.results(results), name, test_prior)
     elif kind == "recipe":
         import json
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from slabench.results.record import RunRecord
 
@@ -46,11 +47,17 @@ def list_runs(console: Console, results: Path, as_json: bool) -> None:
     console.print(table, highlight=False)
 
 
-def show_run(console: Console, results: Path, key_prefix: str) -> None:
+def show_run(console: Console, results: Path, key_prefix: str, test_prior: str | None = None) -> None:
     """Print one record: scores, selection, cost, environment, warnings.
 
+    Args:
+        console: where to.
+        results: the folder of records.
+        key_prefix: the first characters of its key.
+        test_prior: also the accuracy on a test set with other class shares; see `slabench.evaluation.priors`.
+
     Raises:
-        UsageError: no record's key, or more than one record's, begins with `key_prefix`.
+        UsageError: no record's key, or more than one record's, begins with `key_prefix`, or the prior is none.
     """
     from slabench.errors import UsageError
     from slabench.results.store import ResultStore
@@ -62,6 +69,8 @@ def show_run(console: Console, results: Path, key_prefix: str) -> None:
         keys = ", ".join(sorted(record.key[:_SHORT] for record in found))
         raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
     _print_record(console, found[0], ResultStore(results).path(found[0]))
+    if test_prior is not None:
+        _print_under_prior(console, found[0], test_prior)
 
 
 def _read(results: Path) -> list[RunRecord]:
@@ -79,7 +88,7 @@ def _read(results: Path) -> list[RunRecord]:
 def _print_record(console: Console, record: RunRecord, path: Path) -> None:
     from rich.table import Table
 
-    from slabench.results.leaderboard import percent
+    from slabench.results.leaderboard_table import percent
 
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -90,13 +99,61 @@ def _print_record(console: Console, record: RunRecord, path: Path) -> None:
     if not record.scores:
         return
     scores = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("predictor", "accuracy (%)", "± episodes", "worst class", "episodes"):
+    unit = "episodes" if record.episodes else "images"
+    for heading in ("predictor", "accuracy (%)", f"± {unit}", "worst class", unit):
         scores.add_column(heading, justify="left" if heading == "predictor" else "right")
     for score in record.scores:
         accuracies = (percent(score.value), percent(score.ci95), percent(score.worst_class))
         scores.add_row(score.predictor, *accuracies, f"{score.n:,}")
     console.print()
     console.print(scores, highlight=False)
+    if any(score.metrics for score in record.scores):
+        console.print()
+        console.print(_metrics(record), highlight=False)
+
+
+def _metrics(record: RunRecord) -> Table:
+    """A classifier's further scores, one column a predictor; fractions in percent, NLL in nats."""
+    from rich.table import Table
+
+    from slabench.results.leaderboard_table import percent
+    from slabench.results.record import ClassScores
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("score")
+    for score in record.scores:
+        table.add_column(score.predictor, justify="right")
+    for name in ClassScores.model_fields:
+        values = [getattr(score.metrics, name, None) for score in record.scores]
+        texts = [
+            f"{v:.3f}" if name == "nll" and v is not None else percent(v) if v is not None else "n/a" for v in values
+        ]
+        table.add_row(name.replace("_", " "), *texts)
+    for name in ("best_val", "oracle"):
+        chosen = [getattr(score, name) for score in record.scores]
+        if any(chosen):
+            texts = [f"{percent(c.value)} (step {c.step:,})" if c else "n/a" for c in chosen]
+            table.add_row("selected on validation" if name == "best_val" else "selected on test (oracle)", *texts)
+    return table
+
+
+def _print_under_prior(console: Console, record: RunRecord, text: str) -> None:
+    from slabench.errors import UsageError
+    from slabench.evaluation.classification import accuracy_under_prior
+    from slabench.evaluation.priors import read_prior
+
+    for score in record.scores:
+        if not score.per_class or record.training_set is None:
+            raise UsageError(f"--test-prior {text}: {record.name} is no classifier's run", "leave it out")
+        names = list(score.per_class)
+        counts = record.images_per_class
+        prior = read_prior(
+            text, names, None if not isinstance(counts, dict) else [counts.get(name, 0) for name in names]
+        )
+        value = accuracy_under_prior(list(score.per_class.values()), prior)
+        console.print(
+            f"{score.predictor} under the test prior {text}: {100 * value:.2f} %", highlight=False, markup=False
+        )
 
 
 def _lines(record: RunRecord, path: Path) -> list[tuple[str, str]]:
@@ -107,6 +164,8 @@ def _lines(record: RunRecord, path: Path) -> list[tuple[str, str]]:
         ("protocol", f"{record.protocol}, version {record.protocol_version}, digest {record.protocol_digest[:_SHORT]}"),
         ("data", f"{record.dataset}, digest {record.dataset_digest[:_SHORT]}"),
     ]
+    if record.training_set:
+        lines.append(("training set", ", ".join(f"{name} {value}" for name, value in record.training_set.items())))
     if record.episodes:
         lines.append(("episodes", f"{record.episodes}, digest {(record.episodes_digest or '-')[:_SHORT]}"))
     if record.error:
