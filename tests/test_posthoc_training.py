@@ -22,7 +22,7 @@ from slabench.results.outputs import FeatureSplit, ModelOutputs
 
 Array = NDArray[np.float64]
 COUNTS = (300, 60, 12)
-STAGE = Stage2(epochs=60, lr=0.1, batch_size=64, weight_decay=1e-2)
+STAGE = Stage2(epochs=60, least_steps=0, lr=0.1, batch_size=64, weight_decay=1e-2)
 
 
 def long_tailed(objective: str, m: int = 2, cosine: bool = False, d: int = 5) -> ModelOutputs:
@@ -162,6 +162,23 @@ def test_lws_of_a_baseline_is_scipys_optimum_over_the_scales() -> None:
     np.testing.assert_allclose(found["aggregated"].numpy(), f * both, rtol=0.03, atol=0.01)
 
 
+def test_small_training_sets_get_steps_enough_by_default() -> None:
+    # 372 images are 3 batches: 30 epochs of them leave the scales on their way.
+    outputs = replace(long_tailed("baseline"))
+    (x, y), (tx, _) = arrays(outputs, "train"), arrays(outputs, "test")
+    head = LogisticRegression(max_iter=1000).fit(x[:, 0], y)
+    layer = torch.tensor(head.coef_).float(), torch.tensor(head.intercept_).float()
+    outputs = replace(outputs, layers={"classes": layer})
+    f = optimal_scales(head.decision_function(x[:, 0]), y, 1 / np.array(COUNTS)[y] / 3, 1)
+    expected = f * head.decision_function(tx[:, 0])
+    gaps = [
+        float(np.abs(lws(outputs, stage=stage).logits["single"].numpy() - expected).mean())
+        for stage in (Stage2(), Stage2(least_steps=0))
+    ]
+    assert gaps[0] < 0.05 * np.abs(expected).mean()
+    assert gaps[1] > 2 * gaps[0]
+
+
 def test_lws_of_sla_has_one_scale_for_the_joint_classes_of_a_class() -> None:
     outputs = long_tailed("sla")
     (x, y), (tx, _) = arrays(outputs, "train"), arrays(outputs, "test")
@@ -188,7 +205,7 @@ def test_lws_of_a_student_scales_it_by_itself() -> None:
 
 @pytest.mark.parametrize("objective", ["mt", "sla+sd"])
 def test_training_depends_on_its_seed_alone_and_touches_nothing(objective: str) -> None:
-    outputs, short = long_tailed(objective), Stage2(epochs=2)
+    outputs, short = long_tailed(objective), Stage2(epochs=2, least_steps=0)
     before = {name: weight.clone() for name, (weight, _) in outputs.layers.items()}
     state = torch.random.get_rng_state()
     for method in (crt, lws):
@@ -196,7 +213,7 @@ def test_training_depends_on_its_seed_alone_and_touches_nothing(objective: str) 
         for name in first:
             assert torch.equal(first[name], again[name])
             assert not torch.equal(first[name], other[name])
-    untrained = [crt(outputs, seed, Stage2(epochs=0)).logits["single"] for seed in (0, 1)]
+    untrained = [crt(outputs, seed, Stage2(epochs=0, least_steps=0)).logits["single"] for seed in (0, 1)]
     assert not torch.equal(*untrained)  # the new layer's beginning depends on the seed, not the order alone
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, weight in before.items():
@@ -213,5 +230,5 @@ def test_what_cannot_be_trained_is_refused() -> None:
         with pytest.raises(UsageError, match="class 2 has 0 training images"):
             method(replace(outputs, splits={**test, "train": missing}))
         with pytest.raises(SlabenchError, match="diverged at lr 1e"):
-            method(outputs, stage=Stage2(epochs=5, lr=1e38))
-    assert "without augmentation" in crt(outputs, stage=Stage2(epochs=1)).how
+            method(outputs, stage=Stage2(epochs=5, least_steps=0, lr=1e38))
+    assert "without augmentation" in crt(outputs, stage=Stage2(epochs=1, least_steps=0)).how

@@ -45,13 +45,12 @@ def liblinear(support: Tensor, labels: Tensor, query: Tensor, C: float, ridge: f
     """Logits of scikit-learn's Crammer-Singer SVM on the features with a coordinate of its own for every support."""
     n, dim = support.shape
     x = np.hstack([support.numpy(), ridge**0.5 * np.eye(n)])
-    # Classes are found in random order inside liblinear; tol and max_iter make it converge to rounding.
+    # At 1e-9 liblinear has converged: a stricter bound is below its rounding, so that it runs to its own cap of 100,000
+    # rounds for the same figures.
     model = LinearSVC(
-        multi_class="crammer_singer", fit_intercept=False, C=C, tol=1e-12, max_iter=1_000_000, random_state=0
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # not converged would be a warning
-        model.fit(x, labels.numpy())
+        multi_class="crammer_singer", fit_intercept=False, C=C, tol=1e-9, max_iter=1_000_000, random_state=0
+    ).fit(x, labels.numpy())
+    assert model.n_iter_ < 100_000
     return query.numpy() @ model.coef_[:, :dim].T  # type: ignore[no-any-return]
 
 
@@ -315,7 +314,7 @@ def test_episodic_training_with_the_head(objective: str) -> None:
             loss = task.step(0).loss
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         assert set(task.validate()) == {"single", "aggregated"}
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in task.module.parameters())
     assert losses[-1] < losses[0]

@@ -254,8 +254,9 @@ def describe(file: SubsetFile, class_names: Sequence[str]) -> list[str]:
     m, counts = file.manifest, np.array(file.subset.counts)
     first, last = int(counts.argmax()), int(counts.argmin())
     nominal = "own counts" if m.ratio is None else f"{m.profile}, ratio {m.ratio:g}"
-    published = m.source_order and m.seed == 0 and m.profile != "counts" and m.class_order == "label"
-    order = "the images of the published tables" if published else "other images than those of the published tables"
+    order = "drawn on the order of the source, as the published subsets are"
+    if not m.source_order:
+        order = "the order of the source is lost: as many images as published, but other ones"
     parts = [f"{name} {n if n else 'n/a'}" for name, n in m.groups.items()]
     heights = [
         int(np.ceil(8 * block.mean() / counts.max())) for block in np.array_split(counts, min(_WIDTH, len(counts)))

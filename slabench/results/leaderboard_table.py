@@ -46,7 +46,7 @@ def _group_table(group: Sequence[LeaderboardRow]) -> Table:
 
     # Names fold, numbers never: it is to be read in 80 columns.
     classes = any(row.balanced is not None for row in group)
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     made.add_column("#", justify="right", no_wrap=True)
     made.add_column("recipe", overflow="fold")
     made.add_column("predictor", no_wrap=True)
