@@ -1,0 +1,125 @@
+"""The Crammer-Singer multi-class SVM as a differentiable head (MetaOptNet-SVM: Lee et al., CVPR 2019).
+
+Weights w_m = sum_i alpha_im x_i from the dual's solution alpha (`slabench.heads.svm_solver`), logits q . w_m, no bias. The
+same classifier as liblinear's on the features [x_i, sqrt(ridge) e_i], where e_i is a coordinate of sample i's own: the ridge
+is MetaOptNet's identity added to the dual's Hessian, and it changes the answer (by 10 % and more where features are short).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from slabench.errors import UsageError
+from slabench.heads import Head
+from slabench.heads.svm_solver import Solution, solve
+
+
+class SvmConvergenceWarning(RuntimeWarning):
+    """Some SVM problems of a batch were not solved to the tolerance; the message says how many and how far off."""
+
+
+def svm_logits(
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    n_classes: int,
+    C: float = 0.1,
+    ridge: float = 1.0,
+    tolerance: float = 1e-9,
+) -> Tensor:
+    """q . w_m for every query and class, differentiable in support and query.
+
+    Args:
+        support: `[B, S, D]`, float32 or float64; the problems are solved in float64 in either case.
+        support_labels: int64 `[B, S]`, 0 .. N-1; classes may have unequal shots, or none.
+        query: `[B, Q, D]`.
+        n_classes: N.
+        C: weight of the hinge losses; the same C as liblinear's.
+        ridge: added to the diagonal of the Gram matrix, positive. Features scaled by s give the same logits with C / s^2
+            and ridge s^2.
+        tolerance: KKT residual (`Solution.residual`) above which `SvmConvergenceWarning` is issued.
+
+    Returns:
+        logits `[B, Q, N]` of the dtype of `support`.
+    """
+    _check(support, support_labels, C, ridge)
+    one_hot = functional.one_hot(support_labels, n_classes).double()
+    weights: Tensor = _Weights.apply(support, one_hot, C, ridge, tolerance)
+    return query @ weights.mT
+
+
+def svm_solution(
+    support: Tensor,
+    support_labels: Tensor,
+    n_classes: int,
+    C: float = 0.1,
+    ridge: float = 1.0,
+    tolerance: float = 1e-9,
+) -> Solution:
+    """The dual's solution with its KKT residual, iterations and whether it converged, by episode; arguments as above."""
+    _check(support, support_labels, C, ridge)
+    x = support.detach().double()
+    one_hot = functional.one_hot(support_labels, n_classes).double()
+    return solve(x @ x.mT, one_hot, C, ridge, tolerance)
+
+
+class _Weights(torch.autograd.Function):
+    """Support features to weights `[B, N, D]`; the derivative is that of the optimality conditions, nothing is unrolled."""
+
+    @staticmethod
+    def forward(ctx: Any, support: Tensor, one_hot: Tensor, C: float, ridge: float, tolerance: float) -> Tensor:
+        x = support.double()
+        solution = solve(x @ x.mT, one_hot, C, ridge, tolerance, keep_factors=ctx.needs_input_grad[0])
+        _report(solution, tolerance)
+        weights = solution.alpha.mT @ x
+        ctx.save_for_backward(support, solution.alpha, weights)
+        ctx.free = solution.free
+        return weights.to(support.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """On the free set A alpha + t = Y, with rows of alpha summing to zero, so that d alpha = -S dA alpha, where S is the
+        (symmetric) solution operator of `FreeSystem`. With v = S dL/dalpha and dA = dX X' + X dX':
+        dL/dX = alpha dL/dW - v W - alpha (v' X).
+        """
+        support, alpha, weights = ctx.saved_tensors
+        x, grad_weights = support.double(), grad.double()
+        grad_alpha = x @ grad_weights.mT  # [B, S, N]
+        v = torch.empty_like(grad_alpha)
+        for system in ctx.free:
+            v[system.rows] = system.solve(grad_alpha[system.rows])
+        grad_x = alpha @ (grad_weights - v.mT @ x) - v @ weights
+        return grad_x.to(support.dtype), None, None, None, None
+
+
+def _check(support: Tensor, labels: Tensor, C: float, ridge: float) -> None:
+    if support.dim() != 3 or labels.shape != support.shape[:2]:
+        raise UsageError(
+            f"support {tuple(support.shape)} with labels {tuple(labels.shape)}",
+            "support is [episodes, samples, features] and labels [episodes, samples]",
+        )
+    for name, value in (("C", C), ("ridge", ridge)):
+        if not value > 0:
+            raise UsageError(f"{name} = {value}", f"{name} of the SVM head is a positive number")
+
+
+def _report(solution: Solution, tolerance: float) -> None:
+    failed = int((~solution.converged).sum())
+    if failed:
+        warnings.warn(
+            f"{failed} of {len(solution.converged)} SVM problems did not converge: the largest KKT residual is"
+            f" {float(solution.residual.max()):.1e}, the tolerance {tolerance:.0e};"
+            " shorter features or a larger ridge help, and infinity stands for features that are not finite",
+            SvmConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+METAOPTNET_SVM = Head("metaoptnet-svm", svm_logits, decomposes=False)
