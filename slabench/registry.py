@@ -100,6 +100,7 @@ BACKBONES = Registry("backbone", "slabench.backbones")
 
 HEADS.add("protonet", "slabench.heads.prototypes:PROTONET", "squared distance to the class mean (Snell et al. 2017)")
 HEADS.add("metaoptnet-svm", "slabench.heads.svm:METAOPTNET_SVM", "Crammer-Singer SVM (MetaOptNet, Lee et al. 2019)")
+HEADS.add("metaoptnet-rr", "slabench.heads.ridge:METAOPTNET_RR", "ridge regression, lambda 50 (MetaOptNet, R2D2)")
 BACKBONES.add("conv4", "slabench.backbones.conv4:conv4", "Conv4-64: four 3x3 blocks of 64 channels")
 BACKBONES.add("resnet12", "slabench.backbones.resnet12:resnet12", "ResNet-12 of MetaOptNet, 64-160-320-640, DropBlock")
 BACKBONES.add(
