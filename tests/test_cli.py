@@ -148,7 +148,13 @@ def test_a_dry_run_shows_everything_and_runs_nothing(glyphs: Path, tmp_path: Pat
     assert not (folder / "results").exists()
 
 
-@pytest.mark.parametrize("kind", ["datasets", "recipes", "backbones", "heads", "objectives", "transforms", "episodes"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("datasets", "recipes", "backbones", "heads", "objectives", "transforms", "episodes"),
+        *("losses", "reweightings", "samplers", "mixings", "subsets"),
+    ],
+)
 def test_lists(kind: str, tmp_path: Path) -> None:
     code, output = slabench(tmp_path, "list", kind)
     assert code == 0, output
@@ -165,7 +171,7 @@ def test_show_dataset_counts_by_the_protocol(tmp_path: Path) -> None:
         assert fact in output, fact
 
 
-@pytest.mark.parametrize("name", ["fewshot/standard", "fewshot/paper"])
+@pytest.mark.parametrize("name", ["fewshot/standard", "fewshot/paper", "imbalanced/ldam", "supervised/sla"])
 def test_show_recipe_prints_a_recipe(name: str, tmp_path: Path) -> None:
     code, output = slabench(tmp_path, "show", "recipe", name)
     assert code == 0

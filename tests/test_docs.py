@@ -14,7 +14,13 @@ import typer
 from typer.main import get_command
 
 from slabench.cli.app import app
-from slabench.recipe import known_keys, load_recipe, recipe_names
+from slabench.data.mixing import MIXINGS
+from slabench.evaluation.posthoc import METHODS
+from slabench.losses import LOSSES
+from slabench.losses.resampling import RESAMPLINGS
+from slabench.recipe import SUITES, known_keys, load_recipe, recipe_names
+from slabench.sla.classification import CLASSIFIER_OBJECTIVES
+from slabench.suites.classification_rules import REWEIGHTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
@@ -73,12 +79,21 @@ def test_commands_parse(command: str) -> None:
 
 
 def test_recipe_pages_name_real_keys_and_recipes() -> None:
-    page = text(ROOT / "docs" / "recipes.md")
-    keys = set(known_keys())
-    for key in re.findall(r"`((?:data|protocol|model|sla|train|select)\.\w+)`", page):
-        assert key in keys, key
-    for name in re.findall(r"`(fewshot/[\w-]+)`", page):
-        assert name in recipe_names(), name
+    keys = {key for kind in SUITES.values() for key in known_keys(kind)}
+    for page in (text(ROOT / "docs" / name) for name in ("recipes.md", "classifiers.md")):
+        for key in re.findall(
+            r"[`\s]((?:data|protocol|model|sla|train|select|loss|balance|mix|augment)\.\w+)[`=]", page
+        ):
+            assert key in keys, key
+        for name in re.findall(r"`((?:fewshot|imbalanced|supervised)/[\w-]+)`", page):
+            assert name in recipe_names(), name
+
+
+def test_the_pages_name_what_can_be_typed() -> None:
+    page = text(ROOT / "docs" / "classifiers.md")
+    for names in (CLASSIFIER_OBJECTIVES, LOSSES, REWEIGHTS, RESAMPLINGS, MIXINGS, METHODS):
+        for name in names:
+            assert f"`{name}`" in page, name
 
 
 def test_the_standard_preset_is_the_one_described() -> None:
