@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from slabench.errors import UsageError
 from slabench.evaluation import posthoc
+from slabench.evaluation.posthoc_training import Stage2
 from slabench.learners.classifier import Classifier
 from slabench.results.outputs import FeatureSplit, ModelOutputs
 from slabench.sla.classification import CLASSIFIER_OBJECTIVES
+
+SHORT = Stage2(epochs=1, least_steps=0)
 
 
 def make_model(
@@ -258,11 +261,11 @@ def test_temperature_without_an_optimum_ends_where_the_range_does() -> None:
 
 def test_apply_takes_what_the_model_allows_and_says_what_it_left_out() -> None:
     outputs, _ = make_model()
-    found, left_out = posthoc.apply(outputs)
+    found, left_out = posthoc.apply(outputs, stage=SHORT)
     assert [one.method for one in found] == ["none", *posthoc.METHODS]
     assert left_out == []
     shifted = replace(make_model(cosine=True, train_shift=True)[0])
-    found, left_out = posthoc.apply(shifted)
+    found, left_out = posthoc.apply(shifted, stage=SHORT)
     assert [one.method for one in found] == ["none", "crt", "lws", "temperature"]
     assert [line.split()[0] for line in left_out] == ["logit-adjust", "tau-norm"]
     bare = replace(outputs, splits={"test": outputs.splits["test"]})

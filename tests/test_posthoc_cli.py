@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from slabench.cli.posthoc import posthoc as command
 from slabench.errors import DataError, IntegrityError, UsageError
+from slabench.evaluation import posthoc_training
 from slabench.results.outputs import ModelOutputs
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
@@ -24,6 +25,12 @@ from slabench.suites.posthoc import find_outputs, posthoc
 
 APP = typer.Typer()
 APP.command()(command)
+
+
+@pytest.fixture(autouse=True)
+def _short_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained well is test_posthoc_training's question."""
+    monkeypatch.setattr(posthoc_training, "DEFAULT", posthoc_training.Stage2(epochs=2, least_steps=0))
 
 
 def keep(folder: Path, objective: str = "sla", suite: str = "imbalanced", seed: int = 0, **changes: Any) -> RunRecord:

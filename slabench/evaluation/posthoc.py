@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from slabench.errors import UsageError, unknown_name
 from slabench.evaluation.classification import balanced_accuracy
 from slabench.results.outputs import FeatureSplit, Layer, ModelOutputs
 from slabench.sla.classification import classifier_objective
+
+if TYPE_CHECKING:
+    from slabench.evaluation.posthoc_training import Stage2
 
 METHODS: dict[str, str] = {
     "logit-adjust": "training priors taken from the logits (Menon et al. 2021)",
@@ -257,6 +261,7 @@ def apply(
     tau: float = 1.0,
     norm_tau: float | None = None,
     seed: int = 0,
+    stage: Stage2 | None = None,
 ) -> tuple[list[Adjusted], list[str]]:
     """The plain model and what each method makes of it.
 
@@ -266,6 +271,7 @@ def apply(
         tau: of logit adjustment.
         norm_tau: of tau-normalisation; None chooses it on validation.
         seed: of what cRT and LWS draw.
+        stage: their training; None is the default one.
 
     Returns:
         The results, the plain model first; and, where all were asked for, a line for each method that was left out.
@@ -273,13 +279,14 @@ def apply(
     Raises:
         UsageError: an unknown method, or a named one that this model does not allow.
     """
-    from slabench.evaluation.posthoc_training import crt, lws
+    from slabench.evaluation.posthoc_training import DEFAULT, crt, lws
 
+    training = stage or DEFAULT
     calls: dict[str, Callable[[], Adjusted]] = {
         "logit-adjust": lambda: logit_adjust(outputs, tau),
         "tau-norm": lambda: tau_normalise(outputs, norm_tau),
-        "crt": lambda: crt(outputs, seed),
-        "lws": lambda: lws(outputs, seed),
+        "crt": lambda: crt(outputs, seed, training),
+        "lws": lambda: lws(outputs, seed, training),
         "temperature": lambda: temperature(outputs),
     }
     for name in methods or ():

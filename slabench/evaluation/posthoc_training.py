@@ -32,7 +32,7 @@ class Stage2:
 
     Attributes:
         epochs: over as many draws as there are training images, every class equally often.
-        least_steps: train longer where the epochs have fewer steps: the scales of LWS begin at 1 and would stop on the way.
+        least_steps: train longer where the epochs have fewer: on a few hundred images they would end far from the optimum.
         lr: the first rate.
         batch_size: images, each under all its views.
         weight_decay: of cRT's layer. The scales of LWS have none: it would draw all classes towards one logit.
@@ -48,10 +48,10 @@ class Stage2:
         return f"{self.epochs} epochs, at least {self.least_steps:,} steps, lr {self.lr:g}, batch {self.batch_size}"
 
 
-_STAGE = Stage2()
+DEFAULT = Stage2()
 
 
-def crt(outputs: ModelOutputs, seed: int = 0, stage: Stage2 = _STAGE) -> Adjusted:
+def crt(outputs: ModelOutputs, seed: int = 0, stage: Stage2 = DEFAULT) -> Adjusted:
     """Classifier re-training: new class layers on the training features, sampled class-balanced, images not augmented.
 
     Args:
@@ -73,7 +73,7 @@ def crt(outputs: ModelOutputs, seed: int = 0, stage: Stage2 = _STAGE) -> Adjuste
     return _result(outputs, "crt", views, f"new layers: {stage}, weight decay {stage.weight_decay:g}")
 
 
-def lws(outputs: ModelOutputs, seed: int = 0, stage: Stage2 = _STAGE) -> Adjusted:
+def lws(outputs: ModelOutputs, seed: int = 0, stage: Stage2 = DEFAULT) -> Adjusted:
     """Learnable weight scaling: f_i (w_i x + b_i), one f_i for each class, shared by its joint classes (i, j).
 
     The bias is scaled too, as in the authors' code. The problem is convex in f, which starts at 1.

@@ -16,7 +16,7 @@ from slabench.errors import DataError, UsageError
 from slabench.evaluation.classification import ClassificationScores, score
 from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.evaluation.posthoc import PLAIN, Adjusted, apply
-from slabench.evaluation.posthoc_training import Stage2
+from slabench.evaluation.posthoc_training import DEFAULT
 from slabench.fsio import digest_json
 from slabench.results.environment import describe
 from slabench.results.outputs import ModelOutputs, load
@@ -245,7 +245,7 @@ def _derive(
 
 def _given(method: str, tau: float, norm_tau: float | None) -> dict[str, Any]:
     """What decides a method's result, apart from the trial."""
-    stage = {key: value for key, value in vars(Stage2()).items() if method == "crt" or key != "weight_decay"}
+    stage = {key: value for key, value in vars(DEFAULT).items() if method == "crt" or key != "weight_decay"}
     parameters: dict[str, dict[str, Any]] = {
         "logit-adjust": {"tau": float(tau)},
         "tau-norm": {"tau": "validation" if norm_tau is None else float(norm_tau)},
