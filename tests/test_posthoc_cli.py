@@ -105,7 +105,9 @@ def test_kept_records_are_trials_of_their_own(tmp_path: Path) -> None:
     assert one.protocol_digest == first.protocol_digest
     assert one.recipe == {**first.recipe, "posthoc": {"method": "tau-norm", "tau": "validation"}}
     assert str(tmp_path) not in json.dumps(one.model_dump(mode="json"))
-    assert f"tau-norm on run {first.key}: tau single" in one.warnings[-1]
+    assert one.derived is not None
+    assert (one.derived["of"], one.derived["method"]) == (first.key, "tau-norm")
+    assert set(one.derived["tau"]) == {score.predictor for score in one.scores}
     assert one.cost is not None
     assert first.cost is not None
     assert one.cost.images_seen == first.cost.images_seen

@@ -97,10 +97,13 @@ class Contender:
         return str(self.entry.records[0].recipe.get("sla", {}).get("objective", ""))
 
     @property
-    def model(self) -> tuple[str, str]:
-        """Backbone and head."""
-        model = self.entry.records[0].recipe.get("model", {})
-        return str(model.get("backbone", "")), str(model.get("head", ""))
+    def model(self) -> tuple[str, ...]:
+        """Backbone and head; of a classifier, layer, loss and re-balancing: what is not in question between objectives."""
+        recipe = self.entry.records[0].recipe
+        model, balance = recipe.get("model", {}), recipe.get("balance", {})
+        rest = (recipe.get("loss", {}).get("name", ""), balance.get("reweight", ""), balance.get("sampler", ""))
+        head = model.get("head", model.get("layer", ""))
+        return tuple(str(part) for part in (model.get("backbone", ""), head, *rest, recipe.get("mix", {}).get("name", "")))
 
     @property
     def passes(self) -> int:

@@ -59,18 +59,13 @@ def show_run(console: Console, results: Path, key_prefix: str, test_prior: str |
     Raises:
         UsageError: no record's key, or more than one record's, begins with `key_prefix`, or the prior is none.
     """
-    from slabench.errors import UsageError
     from slabench.results.store import ResultStore
 
-    found = [record for record in _read(results) if key_prefix and record.key.startswith(key_prefix.lower())]
-    if not found:
-        raise UsageError(f"no run in {results} has a key that begins with '{key_prefix}'", "see: slabench list runs")
-    if len({record.key for record in found}) > 1:
-        keys = ", ".join(sorted(record.key[:_SHORT] for record in found))
-        raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
-    _print_record(console, found[0], ResultStore(results).path(found[0]))
+    store = ResultStore(results)
+    record = store.match(key_prefix)
+    _print_record(console, record, store.path(record))
     if test_prior is not None:
-        _print_under_prior(console, found[0], test_prior)
+        _print_under_prior(console, record, test_prior)
 
 
 def _read(results: Path) -> list[RunRecord]:
@@ -164,6 +159,8 @@ def _lines(record: RunRecord, path: Path) -> list[tuple[str, str]]:
         ("protocol", f"{record.protocol}, version {record.protocol_version}, digest {record.protocol_digest[:_SHORT]}"),
         ("data", f"{record.dataset}, digest {record.dataset_digest[:_SHORT]}"),
     ]
+    if record.derived:
+        lines.append(("derived", ", ".join(f"{name} {value}" for name, value in record.derived.items())))
     if record.training_set:
         lines.append(("training set", ", ".join(f"{name} {value}" for name, value in record.training_set.items())))
     if record.episodes:

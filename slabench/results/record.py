@@ -137,7 +137,8 @@ class RunRecord(_Strict):
     episode digests, and of no path or device. `recipe_digest` is that of the recipe alone, so equal over seeds.
     `protocol_digest` covers everything that must agree before two numbers are compared (see `protocol_digest`).
     `training_set` says which training images a classifier learned from. `outputs_file` holds a classifier's logits, features and
-    layers; it is large and stays where the trial was run. `limited` marks runs of a reduced budget, which are never ranked.
+    layers; it is large and stays where the trial was run. `derived` says of which trial, by which post-hoc method and with what
+    chosen values a record was made without training. `limited` marks runs of a reduced budget, which are never ranked.
     `argv` is the command line.
     """
 
@@ -162,6 +163,7 @@ class RunRecord(_Strict):
     test_classes: Count | None = None
     images_per_class: dict[str, Count] | Count | None = None
     training_set: PlainDict | None = None
+    derived: PlainDict | None = None
     scores: list[Score] = Field(default_factory=list)
     curve: list[CurvePoint] = Field(default_factory=list)
     selection: Selection | None = None

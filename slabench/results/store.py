@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from slabench.errors import DataError, IntegrityError, SlabenchError
+from slabench.errors import DataError, IntegrityError, SlabenchError, UsageError
 from slabench.fsio import read_json, write_bytes, write_json
 from slabench.results.record import SCHEMA, RunRecord
 
@@ -132,6 +132,25 @@ class ResultStore:
             except DataError as error:
                 problems.append(str(error))
         return records, problems
+
+    def match(self, key_prefix: str) -> RunRecord:
+        """The one record whose key begins with `key_prefix`.
+
+        Raises:
+            UsageError: there is none, or more than one.
+        """
+        wanted = key_prefix.lower()
+        records, problems = self.scan()
+        found = {record.key: record for record in records if wanted and record.key.startswith(wanted)}
+        if not found:
+            unread = f" ({len(problems)} damaged records were passed over)" if problems else ""
+            raise UsageError(
+                f"no run in {self.root} has a key that begins with '{key_prefix}'{unread}", "see: slabench list runs"
+            )
+        if len(found) > 1:
+            keys = ", ".join(sorted(key[:_KEY_LETTERS] for key in found))
+            raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
+        return next(iter(found.values()))
 
     def episodes(self, record: RunRecord) -> dict[str, NDArray[numpy.float32]]:
         """Per predictor, the accuracy of every test episode, [n]; empty for a record without a side file.

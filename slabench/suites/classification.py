@@ -14,20 +14,20 @@ from slabench.data.classification import input_size
 from slabench.data.mixing import inverse_frequency, mix
 from slabench.evaluation.classification import balanced_accuracy, score
 from slabench.evaluation.features import embed
-from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.fsio import digest_json
 from slabench.learners.classifier import Classifier, build_classifier
 from slabench.losses import build_loss, class_weights
 from slabench.losses.resampling import epoch_rows
 from slabench.registry import BACKBONES
 from slabench.results.outputs import FeatureSplit, ModelOutputs
-from slabench.results.record import Chosen, ClassScores, Score
+from slabench.results.record import Chosen, Score
 from slabench.seeding import numpy_generator, torch_generator
 from slabench.sla.classification import classifier_objective
 from slabench.sla.transforms import TransformSet, transform_set
 from slabench.suites import Scored, on_device
 from slabench.suites.classification_data import PROTOCOL_VERSION, ClassifierPrepared, prepare, task_id
 from slabench.suites.classification_rules import check, uses_cosine, warnings
+from slabench.suites.scores import class_score
 from slabench.training.loop import StepResult
 from slabench.training.schedule import Resolved
 
@@ -237,21 +237,10 @@ class ClassifierTask:
     ) -> Score:
         p = self.prepared
         found = score(z, truth, p.counts if p.longtail else None)
-        interval = t_interval(right)
-        fields = {key: getattr(found, key) for key in ClassScores.model_fields}
         points = [point for point in progress.curve if name in point.get("test", {})]
         validated = [point for point in points if name in point["val"]]
-        return Score(
-            predictor=name,
-            value=found.top1,
-            ci95=finite_or_none(interval.half_width),
-            std=finite_or_none(interval.std),
-            n=found.n,
-            worst_class=found.worst_class,
-            per_class={p.train.class_names[c]: round(r, 6) for c, r in enumerate(found.recall) if r is not None},
-            metrics=ClassScores(**fields),
-            best_val=_chosen(validated, name, "val"),
-            oracle=_chosen(points, name, "test"),
+        return class_score(name, found, right, p.train.class_names).model_copy(
+            update={"best_val": _chosen(validated, name, "val"), "oracle": _chosen(points, name, "test")}
         )
 
     def _outputs(self, test: Tensor, logits: dict[str, np.ndarray[Any, Any]]) -> ModelOutputs:

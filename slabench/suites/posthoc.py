@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from slabench import paths
 from slabench.errors import DataError, UsageError
 from slabench.evaluation.classification import ClassificationScores, score
-from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.evaluation.posthoc import PLAIN, Adjusted, apply
 from slabench.evaluation.posthoc_training import DEFAULT
 from slabench.fsio import digest_json
 from slabench.results.environment import describe
 from slabench.results.outputs import ModelOutputs, load
-from slabench.results.record import ClassScores, RunRecord, Score
+from slabench.results.record import RunRecord, Score
 from slabench.results.store import ResultStore
+from slabench.suites.scores import class_score
 
 _SHORT = 12
 _VERSIONS = ("slabench", "commit", "dirty", "torch", "numpy")
@@ -92,7 +92,7 @@ def posthoc(
         DataError: its outputs are missing or damaged.
     """
     store = ResultStore(paths.results(results))
-    record = find_run(store, run)
+    record = store.match(run)
     outputs = open_outputs(record, store)
     started = datetime.now(UTC)
     found, left_out = apply(outputs, methods, tau=tau, norm_tau=norm_tau, seed=record.seed)
@@ -115,26 +115,6 @@ def posthoc(
     for made in records if save else ():
         store.save(made, right[made.key])
     return result
-
-
-def find_run(store: ResultStore, key_prefix: str) -> RunRecord:
-    """The one record whose key begins with `key_prefix`.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
-    wanted = key_prefix.lower()
-    records, problems = store.scan()
-    found = {record.key: record for record in records if wanted and record.key.startswith(wanted)}
-    if not found:
-        unread = f" ({len(problems)} damaged records were passed over)" if problems else ""
-        raise UsageError(
-            f"no run in {store.root} has a key that begins with '{key_prefix}'{unread}", "see: slabench list runs"
-        )
-    if len(found) > 1:
-        keys = ", ".join(sorted(key[:_SHORT] for key in found))
-        raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
-    return next(iter(found.values()))
 
 
 def find_outputs(record: RunRecord, results_root: Path) -> Path:
@@ -182,28 +162,6 @@ def open_outputs(record: RunRecord, store: ResultStore) -> ModelOutputs:
     return outputs
 
 
-def class_score(predictor: str, found: ClassificationScores, right: ArrayLike, class_names: Sequence[str]) -> Score:
-    """The scores of one predictor as a record keeps them.
-
-    Args:
-        predictor: its name.
-        found: on the test images.
-        right: `[n]`, 1 for every image that was classified rightly; for the interval.
-        class_names: by label.
-    """
-    interval = t_interval(np.asarray(right))
-    return Score(
-        predictor=predictor,
-        value=found.top1,
-        ci95=finite_or_none(interval.half_width),
-        std=finite_or_none(interval.std),
-        n=found.n,
-        worst_class=found.worst_class,
-        per_class={class_names[c]: round(r, 6) for c, r in enumerate(found.recall) if r is not None},
-        metrics=ClassScores(**{key: getattr(found, key) for key in ClassScores.model_fields}),
-    )
-
-
 def _derive(
     record: RunRecord,
     one: Adjusted,
@@ -215,11 +173,9 @@ def _derive(
     """The record of a method on a trial: the trial's, with what the method changes.
 
     Its recipe is the trial's and the section `posthoc`, equal over seeds; what was chosen on this seed's validation
-    images stands in the notes (`warnings`).
+    images stands in `derived`.
     """
     recipe = {**record.recipe, "posthoc": dict(given)}
-    values = ", ".join(f"{name} {value:.4g}" for name, value in one.values.items())
-    note = f"{one.method} on run {record.key}" + (f": {one.parameter} {values}" if values else "") + f" ({one.how})"
     here = describe("cpu")
     assert record.cost is not None  # a trial with outputs is finished
     changes = {
@@ -229,7 +185,12 @@ def _derive(
         "recipe_digest": digest_json({"of": record.recipe_digest, "posthoc": given}),
         "scores": scores,
         "curve": [],
-        "warnings": [*record.warnings, note],
+        "derived": {
+            "of": record.key,
+            "method": one.method,
+            "how": one.how,
+            one.parameter or "values": dict(one.values),
+        },
         "cost": record.cost.model_copy(update={"train_seconds": round(record.cost.train_seconds + one.seconds, 3)}),
         "environment": {**record.environment, **{f"posthoc_{name}": here[name] for name in _VERSIONS}},
         "started": started.isoformat(timespec="seconds"),
