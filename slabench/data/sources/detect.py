@@ -9,15 +9,24 @@ import numpy as np
 from slabench import paths
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART
-from slabench.data.sources import Kind, folders, miniimagenet, parquet, pybatches
+from slabench.data.sources import Kind, folders, miniimagenet, parquet, photographs, pybatches
 from slabench.data.sources.pixels import refuse_html
 from slabench.data.store import RawImages, Store, differences, is_prepared, store_folder, write_store
 from slabench.errors import DataError, UsageError
+
+_PHOTOGRAPHS = {
+    "tiny-imagenet": photographs.TINY_IMAGENET,
+    "cub200": photographs.CUB,
+    "mit67": photographs.MIT67,
+    "stanford-dogs": photographs.STANFORD_DOGS,
+}
 
 
 def _kinds(entry: DatasetInfo) -> tuple[Kind, ...]:
     if entry.store == "mini-imagenet":
         return (miniimagenet.CACHES, miniimagenet.CSVS)
+    if entry.store in _PHOTOGRAPHS:
+        return (_PHOTOGRAPHS[entry.store],)
     return (pybatches.KIND, parquet.KIND, folders.KIND)
 
 
@@ -85,7 +94,15 @@ def _listing(path: Path) -> str:
 
 
 def _refuse_other_counts(entry: DatasetInfo, raw: RawImages, path: Path) -> None:
-    """Raise when a class has too few or too many images, naming the class that is furthest off."""
+    """Raise when a class, or a part as a whole, has too few or too many images, naming the class that is furthest off."""
+    go_on = (
+        "complete the files and import again, or use --partial to go on with what is there "
+        "(its results are never ranked with those on the whole data set)"
+    )
+    for part, name in ((TRAIN_PART, "training"), (TEST_PART, "test")):
+        total = int(np.count_nonzero(raw.parts == part))
+        if entry.totals[part] and total != entry.totals[part]:
+            raise DataError(f"{path} has {total:,} {name} images; {entry.store} has {entry.totals[part]:,}", go_on)
     if entry.per_class == (0, 0):
         return
     for part, name in ((TRAIN_PART, "training"), (TEST_PART, "test")):
@@ -97,6 +114,5 @@ def _refuse_other_counts(entry: DatasetInfo, raw: RawImages, path: Path) -> None
             raise DataError(
                 f"class '{raw.class_names[worst]}' has {counts[worst]:,} {name} images in {path}; {entry.store} has "
                 f"{entry.per_class[part]:,}" + (f" ({others} more classes differ)" if others else ""),
-                "complete the files and import again, or use --partial to go on with what is there "
-                "(its results are never ranked with those on the whole data set)",
+                go_on,
             )

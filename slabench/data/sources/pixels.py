@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +16,24 @@ from PIL import Image, UnidentifiedImageError
 
 from slabench.errors import DataError
 
-# A photograph of 84 px or less is all that is stored; the limit stops a decompression bomb, not a large original.
+# Photographs of 256 px or less are all that is stored; the limit stops a decompression bomb, not a large original.
 _MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG")
 _CHUNK = 512
 
 
-def decode_image(data: bytes, size: int, name: str, *, resize: bool) -> tuple[npt.NDArray[np.uint8], str]:
+def decode_image(
+    data: bytes, size: int, name: str, *, resize: bool, cover: bool = False
+) -> tuple[npt.NDArray[np.uint8], str]:
     """Decode one encoded image.
 
     Args:
-        data: the bytes of a PNG, JPEG or other file that Pillow reads.
+        data: the bytes of a PNG, JPEG, GIF (its first frame) or BMP file.
         size: height and width that the data set has, in pixels.
         name: what to call the image in an error.
-        resize: bring another size to `size` (Lanczos); otherwise another size is an error.
+        fit: what becomes of an image of another size.
+        cover: instead, scale the shorter side to `size` and keep the middle (bilinear, as torchvision's `Resize` and
+            `CenterCrop`).
 
     Returns:
         uint8 `[size, size, 3]` RGB, and the file format (`PNG`, `JPEG`, ...).
@@ -43,12 +48,12 @@ def decode_image(data: bytes, size: int, name: str, *, resize: bool) -> tuple[np
             kind = image.format or "unknown"
             rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
             if rgb.size != (size, size):
-                if not resize:
+                if fit == "exact":
                     raise DataError(
                         f"{name} is {rgb.width} x {rgb.height} pixels; this data set has {size} x {size}",
                         "check that PATH is the data set you named, in its original size",
                     )
-                rgb = rgb.resize((size, size), Image.Resampling.LANCZOS)
+                rgb = _cover(rgb, size) if cover else rgb.resize((size, size), Image.Resampling.LANCZOS)
             return np.asarray(rgb), kind
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         start = "an HTML page" if looks_like_html(data) else "not a readable image"
@@ -57,13 +62,30 @@ def decode_image(data: bytes, size: int, name: str, *, resize: bool) -> tuple[np
         ) from error
 
 
+def _cover(image: Image.Image, size: int) -> Image.Image:
+    width, height = image.size
+    short = min(width, height)
+    wide, high = (size * side // short for side in (width, height))
+    scaled = image.resize((wide, high), Image.Resampling.BILINEAR)
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    return scaled.crop((left, top, left + size, top + size))
+
+
 def decode_all(
-    read: Callable[[int], bytes], names: Callable[[int], str], n: int, size: int, *, resize: bool
+    read: Callable[[int], bytes],
+    names: Callable[[int], str],
+    n: int,
+    size: int,
+    *,
+    resize: bool,
+    cover: bool = False,
 ) -> tuple[npt.NDArray[np.uint8], dict[str, int]]:
     """Decode `n` images.
 
     Threads pay for photographs that are decoded and scaled outside the interpreter's lock; for images of 32 pixels
     they only fight for that lock (measured: 1.6 times slower), so those are decoded one after the other.
+
+    The decoded pixels lie in memory once, 3 n size^2 bytes (2.3 GB for CUB-200-2011, 4.0 GB for Stanford Dogs).
 
     Returns:
         uint8 `[n, size, size, 3]`, and how many images each file format has.
@@ -73,12 +95,12 @@ def decode_all(
     def work(start: int) -> Counter[str]:
         kinds: Counter[str] = Counter()
         for row in range(start, min(start + _CHUNK, n)):
-            images[row], kind = decode_image(read(row), size, names(row), resize=resize)
+            images[row], kind = decode_image(read(row), size, names(row), resize=resize, cover=cover)
             kinds[kind] += 1
         return kinds
 
     total: Counter[str] = Counter()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1) if resize else 1) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1) if fit != "exact" else 1) as pool:
         try:
             for kinds in pool.map(work, range(0, n, _CHUNK)):
                 total.update(kinds)
