@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from slabench.data.catalog_entry import DatasetInfo
-from slabench.data.catalog_supervised import SUPERVISED
 from slabench.errors import unknown_name
-
-__all__ = ["DATASETS", "DatasetInfo", "info"]
 
 # Alphabetical, which is the label order of the original archive's `fine_label_names`.
 _CIFAR100 = tuple(
@@ -37,6 +34,63 @@ _IMAGENET: _MeanStd = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 # Channel means and deviations of MetaOptNet's data loaders, in units of 0..255.
 _METAOPTNET_CIFAR: _MeanStd = ((129.37732, 124.10584, 112.47759), (68.20948, 65.43124, 70.45867))
 _METAOPTNET_IMAGENET: _MeanStd = ((120.39586, 115.59361, 104.54013), (70.68188, 68.27635, 72.54506))
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One data set that a person can name.
+
+    Attributes:
+        name: what is typed after `--dataset`.
+        store: the prepared store it is a view of (`fc100` and `cifar-fs` are views of `cifar100`).
+        image_size: height and width of the square images, in pixels.
+        n_classes: classes of all its splits together.
+        summary: one line for listings.
+        source: where the images come from.
+        licence: what its owners say about its use.
+        mean: channel means, in units of 0..255.
+        std: channel standard deviations, in units of 0..255.
+        crop_padding: pixels of padding before the random crop.
+        fewshot: splits are classes (train, val, test) rather than images.
+        embedded: made on this machine; needs neither download nor import.
+        digest: expected digest of the prepared store; None where no trusted copy has been measured.
+        dropblock_size: block edge of DropBlock, in feature-map cells (MetaOptNet: 2 at 32 px, 5 at 84 px).
+        mirror: a mirrored image keeps its class; false for characters, where b would become d.
+        classes: names of the store's classes in label order; empty where the source itself decides.
+        per_class: official training and test images of every class; (0, 0) where classes differ.
+        totals: official training and test images of all classes together; 0 where nothing is published.
+        url: the publisher's archive of the original batches; empty where there is none.
+        md5: the publisher's checksum of that archive.
+        first_labels: labels of the first training images in the original order, by which a source that has kept that
+            order is known; empty where unknown.
+    """
+
+    name: str
+    store: str
+    image_size: int
+    n_classes: int
+    summary: str
+    source: str
+    licence: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_padding: int
+    fewshot: bool
+    embedded: bool
+    digest: str | None
+    dropblock_size: int
+    mirror: bool = True
+    classes: tuple[str, ...] = ()
+    per_class: tuple[int, int] = (0, 0)
+    totals: tuple[int, int] = (0, 0)
+    url: str = ""
+    md5: str = ""
+    first_labels: tuple[int, ...] = ()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names that `slabench.data.load` takes for this data set."""
+        return ("train", "val", "test") if self.fewshot else ("train", "test", "all")
 
 
 def _cifar100(name: str, summary: str, mean_std: _MeanStd, fewshot: bool) -> DatasetInfo:
@@ -221,7 +275,6 @@ _ALL = (
         "CC BY 4.0 (UCI)",
         fewshot=False,
     ),
-    *SUPERVISED,
 )
 
 DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({entry.name: entry for entry in _ALL})

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +27,10 @@ def decode_image(
     """Decode one encoded image.
 
     Args:
-        data: the bytes of a PNG, JPEG, GIF (its first frame) or BMP file.
+        data: the bytes of a PNG, JPEG or other file that Pillow reads.
         size: height and width that the data set has, in pixels.
         name: what to call the image in an error.
-        fit: what becomes of an image of another size.
+        resize: bring another size to `size` (Lanczos); otherwise another size is an error.
         cover: instead, scale the shorter side to `size` and keep the middle (bilinear, as torchvision's `Resize` and
             `CenterCrop`).
 
@@ -48,7 +47,7 @@ def decode_image(
             kind = image.format or "unknown"
             rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
             if rgb.size != (size, size):
-                if fit == "exact":
+                if not resize:
                     raise DataError(
                         f"{name} is {rgb.width} x {rgb.height} pixels; this data set has {size} x {size}",
                         "check that PATH is the data set you named, in its original size",
@@ -85,8 +84,6 @@ def decode_all(
     Threads pay for photographs that are decoded and scaled outside the interpreter's lock; for images of 32 pixels
     they only fight for that lock (measured: 1.6 times slower), so those are decoded one after the other.
 
-    The decoded pixels lie in memory once, 3 n size^2 bytes (2.3 GB for CUB-200-2011, 4.0 GB for Stanford Dogs).
-
     Returns:
         uint8 `[n, size, size, 3]`, and how many images each file format has.
     """
@@ -100,7 +97,7 @@ def decode_all(
         return kinds
 
     total: Counter[str] = Counter()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1) if fit != "exact" else 1) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1) if resize else 1) as pool:
         try:
             for kinds in pool.map(work, range(0, n, _CHUNK)):
                 total.update(kinds)
