@@ -80,7 +80,12 @@ def test_the_catalog_is_consistent():
     for name, entry in DATASETS.items():
         assert entry.name == name
         assert entry.store in DATASETS
-        assert (entry.crop_padding, entry.dropblock_size) == {32: (4, 2), 84: (8, 5)}[entry.image_size]
+        assert (entry.crop_padding, entry.dropblock_size) == {
+            32: (4, 2),
+            64: (8, 5),
+            84: (8, 5),
+            256: (0, 5),  # photographs: random resized crops instead
+        }[entry.image_size]
         assert all(0 < value < 256 for value in (*entry.mean, *entry.std))
         if entry.classes:
             assert len(set(entry.classes)) == entry.n_classes == len(entry.classes)

@@ -80,7 +80,7 @@ def verify(
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
     prepared = [entry for entry in entries if is_prepared(store_folder(entry, paths.data()))]
     if name and not prepared:
-        raise DataMissingError(f"the data of '{name}' is not prepared in {paths.data()}", f"slabench data get {name}")
+        raise DataMissingError(f"the data of '{name}' is not prepared in {paths.data()}", _command(entries[0]))
     if not prepared:
         console.print(f"nothing is prepared in {paths.data()}", soft_wrap=True)
     failed = False
@@ -97,12 +97,18 @@ def verify(
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
         if problems:
             console.print(
-                f"  bring it anew: slabench data get {entry.store} --replace", soft_wrap=True, highlight=False
+                f"  bring it anew: {_command(entry)} --replace", soft_wrap=True, markup=False, highlight=False
             )
         for line in notes:
             console.print(f"  note: {line}", soft_wrap=True, markup=False, highlight=False)
     if failed:
         raise typer.Exit(1)
+
+
+def _command(entry: DatasetInfo) -> str:
+    """The command that brings the data here."""
+    here = entry.downloadable or entry.embedded
+    return f"slabench data get {entry.store}" if here else f"slabench data import {entry.store} PATH"
 
 
 def _tell(console: Console, entry: DatasetInfo, store: Store, notes: list[str]) -> None:

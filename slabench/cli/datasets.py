@@ -73,6 +73,8 @@ def _facts(entry: DatasetInfo) -> list[tuple[str, str]]:
         ("normalisation", f"mean {_triple(entry.mean)}, std {_triple(entry.std)} (units of 0..255)"),
         ("store", entry.store + (" (this data set is a view of it)" if entry.store != entry.name else "")),
     ]
+    if entry.note:
+        facts.append(("note", entry.note))
     if entry.digest:
         facts.append(("digest", f"{entry.digest} (expected)"))
     if problem:
@@ -131,8 +133,7 @@ def _images_per_class(entry: DatasetInfo, store: Any) -> dict[str, int]:
 def _counts(entry: DatasetInfo, store: Any) -> str:
     if store is not None:
         return f"; {store.manifest['n_images']:,} of them"
-    per_class = sum(entry.per_class)
-    return f"; {per_class * entry.n_classes:,} of them" if per_class else ""
+    return f"; {entry.n_published:,} of them" if entry.n_published else ""
 
 
 def _state(entry: DatasetInfo) -> str:

@@ -35,6 +35,18 @@ _IMAGENET: _MeanStd = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _METAOPTNET_CIFAR: _MeanStd = ((129.37732, 124.10584, 112.47759), (68.20948, 65.43124, 70.45867))
 _METAOPTNET_IMAGENET: _MeanStd = ((120.39586, 115.59361, 104.54013), (70.68188, 68.27635, 72.54506))
 
+_IMAGENET_LICENCE = "ImageNet's terms of access: non-commercial research and education"
+
+_TINY_NOTE = (
+    "images stay at 64x64 and are cropped from a border of 8 pixels; SLA's code enlarges them, by RandomResizedCrop(224). The "
+    "official test images have no published labels"
+)
+_SQUARES_NOTE = (
+    "of each photograph the store keeps torchvision's Resize(256) and CenterCrop(256). What is tested is then exactly "
+    "Resize(256) and CenterCrop(224); what is trained on is RandomResizedCrop(224) within that square, which never sees the rest "
+    "of the picture and so differs from RandomResizedCrop on the full one"
+)
+
 
 @dataclass(frozen=True)
 class DatasetInfo:
@@ -50,7 +62,7 @@ class DatasetInfo:
         licence: what its owners say about its use.
         mean: channel means, in units of 0..255.
         std: channel standard deviations, in units of 0..255.
-        crop_padding: pixels of padding before the random crop.
+        crop_padding: pixels of padding before the random crop; 0 for photographs, whose random parts are resized.
         fewshot: splits are classes (train, val, test) rather than images.
         embedded: made on this machine; needs neither download nor import.
         digest: expected digest of the prepared store; None where no trusted copy has been measured.
@@ -58,11 +70,12 @@ class DatasetInfo:
         mirror: a mirrored image keeps its class; false for characters, where b would become d.
         classes: names of the store's classes in label order; empty where the source itself decides.
         per_class: official training and test images of every class; (0, 0) where classes differ.
-        totals: official training and test images of all classes together; 0 where nothing is published.
+        totals: official training and test images of all classes together, where classes differ; otherwise (0, 0).
         url: the publisher's archive of the original batches; empty where there is none.
         md5: the publisher's checksum of that archive.
         first_labels: labels of the first training images in the original order, by which a source that has kept that
             order is known; empty where unknown.
+        note: what its store keeps of the original images, where that is not all of them.
     """
 
     name: str
@@ -86,11 +99,22 @@ class DatasetInfo:
     url: str = ""
     md5: str = ""
     first_labels: tuple[int, ...] = ()
+    note: str = ""
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The names that `slabench.data.load` takes for this data set."""
         return ("train", "val", "test") if self.fewshot else ("train", "test", "all")
+
+    @property
+    def n_published(self) -> int:
+        """Official images of all classes and parts; 0 where unknown."""
+        return sum(self.totals) or sum(self.per_class) * self.n_classes
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether `slabench data get` knows a way to fetch it (mini-ImageNet through learn2learn)."""
+        return bool(self.url) or self.store == "mini-imagenet"
 
 
 def _cifar100(name: str, summary: str, mean_std: _MeanStd, fewshot: bool) -> DatasetInfo:
@@ -145,6 +169,7 @@ def _photographs(
     licence: str,
     *,
     size: int = 256,
+    note: str = _SQUARES_NOTE,
     per_class: tuple[int, int] = (0, 0),
     totals: tuple[int, int] = (0, 0),
 ) -> DatasetInfo:
@@ -166,6 +191,7 @@ def _photographs(
         dropblock_size=5,
         per_class=per_class,
         totals=totals,
+        note=note,
     )
 
 
@@ -216,7 +242,7 @@ _ALL = (
         n_classes=100,
         summary="100 ImageNet classes at 84x84: 64 training, 16 validation, 20 test classes (Ravi and Larochelle 2017)",
         source="https://github.com/twitter/meta-learning-lstm (split) and ImageNet (images)",
-        licence="ImageNet's terms of access: non-commercial research and education",
+        licence=_IMAGENET_LICENCE,
         mean=_METAOPTNET_IMAGENET[0],
         std=_METAOPTNET_IMAGENET[1],
         crop_padding=8,
@@ -231,32 +257,33 @@ _ALL = (
         200,
         "200 ImageNet classes at 64x64: 500 training images each; the 50 validation images each are the test",
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-        "ImageNet's terms of access: non-commercial research and education",
+        _IMAGENET_LICENCE,
         size=64,
+        note=_TINY_NOTE,
         per_class=(500, 50),
     ),
     _photographs(
         "cub200",
         200,
-        "CUB-200-2011: photographs of 200 bird species, 5,994 for training and 5,794 for the test",
-        "https://www.vision.caltech.edu/datasets/cub_200_2011/",
+        "CUB-200-2011: photographs of 200 bird species, 5,994 for training and 5,794 for the test, kept at 256x256",
+        "https://www.vision.caltech.edu/datasets/cub_200_2011/ (CUB_200_2011.tgz)",
         "non-commercial research and education",
         totals=(5994, 5794),
     ),
     _photographs(
         "mit67",
         67,
-        "MIT Indoor 67: photographs of 67 kinds of rooms, 5,360 for training and 1,340 for the test",
-        "https://web.mit.edu/torralba/www/indoor.html",
+        "MIT Indoor 67: photographs of 67 kinds of rooms, 5,360 for training and 1,340 for the test, kept at 256x256",
+        "https://web.mit.edu/torralba/www/indoor.html (indoorCVPR_09.tar, TrainImages.txt, TestImages.txt)",
         "research; images of several owners",
         totals=(5360, 1340),
     ),
     _photographs(
         "stanford-dogs",
         120,
-        "Stanford Dogs: photographs of 120 breeds, 12,000 for training and 8,580 for the test",
-        "http://vision.stanford.edu/aditya86/ImageNetDogs/",
-        "ImageNet's terms of access: non-commercial research and education",
+        "Stanford Dogs: photographs of 120 breeds, 12,000 for training and 8,580 for the test, kept at 256x256",
+        "http://vision.stanford.edu/aditya86/ImageNetDogs/ (images.tar, lists.tar)",
+        _IMAGENET_LICENCE,
         totals=(12000, 8580),
     ),
     _embedded(

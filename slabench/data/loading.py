@@ -89,7 +89,9 @@ def missing(entry: DatasetInfo, path: Path, why: str) -> DataMissingError:
     """The error for a data set that is neither here nor to be had: every way to get it, and what to do meanwhile."""
     needs = "" if entry.url else " and learn2learn installed"
     ways = [
-        f"on a machine with a network{needs}: slabench data get {entry.store}",
+        f"on a machine with a network{needs}: slabench data get {entry.store}"
+        if entry.downloadable
+        else f"get it from its publisher, in a browser: {entry.source}",
         f"from files that you have: slabench data import {entry.store} PATH",
         *(f"    PATH may be {layout}" for layout in _layouts(entry)),
         f"from another machine: copy its prepared folder to {path} (or point SLABENCH_DATA at the folder above it)",

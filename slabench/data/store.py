@@ -227,6 +227,9 @@ def differences(entry: DatasetInfo, store: Store) -> list[str]:
     """How a store differs from the data set as published, in words; empty when it does not, or when nobody knows."""
     told = []
     for part, name in ((TRAIN_PART, "training"), (TEST_PART, "test")):
+        total = sum(store.counts(part))
+        if entry.totals[part] and total != entry.totals[part]:
+            told.append(f"it has {total:,} {name} images instead of {entry.totals[part]:,}")
         expected = entry.per_class[part]
         if entry.per_class == (0, 0):
             continue

@@ -14,6 +14,7 @@ from slabench.data.sources.pixels import refuse_html
 from slabench.data.store import RawImages, Store, differences, is_prepared, store_folder, write_store
 from slabench.errors import DataError, UsageError
 
+_ARCHIVE_ENDS = (".zip", ".tar", ".tgz", ".tar.gz")
 _PHOTOGRAPHS = {
     "tiny-imagenet": photographs.TINY_IMAGENET,
     "cub200": photographs.CUB,
@@ -80,6 +81,8 @@ def _read(entry: DatasetInfo, path: Path) -> RawImages:
     for kind in _kinds(entry):
         if kind.find(path):
             return kind.read(path, entry)
+    if path.is_file() and path.name.endswith(_ARCHIVE_ENDS):
+        raise DataError(f"{path} is an archive; {entry.store} is read unpacked", f"unpack it and import the folder: {known}")
     content = f"holds {_listing(path)}" if path.is_dir() else f"has {path.stat().st_size:,} bytes"
     raise DataError(
         f"{path} is in no layout that slabench knows for {entry.store}: it {content}", f"known layouts: {known}"
@@ -100,13 +103,16 @@ def _refuse_other_counts(entry: DatasetInfo, raw: RawImages, path: Path) -> None
         "(its results are never ranked with those on the whole data set)"
     )
     for part, name in ((TRAIN_PART, "training"), (TEST_PART, "test")):
-        total = int(np.count_nonzero(raw.parts == part))
-        if entry.totals[part] and total != entry.totals[part]:
-            raise DataError(f"{path} has {total:,} {name} images; {entry.store} has {entry.totals[part]:,}", go_on)
-    if entry.per_class == (0, 0):
-        return
-    for part, name in ((TRAIN_PART, "training"), (TEST_PART, "test")):
         counts = np.bincount(raw.labels[raw.parts == part], minlength=len(raw.class_names))
+        if entry.totals[part] and counts.sum() != entry.totals[part]:
+            least = int(counts.argmin())
+            raise DataError(
+                f"{path} lists {counts.sum():,} {name} images; {entry.store} has {entry.totals[part]:,} "
+                f"(its smallest class here: '{raw.class_names[least]}' with {counts[least]:,})",
+                go_on,
+            )
+        if entry.per_class == (0, 0):
+            continue
         off = counts - entry.per_class[part]
         if off.any():
             worst = int(np.abs(off).argmax())

@@ -51,7 +51,7 @@ def read(path: Path, entry: DatasetInfo) -> RawImages:
             labels += [label] * len(found)
             parts += [part] * len(found)
     images, formats = decode_all(
-        lambda row: files[row].read_bytes(), lambda row: str(files[row]), len(files), entry.image_size, resize=False
+        lambda row: files[row].read_bytes(), lambda row: str(files[row]), len(files), entry.image_size, fit="exact"
     )
     return RawImages(
         images=images,

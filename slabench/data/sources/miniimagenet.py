@@ -59,7 +59,7 @@ def read_csvs(path: Path, entry: DatasetInfo) -> RawImages:
             "complete the folder 'images', then import again",
         )
     images, formats = decode_all(
-        lambda row: files[row].read_bytes(), lambda row: str(files[row]), len(files), entry.image_size, resize=True
+        lambda row: files[row].read_bytes(), lambda row: str(files[row]), len(files), entry.image_size, fit="scale"
     )
     return _raw(images, names, entry, path, "images and csv lists", {"image_formats": formats})
 

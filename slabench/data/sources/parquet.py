@@ -102,7 +102,7 @@ def _read_file(file: Path, entry: DatasetInfo) -> tuple[Any, Any, dict[str, int]
     labels = np.asarray(table.column(label_column).to_numpy(), dtype=np.int64)
     check_labels(labels, len(entry.classes), file)
     images, kinds = decode_all(
-        encoded.__getitem__, lambda row: f"{file}, row {row}", len(encoded), entry.image_size, resize=False
+        encoded.__getitem__, lambda row: f"{file}, row {row}", len(encoded), entry.image_size, fit="exact"
     )
     return images, labels, kinds
 

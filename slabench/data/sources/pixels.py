@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,24 +16,24 @@ from PIL import Image, UnidentifiedImageError
 
 from slabench.errors import DataError
 
-# Photographs of 256 px or less are all that is stored; the limit stops a decompression bomb, not a large original.
+# At most 256 px of a photograph are stored; the limits stop a decompression bomb, not a large original or a panorama.
 _MAX_PIXELS = 64_000_000
-_FORMATS = ("PNG", "JPEG")
+_MAX_ASPECT = 32
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP")  # by content: MIT Indoor 67 has GIFs that are called .jpg
 _CHUNK = 512
 
+Fit = Literal["exact", "scale", "centre"]
+"""What becomes of an image of another size: an error; the whole of it, scaled to the square; its `centre_square`."""
 
-def decode_image(
-    data: bytes, size: int, name: str, *, resize: bool, cover: bool = False
-) -> tuple[npt.NDArray[np.uint8], str]:
+
+def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.NDArray[np.uint8], str]:
     """Decode one encoded image.
 
     Args:
-        data: the bytes of a PNG, JPEG or other file that Pillow reads.
+        data: the bytes of a PNG, JPEG, GIF (its first frame) or BMP file, in whatever colour mode.
         size: height and width that the data set has, in pixels.
         name: what to call the image in an error.
-        resize: bring another size to `size` (Lanczos); otherwise another size is an error.
-        cover: instead, scale the shorter side to `size` and keep the middle (bilinear, as torchvision's `Resize` and
-            `CenterCrop`).
+        fit: what becomes of an image of another size.
 
     Returns:
         uint8 `[size, size, 3]` RGB, and the file format (`PNG`, `JPEG`, ...).
@@ -47,12 +48,15 @@ def decode_image(
             kind = image.format or "unknown"
             rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
             if rgb.size != (size, size):
-                if not resize:
+                if fit == "exact":
                     raise DataError(
                         f"{name} is {rgb.width} x {rgb.height} pixels; this data set has {size} x {size}",
                         "check that PATH is the data set you named, in its original size",
                     )
-                rgb = _cover(rgb, size) if cover else rgb.resize((size, size), Image.Resampling.LANCZOS)
+                if max(rgb.size) > _MAX_ASPECT * min(rgb.size):
+                    raise DataError(f"{name} is {rgb.width} x {rgb.height} pixels: no photograph", "replace this file")
+                whole = fit == "scale"
+                rgb = rgb.resize((size, size), Image.Resampling.LANCZOS) if whole else centre_square(rgb, size)
             return np.asarray(rgb), kind
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         start = "an HTML page" if looks_like_html(data) else "not a readable image"
@@ -61,7 +65,11 @@ def decode_image(
         ) from error
 
 
-def _cover(image: Image.Image, size: int) -> Image.Image:
+def centre_square(image: Image.Image, size: int) -> Image.Image:
+    """The middle `size` x `size` of an image whose shorter side is scaled to `size` (bilinear, antialiased).
+
+    To the pixel what torchvision's `Resize(size)` and `CenterCrop(size)` give for a Pillow image.
+    """
     width, height = image.size
     short = min(width, height)
     wide, high = (size * side // short for side in (width, height))
@@ -71,18 +79,14 @@ def _cover(image: Image.Image, size: int) -> Image.Image:
 
 
 def decode_all(
-    read: Callable[[int], bytes],
-    names: Callable[[int], str],
-    n: int,
-    size: int,
-    *,
-    resize: bool,
-    cover: bool = False,
+    read: Callable[[int], bytes], names: Callable[[int], str], n: int, size: int, *, fit: Fit
 ) -> tuple[npt.NDArray[np.uint8], dict[str, int]]:
     """Decode `n` images.
 
     Threads pay for photographs that are decoded and scaled outside the interpreter's lock; for images of 32 pixels
     they only fight for that lock (measured: 1.6 times slower), so those are decoded one after the other.
+
+    The pixels lie in memory once, 3 n size^2 bytes (2.3 GB for CUB-200-2011, 4.0 GB for Stanford Dogs).
 
     Returns:
         uint8 `[n, size, size, 3]`, and how many images each file format has.
@@ -92,12 +96,12 @@ def decode_all(
     def work(start: int) -> Counter[str]:
         kinds: Counter[str] = Counter()
         for row in range(start, min(start + _CHUNK, n)):
-            images[row], kind = decode_image(read(row), size, names(row), resize=resize, cover=cover)
+            images[row], kind = decode_image(read(row), size, names(row), fit=fit)
             kinds[kind] += 1
         return kinds
 
     total: Counter[str] = Counter()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1) if resize else 1) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1) if fit != "exact" else 1) as pool:
         try:
             for kinds in pool.map(work, range(0, n, _CHUNK)):
                 total.update(kinds)
