@@ -16,7 +16,7 @@ from _measure import Row, read
 
 from slabench.fsio import write_json
 
-NAMES = ("sampling", "evaluation", "training", "classifier", "allocation", "data_import")
+NAMES = ("sampling", "evaluation", "training", "classifier", "heads", "allocation", "data_import")
 
 
 def run() -> None:
