@@ -120,6 +120,7 @@ def draw(title: str, points: Sequence[Point]) -> bytes:
             axes.fill_between(passes, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("images passed in training, transformed copies counted (million)")
     axes.set_ylabel("validation accuracy (%)")
     axes.set_title(title, fontsize=10)
