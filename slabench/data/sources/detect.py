@@ -82,7 +82,9 @@ def _read(entry: DatasetInfo, path: Path) -> RawImages:
         if kind.find(path):
             return kind.read(path, entry)
     if path.is_file() and path.name.endswith(_ARCHIVE_ENDS):
-        raise DataError(f"{path} is an archive; {entry.store} is read unpacked", f"unpack it and import the folder: {known}")
+        raise DataError(
+            f"{path} is an archive; {entry.store} is read unpacked", f"unpack it and import the folder: {known}"
+        )
     content = f"holds {_listing(path)}" if path.is_dir() else f"has {path.stat().st_size:,} bytes"
     raise DataError(
         f"{path} is in no layout that slabench knows for {entry.store}: it {content}", f"known layouts: {known}"

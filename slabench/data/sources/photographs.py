@@ -4,6 +4,9 @@ tiny-ImageNet's 64 x 64 images are kept as they are; its validation images, the 
 are the test part, as everywhere in the field. The photographs of the other three come in all sizes: the shorter side is scaled
 to 256 pixels and the middle 256 x 256 are kept (torchvision's `Resize(256)` and `CenterCrop(256)`). Random crops of training
 are then taken from these squares, not from the whole picture.
+
+An image is where a list says it is, and has the class that the list says. Whatever disagrees is an error: an image that is
+listed and missing, listed twice, or there without a line; a class that is not one of the data set's.
 """
 
 from __future__ import annotations
@@ -11,19 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART
 from slabench.data.sources import Kind
-from slabench.data.sources.pixels import decode_all, refuse_html
+from slabench.data.sources.pixels import decode_all, decoder_versions, refuse_html
 from slabench.data.store import RawImages
 from slabench.errors import DataError
 
 _AGAIN = "it may be a cut-off copy: unpack or download it again, then import"
 _ENDS = (".jpg", ".jpeg", ".png")
+_PART_NAMES = {TRAIN_PART: "training", TEST_PART: "test"}
 
 
 @dataclass(frozen=True)
@@ -35,190 +38,261 @@ class Listed:
     part: int
 
 
+_Reader = Callable[[Path], tuple[list[Listed], tuple[str, ...]]]
+
+
 def _root(path: Path, inner: str, marks: Sequence[str]) -> Path | None:
-    """`path`, or the folder `inner` in it, whichever holds all `marks`."""
-    return next((p for p in (path, path / inner) if all((p / mark).exists() for mark in marks)), None)
+    """`path`, or the folder `inner` in it, whichever holds one of the `marks`."""
+    return next((p for p in (path, path / inner) if any((p / mark).is_file() for mark in marks)), None)
 
 
-def _kind(
-    layout: str, inner: str, marks: Sequence[str], listed: Callable[[Path], tuple[list[Listed], tuple[str, ...]]]
-) -> Kind:
+def _kind(layout: str, inner: str, marks: Sequence[str], listed: _Reader) -> Kind:
+    """A layout that is known by any of the files `marks`, so that a copy which lacks the others is told what it lacks."""
+
     def read(path: Path, entry: DatasetInfo) -> RawImages:
         root = _root(path, inner, marks)
-        assert root is not None  # `find` said so
+        if root is None:
+            raise DataError(f"{path} holds none of {', '.join(marks)}", f"slabench reads {layout}")
         images, class_names = listed(root)
-        return _raw(images, class_names, entry, root, layout.partition(":")[0])
+        return _raw(images, class_names, entry, root)
 
     return Kind(layout, lambda path: _root(path, inner, marks) is not None, read)
 
 
-def _raw(images: list[Listed], class_names: tuple[str, ...], entry: DatasetInfo, root: Path, kind: str) -> RawImages:
+def _raw(images: list[Listed], class_names: tuple[str, ...], entry: DatasetInfo, root: Path) -> RawImages:
     if len(class_names) != entry.n_classes:
         raise DataError(
             f"{root} has {len(class_names)} classes; {entry.store} has {entry.n_classes}",
             "check that PATH is the data set you named, and whole",
         )
+    labels = np.array([image.label for image in images], np.int64)
+    parts = np.array([image.part for image in images], np.uint8)
+    for part, name in _PART_NAMES.items():
+        counts = np.bincount(labels[parts == part], minlength=len(class_names))
+        if not counts.all():
+            raise DataError(f"class '{class_names[int(counts.argmin())]}' has no {name} image in {root}", _AGAIN)
+    seen: set[Path] = set()
+    for image in images:
+        if image.file in seen:
+            raise DataError(f"{image.file} is listed twice", _AGAIN)
+        seen.add(image.file)
     absent = [image.file for image in images if not image.file.is_file()]
     if absent:
         raise DataError(f"{absent[0]} is listed but missing ({len(absent):,} of {len(images):,} images are)", _AGAIN)
-    parts = np.array([image.part for image in images], np.uint8)
     positions = np.empty(len(images), np.int32)
-    for part in (TRAIN_PART, TEST_PART):
+    for part in _PART_NAMES:
         own = parts == part
         positions[own] = np.arange(np.count_nonzero(own))
-    photographs = entry.image_size > 64
+    squares = entry.image_size == 256
     pixels, formats = decode_all(
         lambda row: images[row].file.read_bytes(),
         lambda row: str(images[row].file),
         len(images),
         entry.image_size,
-        resize=photographs,
-        cover=photographs,
+        fit="centre" if squares else "exact",
     )
+    kept = "shorter side scaled to 256 (bilinear), middle 256 x 256" if squares else "as they are"
     return RawImages(
         images=pixels,
-        labels=np.array([image.label for image in images], np.int64),
+        labels=labels,
         parts=parts,
         source_positions=positions,
         class_names=class_names,
-        kind=kind,
-        notes={"image_formats": formats},
+        kind="official folders",
+        notes={"image_formats": formats, "pixels": kept, "versions": decoder_versions()},
     )
 
 
-def _lines(file: Path, fields: int | None = None) -> list[list[str]]:
-    """The lines of a list, split at blanks into `fields` words (None: the whole line is one)."""
+def _lines(file: Path) -> list[tuple[str, str]]:
+    """The lines of a list that are not empty, each with its place for errors (`file, line 3`)."""
     if not file.is_file():
         raise DataError(f"{file} is missing", _AGAIN)
     refuse_html(file)
-    found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        words = [line.strip()] if fields is None else line.split()
-        if fields is not None and len(words) != fields:
-            raise DataError(f"{file}, line {number}: '{line[:60]}' has {len(words)} words, not {fields}", _AGAIN)
-        found.append(words)
-    return found
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text: {error}", _AGAIN) from error
+    lines = enumerate(text.splitlines(), start=1)
+    return [(f"{file}, line {number}", line.strip()) for number, line in lines if line.strip()]
 
 
-def _inside(root: Path, name: str, origin: Path) -> Path:
-    """`root`/`name`, refusing a name that leads out of `root`."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(f"{origin} names '{name}', which lies outside of {root}", "the list is damaged or forged")
-    return root / name
+def _words(file: Path, n: int) -> list[tuple[str, list[str]]]:
+    """The lines of a table of `n` columns, each with its place."""
+    rows = [(where, line.split()) for where, line in _lines(file)]
+    for where, words in rows:
+        if len(words) != n:
+            raise DataError(f"{where}: '{' '.join(words)[:60]}' has {len(words)} words, not {n}", _AGAIN)
+    return rows
 
 
-def _images_of(folder: Path) -> list[Path]:
-    found = sorted(f for f in folder.iterdir() if f.suffix.lower() in _ENDS and not f.name.startswith("."))
-    if not found:
-        raise DataError(f"class '{folder.parent.name}' has no image in {folder}", _AGAIN)
-    return found
+def _table(file: Path) -> dict[str, str]:
+    """A table of two columns, the first of which is a key."""
+    table: dict[str, str] = {}
+    for where, (key, value) in _words(file, 2):
+        if key in table:
+            raise DataError(f"{where}: '{key}' is listed twice", _AGAIN)
+        table[key] = value
+    return table
+
+
+def _class_and_file(name: str, where: str) -> tuple[str, str]:
+    """The two parts of `class/file`; anything else (a way out of the folder, too) is refused."""
+    parts = name.split("/")
+    if len(parts) != 2 or any(not part or part in (".", "..") or Path(part).name != part for part in parts):
+        raise DataError(f"{where}: '{name}' is no class/file", "the list is damaged or forged; get it anew")
+    return parts[0], parts[1]
+
+
+def _image_files(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is missing", _AGAIN)
+    return {f.name for f in folder.iterdir() if f.suffix.lower() in _ENDS and not f.name.startswith(".")}
 
 
 def _tiny_imagenet(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
-    wnids = tuple(sorted(words[0] for words in _lines(root / "wnids.txt")))
+    """Labels by ascending wnid and positions by class and file name, as folder loaders have them; tests by their list.
+
+    The boxes of the training images are not read; an image without one is whole, a box without its image is not.
+    """
+    wnids = tuple(sorted({wnid for _, (wnid,) in _words(root / "wnids.txt", 1)}))
     label = {wnid: place for place, wnid in enumerate(wnids)}
     listed = []
     for wnid in wnids:
-        folder = root / "train" / wnid / "images"
-        if not folder.is_dir():
-            raise DataError(f"class '{wnid}' has no folder {folder}", _AGAIN)
-        listed += [Listed(file, label[wnid], TRAIN_PART) for file in _images_of(folder)]
-    annotations = root / "val" / "val_annotations.txt"
-    for name, wnid, *_ in _lines(annotations, fields=6):
+        folder, boxes = root / "train" / wnid / "images", root / "train" / wnid / f"{wnid}_boxes.txt"
+        with_box = {_file_name(words[0], where) for where, words in (_words(boxes, 5) if boxes.is_file() else [])}
+        listed += [Listed(folder / name, label[wnid], TRAIN_PART) for name in sorted(_image_files(folder) | with_box)]
+    folder, annotations = root / "val" / "images", root / "val" / "val_annotations.txt"
+    unlisted = _image_files(folder)
+    for where, (name, wnid, *_) in _words(annotations, 6):
+        unlisted.discard(name)
         if wnid not in label:
-            raise DataError(f"{annotations} gives '{name}' the class '{wnid}', which wnids.txt has not", _AGAIN)
-        listed.append(Listed(_inside(root / "val" / "images", name, annotations), label[wnid], TEST_PART))
+            raise DataError(f"{where}: '{name}' has the unknown class '{wnid}', which wnids.txt lacks", _AGAIN)
+        listed.append(Listed(folder / _file_name(name, where), label[wnid], TEST_PART))
+    if unlisted:
+        raise DataError(
+            f"{folder / min(unlisted)} has no line in {annotations} ({len(unlisted):,} such images)", _AGAIN
+        )
     return listed, wnids
 
 
+def _file_name(name: str, where: str) -> str:
+    return _class_and_file(f"images/{name}", where)[1]
+
+
 def _cub(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
-    classes = dict(_pairs(root / "classes.txt"))
-    names = tuple(classes.values())
+    """Labels and positions by the numbers of classes.txt and images.txt."""
+    classes = _table(root / "classes.txt")
     label = {number: place for place, number in enumerate(classes)}
-    tables = {name: dict(_pairs(root / f"{name}.txt")) for name in ("image_class_labels", "train_test_split")}
+    tables = {name: _table(root / f"{name}.txt") for name in ("image_class_labels", "train_test_split")}
+    images = _table(root / "images.txt")
     listed = []
-    for image, name in _pairs(root / "images.txt"):
+    for image, name in images.items():
         for table, values in tables.items():
             if image not in values:
                 raise DataError(f"{root / f'{table}.txt'} says nothing of image {image} ({name})", _AGAIN)
+        folder, file = _class_and_file(name, f"{root / 'images.txt'}, image {image}")
         number, training = tables["image_class_labels"][image], tables["train_test_split"][image]
-        if number not in label or training not in ("0", "1"):
-            raise DataError(f"image {image} ({name}) has the class '{number}' and the part '{training}'", _AGAIN)
+        if number not in label:
+            where = root / "image_class_labels.txt"
+            raise DataError(f"{where}: image {image} ({name}) has the unknown class '{number}'", _AGAIN)
+        if classes[number] != folder:
+            raise DataError(f"image {image} ({name}) has the class '{classes[number]}' in {root}", _AGAIN)
+        if training not in ("0", "1"):
+            raise DataError(f"{root / 'train_test_split.txt'}: image {image} is in the part '{training}'", _AGAIN)
         part = TRAIN_PART if training == "1" else TEST_PART
-        listed.append(Listed(_inside(root / "images", name, root / "images.txt"), label[number], part))
-    return listed, names
+        listed.append(Listed(root / "images" / folder / file, label[number], part))
+    for table, values in tables.items():
+        for image in values:
+            if image not in images:
+                raise DataError(f"{root / 'images.txt'} lacks image {image}, which {table}.txt has", _AGAIN)
+    return listed, tuple(classes.values())
 
 
-def _pairs(file: Path) -> list[tuple[str, str]]:
-    return [(first, second) for first, second in _lines(file, fields=2)]
+def _folders(images: Path) -> tuple[str, ...]:
+    if not images.is_dir():
+        raise DataError(f"{images} is missing", _AGAIN)
+    return tuple(sorted(child.name for child in images.iterdir() if child.is_dir() and not child.name.startswith(".")))
 
 
 def _mit67(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
-    lists = [(root / "TrainImages.txt", TRAIN_PART), (root / "TestImages.txt", TEST_PART)]
-    found = [(name, part, file) for file, part in lists for (name,) in _lines(file)]
-    names = tuple(sorted({name.partition("/")[0] for name, _, _ in found}))
+    """Labels by name; positions by the lists. Most files of `Images` are in neither list, which is as it should be."""
+    names = _folders(root / "Images")
     label = {name: place for place, name in enumerate(names)}
-    for name, _, file in found:
-        if "/" not in name:
-            raise DataError(f"{file}: '{name}' is no class/file", _AGAIN)
-    return [
-        Listed(_inside(root / "Images", name, file), label[name.partition("/")[0]], part) for name, part, file in found
-    ], names
+    listed = []
+    for stem, part in (("TrainImages", TRAIN_PART), ("TestImages", TEST_PART)):
+        for where, line in _lines(root / f"{stem}.txt"):  # names have blanks: the whole line is one
+            folder, file = _class_and_file(line, where)
+            if folder not in label:
+                raise DataError(f"{where}: '{line}' is of the unknown class '{folder}', no folder of Images", _AGAIN)
+            listed.append(Listed(root / "Images" / folder / file, label[folder], part))
+    return listed, names
 
 
 def _stanford_dogs(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
+    """Labels and positions by the lists, which count classes from 1; lists.tar unpacks with or without a folder."""
     lists = root / "lists" if (root / "lists").is_dir() else root
-    found = [
-        (name, int(number), part, lists / f"{stem}_list.mat")
-        for stem, part in (("train", TRAIN_PART), ("test", TEST_PART))
-        for name, number in _mat(lists / f"{stem}_list.mat")
-    ]
+    known = _folders(root / "Images")
     names: dict[int, str] = {}
-    for name, number, _, file in found:
-        class_name = name.partition("/")[0]
-        if names.setdefault(number, class_name) != class_name:
-            raise DataError(f"{file}: label {number} is '{names[number]}' and '{class_name}'", _AGAIN)
-    label = {number: place for place, number in enumerate(sorted(names))}
-    return [
-        Listed(_inside(root / "Images", name, file), label[number], part) for name, number, part, file in found
-    ], tuple(names[number] for number in sorted(names))
+    found = []
+    for stem, part in (("train", TRAIN_PART), ("test", TEST_PART)):
+        file = lists / f"{stem}_list.mat"
+        for row, (name, number) in enumerate(_mat(file), start=1):
+            folder, image = _class_and_file(name, f"{file}, row {row}")
+            if folder not in known:
+                raise DataError(f"{file}, row {row}: '{name}' is of an unknown class, no folder of Images", _AGAIN)
+            if names.setdefault(number, folder) != folder:
+                raise DataError(f"{file}, row {row}: label {number} is '{names[number]}' and '{folder}'", _AGAIN)
+            found.append((root / "Images" / folder / image, number, part))
+    if sorted(names) != list(range(1, len(known) + 1)):
+        lacking = sorted(set(known) - set(names.values()))
+        raise DataError(
+            f"{lists}: the labels are not 1..{len(known)}, one for each folder of {root / 'Images'}"
+            + (f"; '{lacking[0]}' has none" if lacking else ""),
+            _AGAIN,
+        )
+    images = [Listed(file, number - 1, part) for file, number, part in found]
+    return images, tuple(names[number] for number in sorted(names))
 
 
-def _mat(file: Path) -> list[tuple[str, Any]]:
+def _mat(file: Path) -> list[tuple[str, int]]:
     """File names and labels (from 1) of one of Stanford's lists."""
     from scipy.io import loadmat  # a parser: it executes nothing of the file
-    from scipy.io.matlab import MatReadError
 
     if not file.is_file():
         raise DataError(f"{file} is missing", _AGAIN)
     refuse_html(file)
     try:
-        content = loadmat(file, squeeze_me=True, chars_as_strings=True)
-        names, labels = np.atleast_1d(content["file_list"]), np.atleast_1d(content["labels"])
-    except (MatReadError, ValueError, KeyError, TypeError, OSError, NotImplementedError) as error:
-        raise DataError(f"{file} is no list with file_list and labels: {error}", _AGAIN) from error
-    if len(names) != len(labels):
-        raise DataError(f"{file} has {len(names)} files and {len(labels)} labels", _AGAIN)
-    return [(str(name), label) for name, label in zip(names, labels, strict=True)]
+        content = loadmat(str(file), appendmat=False, squeeze_me=True, variable_names=("file_list", "labels"))
+        names = np.atleast_1d(content["file_list"]).tolist()
+        numbers = np.atleast_1d(content["labels"]).tolist()
+        rows = [(str(name), int(number)) for name, number in zip(names, numbers, strict=True)]
+    except Exception as error:  # a damaged file makes the parser raise anything, zlib's errors among them
+        raise DataError(f"{file} is no list with file_list and labels of one length: {error!r}", _AGAIN) from error
+    return rows
 
 
 TINY_IMAGENET = _kind(
-    "tiny-imagenet-200/: wnids.txt, train/<wnid>/images/, val/images/ with val/val_annotations.txt",
+    "the unpacked tiny-imagenet-200/: wnids.txt, train/<wnid>/images/ and <wnid>_boxes.txt, val/images/ and "
+    "val/val_annotations.txt",
     "tiny-imagenet-200",
-    ("wnids.txt", "train"),
+    ("wnids.txt", "val/val_annotations.txt"),
     _tiny_imagenet,
 )
 CUB = _kind(
-    "CUB_200_2011/: images/, images.txt, image_class_labels.txt, train_test_split.txt, classes.txt",
+    "the unpacked CUB_200_2011/: images/, images.txt, image_class_labels.txt, train_test_split.txt, classes.txt",
     "CUB_200_2011",
-    ("images", "images.txt"),
+    ("images.txt", "image_class_labels.txt", "train_test_split.txt"),
     _cub,
 )
 MIT67 = _kind(
-    "Images/<class>/, TrainImages.txt and TestImages.txt", "indoorCVPR_09", ("Images", "TrainImages.txt"), _mit67
+    "a folder with the unpacked Images/<class>/ beside TrainImages.txt and TestImages.txt",
+    "indoorCVPR_09",
+    ("TrainImages.txt", "TestImages.txt"),
+    _mit67,
 )
 STANFORD_DOGS = _kind(
-    "Images/<breed>/ and lists/train_list.mat, lists/test_list.mat", "stanford_dogs", ("Images",), _stanford_dogs
+    "a folder with the unpacked Images/<breed>/ beside lists/train_list.mat and lists/test_list.mat (or both without lists/)",
+    "stanford_dogs",
+    tuple(f"{folder}{part}_list.mat" for folder in ("lists/", "") for part in ("train", "test")),
+    _stanford_dogs,
 )

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image, UnidentifiedImageError, features
 
 from slabench.errors import DataError
 
@@ -109,6 +110,11 @@ def decode_all(
             pool.shutdown(cancel_futures=True)
             raise
     return images, dict(sorted(total.items()))
+
+
+def decoder_versions() -> dict[str, str]:
+    """Pillow and its JPEG library: others may decode the same file to slightly other pixels, hence another digest."""
+    return {"pillow": PIL.__version__, "jpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
 
 
 def looks_like_html(data: bytes) -> bool:
