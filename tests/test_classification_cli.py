@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import signal
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import finish, start
+from processes import finish, here, start
 
 # Some seconds on the embedded digits.
 TINY = ["--dataset", "digits", "--backbone", "resnet20", "--steps", "6", "--precision", "float32", "--threads", "1"]
@@ -17,7 +18,8 @@ TINY += ["--set", "select.points=2", "--set", "train.batch_size=32"]
 
 
 def slabench(folder: Path, *arguments: str) -> tuple[int, str]:
-    return finish(start(list(arguments), folder, COLUMNS="200"))
+    with contextlib.chdir(folder):
+        return here(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +53,9 @@ def slabench(folder: Path, *arguments: str) -> tuple[int, str]:
         (["posthoc", "abc"], "abc"),
     ],
 )
-def test_bad_usage(arguments: list[str], expected: str, tmp_path: Path) -> None:
-    code, output = slabench(tmp_path, *arguments)
+def test_bad_usage(arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = here(*arguments)
     assert code == 2, output
     assert any(part in output for part in expected.split("|")), output
     assert "Traceback" not in output
@@ -133,7 +136,7 @@ def test_supervised_with_few_images(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = ["run", "imbalanced", *TINY, "--ratio", "10", "--sla", "--set", "train.steps=40"]
+    command = ["run", "imbalanced", *TINY, "--ratio", "10", "--sla", "--set", "train.steps=16"]
     command.remove("--steps")
     command.remove("6")
     whole = tmp_path / "whole"
