@@ -19,12 +19,15 @@ app = typer.Typer(help="Freeze long-tail subsets, check them, read them.", no_ar
 @app.command()
 def make(
     dataset: Annotated[str, typer.Option(help="See: slabench list datasets.")] = "cifar100",
-    ratio: Annotated[float, typer.Option(help="Largest over smallest class, at least 1.")] = 100,
-    profile: Annotated[str, typer.Option(help="exp or step.")] = "exp",
+    ratio: Annotated[
+        float | None, typer.Option(help="Largest over smallest class, at least 1.", show_default="100")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="exp or step.", show_default="exp")] = None,
     counts: Annotated[Path | None, typer.Option(help="Own counts: a CSV with the columns class,count.")] = None,
     class_order: Annotated[
-        str, typer.Option(help="Most frequent class first: label, reversed or random:SEED.")
-    ] = "label",
+        str | None,
+        typer.Option(help="Most frequent class first: label, reversed or random:SEED.", show_default="label"),
+    ] = None,
     data_seed: Annotated[int, typer.Option(help="Of the draw; 0 is that of the published subsets.", min=0)] = 0,
     folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
 ) -> None:
@@ -32,14 +35,19 @@ def make(
     from slabench.data.classification import load_images
     from slabench.data.longtail import read_counts
     from slabench.data.longtail_files import make_subset, open_subset
+    from slabench.errors import UsageError
 
+    if counts is not None and (ratio, profile, class_order) != (None, None, None):
+        raise UsageError(
+            "--counts says how many images each class keeps", "leave --ratio, --profile and --class-order out"
+        )
     _, images, _ = load_images(dataset)
     path = make_subset(
         images,
         dataset,
-        profile=profile,
-        ratio=ratio,
-        class_order=class_order,
+        profile=profile or "exp",
+        ratio=100 if ratio is None else ratio,
+        class_order=class_order or "label",
         seed=data_seed,
         counts=None if counts is None else read_counts(counts, images.class_names),
         folder=folder,

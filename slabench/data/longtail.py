@@ -149,10 +149,10 @@ def draw(images: ImageSet, counts: Sequence[int], seed: int = 0) -> Subset:
     Args:
         images: the training images, on their original order where the store knows it.
         counts: by label.
-        seed: of the legacy generator; 0 is the published subsets'.
+        seed: of the legacy generator, below 2^32; 0 is the published subsets'.
 
     Raises:
-        UsageError: more images asked of a class than it has, or none; names the class and the counts.
+        UsageError: more images asked of a class than it has, or none (names the class and the counts); a seed out of range.
     """
     if len(counts) != images.n_classes:
         raise UsageError(f"{len(counts)} counts were given, and {images.name} has {images.n_classes} classes")
@@ -163,6 +163,8 @@ def draw(images: ImageSet, counts: Sequence[int], seed: int = 0) -> Subset:
                 f"class '{images.class_names[label]}' was to keep {count} images, and {images.name} has {len(rows)} of it",
                 f"ask for 1 to {len(rows)}",
             )
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--data-seed {seed}: the generator of the published subsets takes 0 to {2**32 - 1}")
     source_order = bool((images.source_positions >= 0).all())
     # Legacy on purpose: this very stream, class after class, is what the published subsets were drawn from.
     generator = np.random.RandomState(seed)

@@ -14,10 +14,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slabench import paths
 from slabench.data.imageset import ImageSet
@@ -26,6 +27,7 @@ from slabench.errors import DataError, IntegrityError
 from slabench.fsio import digest_json, read_json, sha256_file, write_bytes, write_json
 
 FOLDER = "longtail"
+_REMEDY = "restore it from its source, or make it again with `slabench longtail make`"
 
 
 class Manifest(BaseModel):
@@ -41,11 +43,25 @@ class Manifest(BaseModel):
     class_order: str
     seed: int
     source_order: bool
-    counts: list[int]
+    counts: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
     images: int
     groups: dict[str, int]
     dataset_digest: str
     sha256: str
+
+    @property
+    def name(self) -> str:
+        """What a file with this content is called."""
+        counts = self.counts if self.profile == "counts" else None
+        return subset_name(
+            self.dataset,
+            self.profile,
+            self.ratio or 0,
+            self.class_order,
+            self.seed,
+            counts,
+            source_order=self.source_order,
+        )
 
 
 @dataclass(frozen=True)
@@ -77,11 +93,16 @@ def subset_name(
     *,
     source_order: bool,
 ) -> str:
-    """The name of a file, such as `cifar100/exp-r100-label-s0`; own counts are named by their digest."""
+    """The name of a file, such as `cifar100/exp-r100-label-s0`; own counts are named by their digest.
+
+    Two requests never share a name: a ratio is written with as many digits as it takes to tell it from its neighbours.
+    """
     end = f"s{seed}" if source_order else f"s{seed}-canonical"
     if counts is not None:
         return f"{dataset}/counts-{digest_json([int(n) for n in counts])[:8]}-{end}"
-    return f"{dataset}/{profile}-r{ratio:g}-{class_order.replace(':', '')}-{end}"
+    short = f"{ratio:g}"
+    number = short if float(short) == ratio else repr(float(ratio))
+    return f"{dataset}/{profile}-r{number}-{class_order.replace(':', '')}-{end}"
 
 
 def list_files() -> list[Path]:
@@ -145,7 +166,7 @@ def make_subset(
         source_order=subset.source_order,
         counts=list(subset.counts),
         images=len(subset.rows),
-        groups={group: len(own) for group, own in groups(subset.counts).items()},
+        groups=_group_sizes(subset.counts),
         dataset_digest=images.digest,
         sha256=sha256_file(target),
     )
@@ -174,10 +195,9 @@ def open_subset(path: Path, images: ImageSet) -> SubsetFile:
         DataError: the rows are not what the manifest says.
     """
     manifest = read_manifest(path)
-    remedy = "restore it from its source, or make it again with `slabench longtail make`"
     digest = sha256_file(path)
     if digest != manifest.sha256:
-        raise IntegrityError(f"{path} has sha256 {digest[:12]}, its manifest says {manifest.sha256[:12]}", remedy)
+        raise IntegrityError(f"{path} has sha256 {digest[:12]}, its manifest says {manifest.sha256[:12]}", _REMEDY)
     if manifest.dataset_digest != images.digest:
         raise IntegrityError(
             f"{path} was drawn from {manifest.dataset} with digest {manifest.dataset_digest[:12]}, and {images.name} has "
@@ -185,14 +205,33 @@ def open_subset(path: Path, images: ImageSet) -> SubsetFile:
             "your copy of the data is incomplete or another one (`slabench data verify` says how); draw from it: "
             "`slabench longtail make -o FOLDER`",
         )
-    rows = np.load(path, allow_pickle=False).astype(np.int64)
+    rows = _read_rows(path)
+    total = sum(manifest.counts)
+    if len(rows) != total or len(np.unique(rows)) != total or rows.max() >= len(images):
+        raise DataError(f"{path} holds {len(rows)} rows, its manifest counts {total} different ones", _REMEDY)
     labels = np.repeat(np.arange(len(manifest.counts)), manifest.counts)
-    if rows.shape != labels.shape or len(np.unique(rows)) != len(rows) or rows.max() >= len(images):
-        raise DataError(f"{path} holds {len(rows)} rows, its manifest counts {len(labels)} different ones", remedy)
-    if not np.array_equal(images.labels[rows], labels):
-        raise DataError(f"{path}: the classes of its rows are not those of the manifest's counts", remedy)
+    if len(manifest.counts) != images.n_classes or not np.array_equal(images.labels[rows], labels):
+        raise DataError(f"{path}: the classes of its rows are not those of the manifest's counts", _REMEDY)
+    if (manifest.images, manifest.groups) != (total, _group_sizes(manifest.counts)):
+        raise DataError(f"{path}: its manifest's images and groups are not those of its counts", _REMEDY)
     subset = Subset(rows, tuple(manifest.counts), manifest.source_order, manifest.seed)
     return SubsetFile(f"{manifest.dataset}/{path.stem}", subset, manifest, digest, path)
+
+
+def _read_rows(path: Path) -> NDArray[np.int64]:
+    """The rows `[n]` of an index file whose bytes are those of its manifest."""
+    try:
+        with open(path, "rb") as file:
+            rows: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        raise DataError(f"{path} is no array of numpy's: {error}", _REMEDY) from error
+    if rows.ndim != 1 or rows.dtype not in (np.uint16, np.uint32):
+        raise DataError(f"{path} holds {rows.dtype} {list(rows.shape)}, not one row of uint16 or uint32", _REMEDY)
+    return rows.astype(np.int64)
+
+
+def _group_sizes(counts: Sequence[int]) -> dict[str, int]:
+    return {group: len(own) for group, own in groups(counts).items()}
 
 
 def load_subset(
@@ -208,8 +247,9 @@ def load_subset(
 ) -> SubsetFile:
     """The frozen subset, published or the user's; drawn and kept in the user's folder if nobody has frozen it yet.
 
-    The images of the published tables come first: where a file of them is at hand, and where the data knows its original
-    order. A file that was drawn from other data of that name is passed over.
+    The images of the published tables come first: data that knows its original order is never served others, and data that
+    has lost it is served them where a file of them is at hand. A file that was drawn from other data of that name is passed
+    over.
 
     Args:
         images: the training images.
@@ -220,6 +260,10 @@ def load_subset(
         seed: of the draw.
         counts: own counts by label.
         folder: the data folder; by default `SLABENCH_DATA` or the user's cache.
+
+    Raises:
+        UsageError: see `make_subset`.
+        DataError: a file of that name is damaged, or holds another subset than its name says.
     """
     own = paths.data(folder) / "episodes" / FOLDER
     knows_order = bool((images.source_positions >= 0).all())
@@ -227,10 +271,15 @@ def load_subset(
         subset_name(dataset, profile, ratio, class_order, seed, counts, source_order=order)
         for order in ((True,) if knows_order else (True, False))
     ]
-    for place in (paths.episodes() / FOLDER, own):
-        for name in names:
+    for name in names:
+        for place in (paths.episodes() / FOLDER, own):
             path = place / f"{name}.npy"
-            if path.is_file() and read_manifest(path).dataset_digest == images.digest:
+            if not path.is_file():
+                continue
+            manifest = read_manifest(path)
+            if manifest.name != name:
+                raise DataError(f"{path} is {manifest.name} by its manifest", _REMEDY)
+            if manifest.dataset_digest == images.digest:
                 return open_subset(path, images)
     path = make_subset(
         images,
@@ -247,6 +296,7 @@ def load_subset(
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 60
+_COLUMNS = 80
 
 
 def describe(file: SubsetFile, class_names: Sequence[str]) -> list[str]:
@@ -254,16 +304,23 @@ def describe(file: SubsetFile, class_names: Sequence[str]) -> list[str]:
     m, counts = file.manifest, np.array(file.subset.counts)
     first, last = int(counts.argmax()), int(counts.argmin())
     nominal = "own counts" if m.ratio is None else f"{m.profile}, ratio {m.ratio:g}"
-    order = "drawn on the order of the source, as the published subsets are"
+    order = "drawn on the source's order, as the published subsets are"
     if not m.source_order:
-        order = "the order of the source is lost: as many images as published, but other ones"
+        order = "the source's order is lost: other images than published"
     parts = [f"{name} {n if n else 'n/a'}" for name, n in m.groups.items()]
     heights = [
         int(np.ceil(8 * block.mean() / counts.max())) for block in np.array_split(counts, min(_WIDTH, len(counts)))
     ]
+    ends = (f" {counts[first]:,} ... ", f" {counts[last]:,}; classes: {', '.join(parts)}")
+    room = (_COLUMNS - len("".join(ends))) // 2
     return [
-        f"long tail {file.name}: {nominal} (realised {m.realised_ratio:g}), {m.images:,} images",
-        f"{class_names[first]} {counts[first]:,} ... {class_names[last]} {counts[last]:,}; classes: {', '.join(parts)}",
+        _clip(f"long tail {file.name}", _COLUMNS),
+        f"{nominal} (realised {m.realised_ratio:g}), {m.images:,} images",
+        f"{_clip(class_names[first], room)}{ends[0]}{_clip(class_names[last], room)}{ends[1]}",
         "".join(_BARS[height] for height in heights),
         f"{order}; sha256 {file.digest[:12]}",
     ]
+
+
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
