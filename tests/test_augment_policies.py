@@ -66,6 +66,8 @@ def test_policies_are_torchvisions_image_by_image(name: str, size: int, policy: 
 def test_unknown_policy() -> None:
     with pytest.raises(UsageError, match="did you mean 'autoaugment'"):
         apply_policy("auto-augment", pixels(1, 32), generator())
+    with pytest.raises(UsageError, match="did you mean 'randaugment'"):  # before the first batch
+        BatchAugment(crop_padding=4, flip=True, jitter=0, mean=(0,) * 3, std=(1,) * 3, policy="rand-augment")
 
 
 def test_resized_crop_is_torchvisions_of_the_drawn_boxes() -> None:
@@ -101,12 +103,85 @@ def test_boxes_are_drawn_as_torchvision_draws_them() -> None:
     assert (ours[:, 1] + ours[:, 3] <= 256).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(2, 400), (400, 2), (3, 301), (5, 700), (700, 5)])
+def test_where_no_draw_fits_the_box_is_torchvisions(height: int, width: int) -> None:
+    """Of so narrow an image 8 % at 3:4 is already too wide: both fall back, and draw nothing for it."""
+    box = v2.RandomResizedCrop(8).make_params([torch.zeros(3, height, width)])
+    expected = (box["top"], box["left"], box["height"], box["width"])
+    assert crop_box(height, width, generator()) == expected
+
+
 def test_centre_crop_is_torchvisions() -> None:
     for size, side in ((256, 224), (33, 20), (32, 32)):
         images = pixels(2, size)
         assert torch.equal(
             centre_crop(images, side).permute(0, 3, 1, 2), vision.center_crop(images.permute(0, 3, 1, 2), [side, side])
         )
+
+
+def test_order_of_a_whole_augmentation() -> None:
+    """Crop and flip, then the policy on uint8, then scaling, then the square: each by torchvision, from the same draws."""
+    images = pixels(16, 32)
+    mean, std = (120.0, 110.0, 100.0), (60.0, 61.0, 62.0)
+    augment = BatchAugment(crop_padding=4, flip=True, jitter=0, mean=mean, std=std, cutout=8, policy="autoaugment")
+    state = torch.get_rng_state()
+    made = augment(images, generator(9))
+    assert torch.equal(torch.get_rng_state(), state)
+    own = generator(9)
+    top, left = torch.randint(9, (2, 16), generator=own).tolist()
+    mirrored = (torch.rand(16, generator=own) < 0.5).tolist()
+    seed = int(torch.randint(2**62, (), generator=own))
+    y, x = (torch.randint(32, (16, 1), generator=own).flatten().tolist() for _ in range(2))
+    policy = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for b, image in enumerate(images):
+            part = vision.crop(vision.pad(image.permute(2, 0, 1), [4] * 4), top[b], left[b], 32, 32)
+            part = policy(vision.horizontal_flip(part) if mirrored[b] else part)
+            expected = vision.normalize(part.float(), list(mean), list(std))
+            expected[:, max(y[b] - 4, 0) : y[b] + 4, max(x[b] - 4, 0) : x[b] + 4] = 0
+            torch.testing.assert_close(made[b], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("extra", [{}, {"cutout": 0, "policy": "none", "resized_crop": None}])
+def test_few_shot_augmentation_draws_what_it_always_drew(extra: dict[str, object]) -> None:
+    """Shifts, mirrors, factors, order: records of earlier versions are reproduced from these draws, and no others."""
+    images = pixels(6, 20)
+    mean, std = (120.0, 110.0, 100.0), (60.0, 61.0, 62.0)
+    used, own = generator(4), generator(4)
+    made = BatchAugment(crop_padding=3, flip=True, jitter=0.4, mean=mean, std=std, **extra)(images, used)  # type: ignore[arg-type]
+    top, left = torch.randint(7, (2, 6), generator=own).tolist()
+    mirrored = (torch.rand(6, generator=own) < 0.5).tolist()
+    factors = 1 + 0.4 * (2 * torch.rand(3, 6, generator=own) - 1)
+    order = torch.randperm(3, generator=own).tolist()
+    assert torch.equal(used.get_state(), own.get_state())
+    adjust = (vision.adjust_brightness, vision.adjust_contrast, vision.adjust_saturation)
+    for b, image in enumerate(images):
+        part = vision.crop(vision.pad(image.permute(2, 0, 1), [3] * 4), top[b], left[b], 20, 20)
+        part = (vision.horizontal_flip(part) if mirrored[b] else part).float() / 255
+        for kind in order:
+            part = adjust[kind](part, float(factors[kind, b]))
+        expected = vision.normalize(part * 255, list(mean), list(std))
+        torch.testing.assert_close(made[b], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_resized_crop_replaces_the_border() -> None:
+    images = pixels(4, 40)
+    settings = {"flip": False, "jitter": 0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "resized_crop": 24}
+    state = torch.get_rng_state()
+    one, other = (BatchAugment(crop_padding=p, **settings)(images, generator(2)) for p in (0, 4))  # type: ignore[arg-type]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one, other)
+    assert torch.equal(one.permute(0, 2, 3, 1), resized_crop(images, 24, generator(2)).float())
+    assert one.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_cutout_centres_are_uniform() -> None:
+    """A square of one pixel is its centre: all 6 x 6 places come up equally often."""
+    holes = cutout(torch.ones(7200, 1, 6, 6), 1, generator()).flatten(1).argmin(1)
+    counts = torch.bincount(holes, minlength=36).double()
+    chi2 = float(((counts - 200) ** 2 / 200).sum())
+    assert chi2 < 35 + 5 * (2 * 35) ** 0.5  # mean and spread of chi-square with 35 degrees
 
 
 def test_whole_augmentation() -> None:

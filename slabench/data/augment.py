@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from slabench.data.augment_policies import apply_policy, cutout, resized_crop
+from slabench.data.augment_policies import apply_policy, check_policy, cutout, resized_crop
 
 _GREY = (0.2989, 0.587, 0.114)  # luma weights of torchvision's rgb_to_grayscale
 
@@ -48,6 +48,9 @@ class BatchAugment:
         cutout: side in pixels of the square that is set to the mean colour; 0 leaves images whole.
         policy: one of `slabench.data.augment_policies.POLICIES`.
         resized_crop: instead of the crop from a border, a random part resized to so many pixels, for photographs.
+
+    Raises:
+        UsageError: an unknown policy.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class BatchAugment:
         policy: str = "none",
         resized_crop: int | None = None,
     ) -> None:
+        check_policy(policy)
         self.crop_padding, self.flip, self.jitter = 0 if resized_crop else crop_padding, flip, jitter
         self.cutout, self.policy, self.resized_crop = cutout, policy, resized_crop
         self.mean, self.std = tuple(mean), tuple(std)

@@ -24,6 +24,12 @@ _SMALL = 64
 _SCALE, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's RandomResizedCrop
 
 
+def check_policy(name: str) -> None:
+    """Refuse a name that is none of `POLICIES` with a UsageError."""
+    if name not in POLICIES:
+        raise unknown_name("augmentation policy", name, POLICIES)
+
+
 def apply_policy(name: str, images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image by a policy of its own.
 
@@ -38,8 +44,7 @@ def apply_policy(name: str, images: Tensor, generator: torch.Generator) -> Tenso
     Raises:
         UsageError: an unknown name.
     """
-    if name not in POLICIES:
-        raise unknown_name("augmentation policy", name, POLICIES)
+    check_policy(name)
     if name == "none":
         return images
     policy = _policy(name, images.shape[1])
@@ -100,7 +105,15 @@ def resized_crop(images: Tensor, size: int, generator: torch.Generator) -> Tenso
 
 
 def crop_box(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random resized crop; the largest centred one where ten draws do not fit."""
+    """Top, left, height and width of a random resized crop.
+
+    Where ten draws do not fit, the largest centred box whose sides are within 3:4 and 4:3: of a square image the whole.
+
+    Args:
+        height: of the image, in pixels.
+        width: likewise.
+        generator: CPU generator.
+    """
     area = height * width
     for _ in range(_TRIES):
         a, b = torch.rand(2, generator=generator).tolist()
@@ -112,5 +125,9 @@ def crop_box(height: int, width: int, generator: torch.Generator) -> tuple[int, 
             top = int(torch.randint(height - h + 1, (), generator=generator))
             left = int(torch.randint(width - w + 1, (), generator=generator))
             return top, left, h, w
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
+    h, w = height, width
+    if width / height < _RATIO[0]:
+        h = round(width / _RATIO[0])
+    elif width / height > _RATIO[1]:
+        w = round(height * _RATIO[1])
+    return (height - h) // 2, (width - w) // 2, h, w
