@@ -103,7 +103,9 @@ class Contender:
         model, balance = recipe.get("model", {}), recipe.get("balance", {})
         rest = (recipe.get("loss", {}).get("name", ""), balance.get("reweight", ""), balance.get("sampler", ""))
         head = model.get("head", model.get("layer", ""))
-        return tuple(str(part) for part in (model.get("backbone", ""), head, *rest, recipe.get("mix", {}).get("name", "")))
+        return tuple(
+            str(part) for part in (model.get("backbone", ""), head, *rest, recipe.get("mix", {}).get("name", ""))
+        )
 
     @property
     def passes(self) -> int:
