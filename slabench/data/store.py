@@ -29,7 +29,7 @@ from slabench.fsio import canonical_json, read_json, sha256_file, write_json
 
 STORE_FORMAT = 1
 MANIFEST = "manifest.json"
-_ROWS_AT_ONCE = 4096
+_BYTES_AT_ONCE = 64 << 20
 _ABANDONED_AFTER = 24 * 3600.0
 
 
@@ -247,10 +247,11 @@ def differences(entry: DatasetInfo, store: Store) -> list[str]:
 
 
 def _save_rows(file: Path, images: npt.NDArray[np.uint8], order: npt.NDArray[np.int64]) -> None:
-    """Write `images[order]` piece by piece: mini-ImageNet has 1.3 GB of pixels, and one copy in RAM is enough."""
+    """Write `images[order]` piece by piece: Stanford Dogs has 4 GB of pixels, and one copy in RAM is enough."""
     saved = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=images.shape)
-    for start in range(0, len(order), _ROWS_AT_ONCE):
-        rows = order[start : start + _ROWS_AT_ONCE]
+    step = max(1, _BYTES_AT_ONCE // max(1, images[:1].nbytes))
+    for start in range(0, len(order), step):
+        rows = order[start : start + step]
         saved[start : start + len(rows)] = images[rows]
     saved.flush()
 
