@@ -57,7 +57,12 @@ def test_verify_names_a_missing_file():
 
 def test_verify_of_nothing():
     assert "nothing is prepared" in runner.invoke(app, ["verify"]).output
-    assert isinstance(runner.invoke(app, ["verify", "cifar100"]).exception, DataMissingError)
+    error = runner.invoke(app, ["verify", "cifar100"]).exception
+    assert isinstance(error, DataMissingError)
+    assert error.remedy == "slabench data get cifar100"
+    error = runner.invoke(app, ["verify", "mit67"]).exception
+    assert isinstance(error, DataMissingError)
+    assert error.remedy == "slabench data import mit67 PATH"
     assert isinstance(runner.invoke(app, ["verify", "cifar1000"]).exception, UsageError)
 
 
@@ -67,6 +72,14 @@ def test_import_of_a_wrong_path(tmp_path):
     assert "does not exist" in error.message
 
 
+def test_get_of_what_has_no_download_tells_where_to_get_it():
+    error = runner.invoke(app, ["get", "cub200"]).exception
+    assert isinstance(error, DataMissingError)
+    assert "there is no download for cub200" in error.message
+    assert "https://www.vision.caltech.edu/datasets/cub_200_2011/" in error.remedy
+    assert "slabench data import cub200 PATH" in error.remedy
+
+
 def test_list_tells_what_is_here():
     slabench.data.ensure("digits")
     rows = {row["name"]: row for row in json.loads(screen(list_datasets, True))}
@@ -74,6 +87,9 @@ def test_list_tells_what_is_here():
     assert rows["fc100"]["state"] == "not here"
     assert rows["glyphs"]["state"] == "drawn on first use"
     assert rows["fc100"]["splits"] == ["train", "val", "test"]
+    for name, classes, size in (("tiny-imagenet", 200, 64), ("cub200", 200, 256), ("mit67", 67, 256)):
+        assert rows[name]["splits"] == ["train", "test", "all"]
+        assert (rows[name]["n_classes"], rows[name]["image_size"]) == (classes, size)
     text = screen(list_datasets, False)
     assert all(name in text for name in rows)
 
@@ -86,6 +102,15 @@ def test_show_tells_classes_source_licence_and_digests():
     assert "33ac05588ad21e8462b82b09b3721db2f102750d8cb2ec0b116b77da6de28b23" in text
     slabench.data.ensure("digits")
     assert "1,797 of them" in screen(show_dataset, "digits")
+    text = screen(show_dataset, "stanford-dogs")
+    for fact in (
+        "256 x 256",
+        "20,580 of them",
+        "RandomResizedCrop(224) within",
+        "lists/train_list.mat",
+        "ImageNetDogs",
+    ):
+        assert fact in text
     with pytest.raises(UsageError, match="did you mean"):
         show_dataset(Console(file=io.StringIO()), "fc-100")
 
