@@ -164,4 +164,5 @@ def on_device(
     images: NDArray[np.uint8], device: torch.device, rows: Sequence[int] | NDArray[Any] | None = None
 ) -> torch.Tensor:
     """uint8 `[n, H, W, 3]` in memory: index_select from a memory map would read it page by page."""
-    return torch.from_numpy(np.array(images if rows is None else images[np.asarray(rows)])).to(device)
+    # Rows picked from a memory map are a copy already; a second one of photographs would be gigabytes.
+    return torch.from_numpy(np.array(images) if rows is None else np.asarray(images[np.asarray(rows)])).to(device)
