@@ -8,14 +8,16 @@ import pytest
 
 from slabench.errors import DataError, UsageError
 from slabench.recipe import known_keys, load_recipe, parse_assignment, recipe_names
-from slabench.suites import fewshot
+from slabench.suites import suite_of
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_published_recipes_are_valid(name: str) -> None:
     for recipe in load_recipe(name):
-        fewshot.check(recipe)
+        suite_of(recipe).check(recipe)
+        assert suite_of(recipe).warnings(recipe) == []
         assert recipe.name.startswith(name)
+        assert recipe.suite == name.partition("/")[0]
 
 
 def test_presets_are_what_they_say() -> None:
@@ -38,6 +40,18 @@ def test_controls_pass_as_many_images_as_sla() -> None:
     }
     assert passes["da"] == passes["sla"] == passes["baseline-equal-passes"] == 4 * passes["baseline"]
     assert len({recipe.train.queries for recipe in recipes.values()}) == 1
+
+
+def test_controls_of_the_long_tail_pass_as_many_images_as_sla() -> None:
+    recipes = {recipe.name.split("/")[-1]: recipe for recipe in load_recipe("imbalanced/controls")}
+    passes = {
+        name: (recipe.train.epochs or 0) * (1 if recipe.sla.objective == "baseline" else 4)
+        for name, recipe in recipes.items()
+    }
+    for loss in ("ce", "ldam-drw", "balanced-softmax"):
+        rows = {passes[f"{loss}-{kind}"] for kind in ("sla", "sla+sd", "baseline-equal-passes")}
+        assert rows == {4 * passes[f"{loss}-baseline"]}
+    assert passes["ce-da"] == passes["ce-mt"] == passes["ce-sla"]
 
 
 def write(path: Path, text: str) -> str:

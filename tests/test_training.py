@@ -15,7 +15,7 @@ from slabench.recipe import Select, Train, load_recipe
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from slabench.training.device import choose_device, choose_precision
 from slabench.training.loop import StepResult, fit
-from slabench.training.schedule import build_optimizer, learning_rate
+from slabench.training.schedule import Resolved, build_optimizer, learning_rate
 
 
 def test_cosine_is_torchs() -> None:
@@ -26,6 +26,13 @@ def test_cosine_is_torchs() -> None:
         assert learning_rate(train, step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
         scheduler.step()
+
+
+def test_warm_up_climbs_in_stairs() -> None:
+    """LDAM-DRW's `adjust_learning_rate`: in the first five epochs (from 1) the rate is lr * epoch / 5."""
+    train = Resolved(50, "sgd", 0.1, 0.9, False, 2e-4, "constant", (), (), (5, 4))
+    theirs = [0.1 * (step // 4 + 1) / 5 if step < 20 else 0.1 for step in range(50)]
+    assert [learning_rate(train, step) for step in range(50)] == pytest.approx(theirs)
 
 
 def test_constant_is_constant() -> None:
@@ -77,6 +84,26 @@ class Line:
         self.module.eval()
         self.validations += 1
         return {"single": self.values[self.validations - 1] if self.values else 0.5, "aggregated": 0.1}
+
+    def watch(self) -> dict[str, float]:
+        return {}
+
+
+def test_a_watched_test_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best validation is the second of five; the test would choose the last."""
+    task = Line([0.3, 0.9, 0.2, 0.1, 0.0])
+    monkeypatch.setattr(task, "watch", lambda: {"single": task.validations / 10})
+    fitted = fit(task, Train(steps=10, lr=0.05), Select(points=5, rule="best_val"), "k")
+    assert fitted.selected_step == 4
+    assert [point["test"]["single"] for point in fitted.progress.curve] == [0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+def test_without_validation_images_the_last_step_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Line()
+    monkeypatch.setattr(task, "validate", dict)
+    fitted = fit(task, Train(steps=10, lr=0.05), Select(points=5), "k")
+    assert fitted.selected_step == 10
+    assert [point["val"] for point in fitted.progress.curve] == [{}] * 5
 
 
 def test_the_loop_keeps_books() -> None:
