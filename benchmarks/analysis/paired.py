@@ -103,6 +103,7 @@ class Contender:
         model, balance = recipe.get("model", {}), recipe.get("balance", {})
         rest = (recipe.get("loss", {}).get("name", ""), balance.get("reweight", ""), balance.get("sampler", ""))
         head = model.get("head", model.get("layer", ""))
+        rest = (*rest, recipe.get("posthoc", {}).get("method", ""))
         return tuple(
             str(part) for part in (model.get("backbone", ""), head, *rest, recipe.get("mix", {}).get("name", ""))
         )
