@@ -99,7 +99,7 @@ def draw(title: str, points: Sequence[Point]) -> bytes:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     lines: dict[tuple[tuple[str, str], str], list[Point]] = defaultdict(list)
     for point in points:
@@ -119,8 +119,9 @@ def draw(title: str, points: Sequence[Point]) -> bytes:
             low, high = [100 * point.low for point in line], [100 * point.high for point in line]
             axes.fill_between(passes, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlabel("images passed in training, transformed copies counted (million)")
     axes.set_ylabel("validation accuracy (%)")
     axes.set_title(title, fontsize=10)
