@@ -17,19 +17,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from slabench import paths
+from slabench import manifests, paths
 from slabench.data.imageset import ImageSet
 from slabench.episodes import Episodes, balanced_episodes
-from slabench.errors import DataError, IntegrityError, UsageError
-from slabench.fsio import digest_json, read_json, sha256_file, write_bytes, write_json
+from slabench.errors import DataError, UsageError
+from slabench.fsio import digest_json, sha256_file, write_bytes, write_json
 from slabench.seeding import numpy_generator
 
 VALIDATION_IMAGES = 100
 """Images of a class that validation episodes are drawn from, the first in canonical order (which is by pixel digest, so
 arbitrary). Curves then cost 2,000 embedded images a point on FC100 instead of 12,000; tests use every image."""
 
+_COMMAND = "slabench episodes make"
 _SEED = 20200713  # any constant: part of the file's identity through the manifest
 
 
@@ -155,15 +156,7 @@ def make(
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest beside an index file."""
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
-        raise DataError(f"{path} has no manifest {beside.name}", "make it again with `slabench episodes make`")
-    try:
-        return Manifest.model_validate(read_json(beside))
-    except ValidationError as error:
-        raise DataError(
-            f"{beside} is no episode manifest: {error.errors()[0]['msg']}", "make the file again"
-        ) from error
+    return manifests.read_manifest(path, Manifest, "episode", _COMMAND)
 
 
 def open_file(path: Path, images: ImageSet) -> EpisodeFile:
@@ -174,12 +167,7 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
         DataError: the indices do not fit the images (other class sizes), or do not form episodes.
     """
     manifest = read_manifest(path)
-    digest = sha256_file(path)
-    if digest != manifest.sha256:
-        raise IntegrityError(
-            f"{path} has sha256 {digest[:12]}, its manifest says {manifest.sha256[:12]}",
-            "restore it from its source, or make it again with `slabench episodes make --force`",
-        )
+    digest = manifests.check_digest(path, manifest.sha256, _COMMAND)
     sizes = [len(rows) for rows in images.class_rows()]
     if sizes != manifest.class_sizes:
         raise DataError(

@@ -18,16 +18,17 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from slabench import paths
+from slabench import manifests, paths
 from slabench.data.imageset import ImageSet
 from slabench.data.longtail import Subset, draw, groups, long_tail
 from slabench.errors import DataError, IntegrityError
-from slabench.fsio import digest_json, read_json, sha256_file, write_bytes, write_json
+from slabench.fsio import digest_json, sha256_file, write_bytes, write_json
 
 FOLDER = "longtail"
-_REMEDY = "restore it from its source, or make it again with `slabench longtail make`"
+_COMMAND = "slabench longtail make"
+_REMEDY = f"restore it from its source, or make it again with `{_COMMAND}`"
 
 
 class Manifest(BaseModel):
@@ -176,15 +177,7 @@ def make_subset(
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest beside an index file."""
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
-        raise DataError(f"{path} has no manifest {beside.name}", "make it again with `slabench longtail make`")
-    try:
-        return Manifest.model_validate(read_json(beside))
-    except ValidationError as error:
-        raise DataError(
-            f"{beside} is no subset manifest: {error.errors()[0]['msg']}", "make it again with `slabench longtail make`"
-        ) from error
+    return manifests.read_manifest(path, Manifest, "subset", _COMMAND)
 
 
 def open_subset(path: Path, images: ImageSet) -> SubsetFile:
@@ -195,9 +188,7 @@ def open_subset(path: Path, images: ImageSet) -> SubsetFile:
         DataError: the rows are not what the manifest says.
     """
     manifest = read_manifest(path)
-    digest = sha256_file(path)
-    if digest != manifest.sha256:
-        raise IntegrityError(f"{path} has sha256 {digest[:12]}, its manifest says {manifest.sha256[:12]}", _REMEDY)
+    digest = manifests.check_digest(path, manifest.sha256, _COMMAND)
     if manifest.dataset_digest != images.digest:
         raise IntegrityError(
             f"{path} was drawn from {manifest.dataset} with digest {manifest.dataset_digest[:12]}, and {images.name} has "
