@@ -46,7 +46,8 @@ def slabench(folder: Path, *arguments: str) -> tuple[int, str]:
         (["run", "supervised", "--profile", "exp"], "slabench run imbalanced"),
         (["run", "supervised", "--dataset", "digits", "--per-class", "500"], "use --per-class"),
         (["run", "imbalanced", "--dataset", "digits", "--ratio", "1e7"], "use a ratio of at most"),
-        (["run", "imbalanced", "--counts", "c.csv", "--ratio", "10"], "leave --ratio and --profile out"),
+        (["run", "imbalanced", "--counts", "c.csv", "--ratio", "10"], "leave --ratio out"),
+        (["run", "imbalanced", "--counts", "c.csv", "--class-order", "reversed"], "leave --class-order out"),
         (["run", "supervised", "--counts", "c.csv"], "slabench run imbalanced --counts"),
         (["run", "imbalanced", "--set", "loss.gama=2"], "did you mean 'loss.gamma'"),
         (["run", "imbalanced", "--loss", "ldam", "--set", "model.layer=linear"], "margins are angles"),
@@ -117,6 +118,11 @@ def test_own_counts(tmp_path: Path) -> None:
     (path,) = (tmp_path / "results").rglob("*.json")
     record = json.loads(path.read_text())
     assert record["images_per_class"] == {str(c): 5 + 10 * c for c in range(10)}
+    # A recipe's own data set is the one whose classes are meant.
+    (tmp_path / "mine.toml").write_text('extends = "imbalanced/quick"\n[data]\ndataset = "digits"\n')
+    code, output = slabench(tmp_path, "run", "mine.toml", *TINY[2:], "--counts", "mine.csv")
+    assert code == 0, output
+    assert "own counts (realised 19), 500 images" in output
     (tmp_path / "mine.csv").write_text("class,count\nzero,5\n")
     code, output = slabench(tmp_path, "run", "imbalanced", *TINY, "--counts", "mine.csv")
     assert code == 1

@@ -173,7 +173,8 @@ def run(
         "select.rule": select.replace("-", "_") if select else None,
     }
     if counts is not None:
-        overrides |= _own_counts(counts, target, dataset, ratio, profile)
+        base = _recipes(target, preset, protocol, overrides, settings or [])[0]
+        overrides |= _own_counts(counts, base, {"--ratio": ratio, "--profile": profile, "--class-order": class_order})
     recipes = _recipes(target, preset, protocol, overrides, settings or [])
     chosen = _seeds(seeds)
     if dry_run:
@@ -279,19 +280,20 @@ def _recipes(
     return load_recipe(target, overrides, _FLAGS)
 
 
-def _own_counts(
-    path: Path, target: str, dataset: str | None, ratio: float | None, profile: str | None
-) -> dict[str, Any]:
-    """The recipe keys of `--counts`; opens the data set for the names of its classes."""
+def _own_counts(path: Path, recipe: AnyRecipe, others: dict[str, Any]) -> dict[str, Any]:
+    """The recipe keys of `--counts`; opens the recipe's data set for the names of its classes."""
     from slabench.data.classification import load_images
     from slabench.data.longtail import read_counts
     from slabench.errors import UsageError
 
-    if ratio is not None or profile is not None:
-        raise UsageError("--counts says how many images each class keeps", "leave --ratio and --profile out")
-    if target.partition("/")[0] != "imbalanced":
-        raise UsageError(f"--counts says nothing to '{target}'", "slabench run imbalanced --counts FILE.csv")
-    _, train, _ = load_images(dataset or "cifar100")
+    given = [flag for flag, value in others.items() if value is not None]
+    if given:
+        raise UsageError("--counts says how many images each class keeps", f"leave {' and '.join(given)} out")
+    if recipe.suite != "imbalanced":
+        raise UsageError(
+            f"--counts says nothing to the suite {recipe.suite}", "slabench run imbalanced --counts FILE.csv"
+        )
+    _, train, _ = load_images(recipe.data.dataset)
     return {"data.counts": read_counts(path, train.class_names), "data.profile": "counts"}
 
 
