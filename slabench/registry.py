@@ -101,6 +101,28 @@ BACKBONES = Registry("backbone", "slabench.backbones")
 HEADS.add("protonet", "slabench.heads.prototypes:PROTONET", "squared distance to the class mean (Snell et al. 2017)")
 HEADS.add("metaoptnet-svm", "slabench.heads.svm:METAOPTNET_SVM", "Crammer-Singer SVM (MetaOptNet, Lee et al. 2019)")
 HEADS.add("metaoptnet-rr", "slabench.heads.ridge:METAOPTNET_RR", "ridge regression, lambda 50 (MetaOptNet, R2D2)")
+HEADS.add(
+    "r2d2", "slabench.heads.ridge:R2D2", "ridge regression with learned lambda, alpha, beta (Bertinetto et al. 2019)"
+)
+_COSINE = "slabench.heads.cosine"
+HEADS.add("cosine", f"{_COSINE}:COSINE", "cosine to the class mean (Meta-Baseline, Chen et al. 2021)")
+HEADS.add(
+    "baseline-plus-plus",
+    f"{_COSINE}:BASELINE_PLUS_PLUS",
+    "Baseline++: a cosine layer fitted to the supports (Chen et al. 2019)",
+)
+HEADS.add(
+    "simpleshot", f"{_COSINE}:SIMPLESHOT", "nearest centroid, centred and of length one (SimpleShot, Wang et al. 2019)"
+)
+HEADS.add("matchingnet", "slabench.heads.matching:MATCHING", "attention over the supports (Vinyals et al. 2016)")
+HEADS.add(
+    "relationnet", "slabench.heads.relation:RELATION", "a learned comparison with the class mean (Sung et al. 2018)"
+)
+HEADS.add(
+    "logistic",
+    "slabench.heads.logistic:LOGISTIC",
+    "logistic regression on features of length one (RFS, Tian et al. 2020)",
+)
 BACKBONES.add("conv4", "slabench.backbones.conv4:conv4", "Conv4-64: four 3x3 blocks of 64 channels")
 BACKBONES.add("resnet12", "slabench.backbones.resnet12:resnet12", "ResNet-12 of MetaOptNet, 64-160-320-640, DropBlock")
 BACKBONES.add(

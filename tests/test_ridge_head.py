@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from torch.nn import functional
 
 from slabench.errors import UsageError
-from slabench.heads.ridge import METAOPTNET_RR, ridge_logits
+from slabench.heads.ridge import METAOPTNET_RR, R2D2Module, ridge_logits
 from slabench.registry import HEADS
 from slabench.seeding import torch_generator
 
@@ -92,3 +92,29 @@ def test_the_penalty_is_positive(penalty: float) -> None:
     support, labels, query = episodes("refused", [2, 2], 4)
     with pytest.raises(UsageError, match="positive"):
         ridge_logits(support, labels, query, 2, penalty)
+
+
+def test_r2d2_is_ridge_with_three_learned_numbers() -> None:
+    """alpha W q + beta, lambda learned: against scikit-learn's Ridge at these values, and all but beta get a gradient."""
+    support, labels, query = episodes("r2d2", [3] * 4, 10, batch=1)
+    module = R2D2Module(10).double()
+    assert module.log_penalty.exp().item() == pytest.approx(50.0)
+    with torch.no_grad():
+        module.log_penalty.fill_(np.log(7.0))
+        module.alpha.fill_(2.5)
+        module.beta.fill_(-0.5)
+    got = module(support, labels, query, 4)
+    model = Ridge(alpha=7.0, fit_intercept=False).fit(
+        support[0].numpy(), functional.one_hot(labels[0]).numpy().astype(float)
+    )
+    np.testing.assert_allclose(got[0].detach().numpy(), 2.5 * model.predict(query[0].numpy()) - 0.5, rtol=1e-8)
+    functional.cross_entropy(got[0], torch.arange(7) % 4).backward()
+    assert float(module.log_penalty.grad.abs()) > 0
+    assert float(module.alpha.grad.abs()) > 0
+    assert float(module.beta.grad.abs()) < 1e-12
+
+
+def test_the_learned_penalty_has_the_gradient_of_finite_differences() -> None:
+    support, labels, query = episodes("penalty", [2, 1], 4)
+    penalty = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda p: ridge_logits(support, labels, query, 2, p), (penalty,))

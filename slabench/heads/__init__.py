@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class HeadFunction(Protocol):
@@ -19,15 +20,21 @@ class HeadFunction(Protocol):
 
 @dataclass(frozen=True)
 class Head:
-    """A head function and what evaluation may assume of it.
+    """A head and what training and evaluation may assume of it.
 
     Attributes:
         name: as in `--head`.
-        logits: the function.
-        decomposes: the logit of a class depends on no support image of another class, so that the M views of an episode
-            can be scored one by one instead of as one problem of N*M classes. True for prototypes, false for a solver.
+        logits: the function; for a head with learned parameters, the function at their initial values or None where it has
+            none (`module` is used instead).
+        decomposes: the logit of a class depends on no support image of another class (but for a summand that all classes of
+            a query share), so that the M views of an episode can be scored one by one instead of as one problem of N*M
+            classes. True for prototypes, false for a solver.
+        module: for a head that learns: `feature_dim -> nn.Module`, whose forward is a `HeadFunction`.
+        centred: evaluation subtracts the mean feature of the training classes first (SimpleShot).
     """
 
     name: str
-    logits: HeadFunction
+    logits: HeadFunction | None
     decomposes: bool
+    module: Callable[[int], nn.Module] | None = None
+    centred: bool = False

@@ -1,4 +1,4 @@
-"""An episodic learner: a backbone, a head without parameters, and one learned scale.
+"""An episodic learner: a backbone, a head (most have no parameters), and one learned scale.
 
 The scale multiplies the logits of whatever head is used and starts at 1, as in MetaOptNet (Lee et al., CVPR 2019).
 """
@@ -26,12 +26,14 @@ class EpisodicLearner(nn.Module):
     Args:
         backbone: images to features.
         head: see `slabench.heads`.
+        head_module: what a head that learns is made of, for features of this backbone.
     """
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Backbone, head: Head, head_module: nn.Module | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.head_module = head_module
         self.scale = nn.Parameter(torch.ones(()))
 
     def embed(self, images: Tensor) -> Tensor:
@@ -40,12 +42,28 @@ class EpisodicLearner(nn.Module):
 
     def logits(self, support: Tensor, support_labels: Tensor, query: Tensor, n_classes: int) -> Tensor:
         """Scaled logits `[B, Q, N]` from features; shapes as in `slabench.heads.HeadFunction`."""
-        return self.scale * self.head.logits(support, support_labels, query, n_classes)
+        logits = self.head_module or self.head.logits
+        assert logits is not None  # a head has one or the other
+        return self.scale * logits(support, support_labels, query, n_classes)
 
 
 def build_learner(model: Model, info: DatasetInfo, seed: int) -> EpisodicLearner:
     """The learner of a recipe for the images of `info`, initialised from `seed` alone."""
-    settings = {"dropblock_size": info.dropblock_size} if model.backbone.startswith("resnet12") else {}
+    backbone = build_backbone(model.backbone, info, seed)
+    return with_head(backbone, HEADS.get(model.head), seed)
+
+
+def build_backbone(name: str, info: DatasetInfo, seed: int) -> Backbone:
+    """A backbone for the images of `info`; learners of one seed begin with the same one."""
+    settings = {"dropblock_size": info.dropblock_size} if name.startswith("resnet12") else {}
     with fork_for_init(seed, "init"):
-        backbone = BACKBONES.get(model.backbone)(info.image_size, **settings)
-    return EpisodicLearner(backbone, HEADS.get(model.head))
+        backbone: Backbone = BACKBONES.get(name)(info.image_size, **settings)
+    return backbone
+
+
+def with_head(backbone: Backbone, head: Head, seed: int) -> EpisodicLearner:
+    """A learner of this backbone; a head that learns is initialised from a stream of its own."""
+    if head.module is None:
+        return EpisodicLearner(backbone, head)
+    with fork_for_init(seed, "init", "head"):
+        return EpisodicLearner(backbone, head, head.module(backbone.feature_dim))
