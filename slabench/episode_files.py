@@ -1,6 +1,7 @@
 """Frozen episodes: index files with a manifest and a digest, the same for every method and every machine.
 
 `<dataset>/<split>-5w5s15q-2000.npy` is uint16 `[E, N, K+Q]`: rows of the split's images in canonical order, supports first.
+Files with a profile (`...-2000-slinear9-qdirichlet2`) have as many columns as the largest class needs, and 65,535 for no image.
 The `.json` beside it says what they were drawn from. Files that travel with slabench lie in `episodes/`; those made with
 `slabench episodes make`, or by the first run that needs them, in the user's data folder. Making is deterministic, so that
 two users who make the same file get the same bytes.
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from slabench import manifests, paths
 from slabench.data.imageset import ImageSet
+from slabench.episode_profiles import BALANCED, parse_profile
 from slabench.episodes import Episodes, balanced_episodes
 from slabench.errors import DataError, UsageError
 from slabench.fsio import digest_json, sha256_file, write_bytes, write_json
@@ -31,6 +33,8 @@ VALIDATION_IMAGES = 100
 arbitrary). Curves then cost 2,000 embedded images a point on FC100 instead of 12,000; tests use every image."""
 
 _COMMAND = "slabench episodes make"
+_NO_IMAGE = 2**16 - 1
+_NAMED = ("dataset", "split", "ways", "shots", "queries", "episodes", "support_profile", "query_profile")
 _SEED = 20200713  # any constant: part of the file's identity through the manifest
 
 
@@ -40,6 +44,10 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal["slabench.episodes/1"] = "slabench.episodes/1"
+    # Later additions have defaults that stand for what files without them are.
+    support_profile: str = BALANCED
+    query_profile: str = BALANCED
+    columns: tuple[int, int] | None = None
     dataset: str
     split: str
     ways: int
@@ -48,7 +56,7 @@ class Manifest(BaseModel):
     episodes: int
     images_per_class: int | None
     seed: int
-    method: Literal["balanced/1"] = "balanced/1"
+    method: Literal["balanced/1", "profile/1"] = "balanced/1"
     dataset_digest: str
     split_digest: str
     class_sizes: list[int]
@@ -74,9 +82,24 @@ class EpisodeFile:
     path: Path
 
 
-def episode_name(dataset: str, split: str, ways: int, shots: int, queries: int, n: int) -> str:
-    """The name of a file, such as `fc100/test-5w5s15q-2000`."""
-    return f"{dataset}/{split}-{ways}w{shots}s{queries}q-{n}"
+def episode_name(
+    dataset: str,
+    split: str,
+    ways: int,
+    shots: int,
+    queries: int,
+    n: int,
+    support_profile: str = BALANCED,
+    query_profile: str = BALANCED,
+) -> str:
+    """The name of a file, such as `fc100/test-5w5s15q-2000` or `fc100/test-5w5s15q-2000-slinear9-qdirichlet2`."""
+    return f"{dataset}/{split}-{ways}w{shots}s{queries}q-{n}{profile_suffix(support_profile, query_profile)}"
+
+
+def profile_suffix(support_profile: str, query_profile: str) -> str:
+    """`-slinear9-qdirichlet2`: how names tell the profiles; nothing where both are balanced."""
+    parts = {"s": parse_profile(support_profile), "q": parse_profile(query_profile, "--query-profile")}
+    return "".join(f"-{letter}{profile.short}" for letter, profile in parts.items() if not profile.balanced)
 
 
 def find(name: str) -> Path | None:
@@ -105,6 +128,8 @@ def make(
     n: int,
     folder: Path | None = None,
     images_per_class: int | None = None,
+    support_profile: str = BALANCED,
+    query_profile: str = BALANCED,
 ) -> Path:
     """Draw balanced episodes and freeze them; a file that is already there stays as it is if its bytes agree.
 
@@ -118,22 +143,25 @@ def make(
         n: how many episodes.
         folder: where the file goes; by default the user's episodes.
         images_per_class: use only the first so many images of each class; None for all.
+        support_profile: how the N*K supports of an episode are shared out among its classes.
+        query_profile: the same of its N*Q queries.
 
     Raises:
         UsageError: the classes cannot serve such episodes.
     """
-    name = episode_name(dataset, split, ways, shots, queries, n)
-    if len(images) > np.iinfo(np.uint16).max + 1:
+    name = episode_name(dataset, split, ways, shots, queries, n, support_profile, query_profile)
+    if len(images) > _NO_IMAGE:
         raise UsageError(
-            f"{images.name} has {len(images)} images, and episode files index at most 65,536",
+            f"{images.name} has {len(images)} images, and episode files index at most 65,535",
             "split the data set, or take fewer classes",
         )
     class_rows = [rows[:images_per_class] for rows in images.class_rows()]
+    profiles = parse_profile(support_profile), parse_profile(query_profile, "--query-profile")
     drawn = balanced_episodes(
-        class_rows, ways, shots, queries, n, numpy_generator(_SEED, name), class_names=images.class_names
+        class_rows, ways, shots, queries, n, numpy_generator(_SEED, name), images.class_names, *profiles
     )
     buffer = io.BytesIO()
-    np.save(buffer, drawn.rows.numpy().astype(np.uint16))
+    np.save(buffer, drawn.rows.numpy().astype(np.uint16))  # -1 becomes _NO_IMAGE
     target = (folder or paths.user_episodes()) / f"{name}.npy"
     write_bytes(target, buffer.getvalue())
     manifest = Manifest(
@@ -150,7 +178,18 @@ def make(
         class_sizes=[len(rows) for rows in images.class_rows()],
         sha256=sha256_file(target),
     )
-    write_json(target.with_suffix(".json"), manifest.model_dump())
+    if not all(profile.balanced for profile in profiles):
+        columns = drawn.shots, drawn.queries
+        manifest = manifest.model_copy(
+            update={
+                "support_profile": str(profiles[0]),
+                "query_profile": str(profiles[1]),
+                "columns": columns,
+                "method": "profile/1",
+            }
+        )
+    # A balanced file has the very manifest that it always had.
+    write_json(target.with_suffix(".json"), manifest.model_dump(mode="json", exclude=_unused(manifest)))
     return target
 
 
@@ -176,35 +215,56 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
             "your copy of the data is incomplete or another one: `slabench data verify` says how it differs",
         )
     rows = np.load(path, allow_pickle=False)
-    shape = (manifest.episodes, manifest.ways, manifest.shots + manifest.queries)
+    shots, queries = manifest.columns or (manifest.shots, manifest.queries)
+    shape = (manifest.episodes, manifest.ways, shots + queries)
     if rows.shape != shape or rows.dtype != np.uint16:
         raise DataError(
             f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}", "remake it"
         )
-    classes = _classes_of(rows, images, path)
-    name = episode_name(*(getattr(manifest, k) for k in ("dataset", "split", "ways", "shots", "queries", "episodes")))
-    episodes = Episodes(torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(classes), manifest.shots)
+    indices = rows.astype(np.int64)
+    if manifest.columns is not None:
+        indices[rows == _NO_IMAGE] = -1
+    classes = _classes_of(indices, images, path)
+    name = episode_name(*(getattr(manifest, key) for key in _NAMED))
+    episodes = Episodes(torch.from_numpy(indices), torch.from_numpy(classes), shots)
+    for query, mean in ((False, manifest.shots), (True, manifest.queries)):
+        count = episodes.flat(query)[0].shape[1]
+        if count != mean * manifest.ways:
+            what = "queries" if query else "supports"
+            raise DataError(
+                f"{path} has {count} {what} an episode, its manifest says {mean * manifest.ways}", "remake it"
+            )
     return EpisodeFile(name, episodes, manifest, digest, path)
 
 
 def load_episodes(
-    images: ImageSet, dataset: str, split: str, ways: int, shots: int, queries: int, n: int
+    images: ImageSet,
+    dataset: str,
+    split: str,
+    ways: int,
+    shots: int,
+    queries: int,
+    n: int,
+    support_profile: str = BALANCED,
+    query_profile: str = BALANCED,
 ) -> EpisodeFile:
     """The frozen episodes of that name; made in the user's folder if nobody has frozen them yet.
 
     Validation episodes use the first `VALIDATION_IMAGES` images of a class (as many as needed where a class needs more).
     """
-    path = find(episode_name(dataset, split, ways, shots, queries, n))
+    profiles = support_profile, query_profile
+    path = find(episode_name(dataset, split, ways, shots, queries, n, *profiles))
     if path is None:
         cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
-        path = make(images, dataset, split, ways, shots, queries, n, images_per_class=cap)
+        path = make(images, dataset, split, ways, shots, queries, n, None, cap, *profiles)
     return open_file(path, images)
 
 
 def usage(file: EpisodeFile, images: ImageSet) -> Mapping[str, Any]:
     """How evenly classes and images are used: least and most often."""
     classes = np.bincount(file.episodes.classes.numpy().ravel(), minlength=images.n_classes)
-    rows = np.bincount(file.episodes.rows.numpy().ravel(), minlength=len(images))
+    every = file.episodes.rows.numpy().ravel()
+    rows = np.bincount(every[every >= 0], minlength=len(images))
     used = rows[rows > 0]
     return {
         "class_uses": [int(classes.min()), int(classes.max())],
@@ -219,17 +279,24 @@ def protocol_part(file: EpisodeFile) -> str:
     return digest_json({"sha256": file.digest, "ways": m.ways, "shots": m.shots, "queries": m.queries})
 
 
-def _classes_of(rows: NDArray[np.uint16], images: ImageSet, path: Path) -> NDArray[np.int64]:
-    """`[E, N]` classes of the ways, after checking that the indices are episodes."""
+def _unused(manifest: Manifest) -> set[str]:
+    return {"support_profile", "query_profile", "columns"} if manifest.columns is None else set()
+
+
+def _classes_of(rows: NDArray[np.int64], images: ImageSet, path: Path) -> NDArray[np.int64]:
+    """`[E, N]` classes of the ways, after checking that the indices (-1: no image) are episodes."""
     if int(rows.max()) >= len(images):
         raise DataError(f"{path} names row {int(rows.max())}, and {images.name} has {len(images)} images", "remake it")
-    labels = np.asarray(images.labels, dtype=np.int64)[rows.astype(np.int64)]
-    if (labels != labels[..., :1]).any():
-        episode = int((labels != labels[..., :1]).any((1, 2)).argmax())
+    if (rows[..., 0] < 0).any():
+        raise DataError(f"{path}: a class of an episode has no support image", "remake it")
+    labels = np.asarray(images.labels, dtype=np.int64)[rows]
+    mixed = (labels != labels[..., :1]) & (rows >= 0)
+    if mixed.any():
+        episode = int(mixed.any((1, 2)).argmax())
         raise DataError(f"{path}: episode {episode} mixes classes within a way", "remake it from this data")
     for what, values in (("image", rows.reshape(len(rows), -1)), ("class", labels[..., 0])):
         ordered = np.sort(values, axis=1)
-        twice = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+        twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)
         if twice.any():
             raise DataError(f"{path}: episode {int(twice.argmax())} holds one {what} twice", "remake it")
     return labels[..., 0]

@@ -1,7 +1,8 @@
 """Episodes: a vectorised sampler for training, balanced frozen files for evaluation.
 
 An episode is N classes (ways) with K support and Q query images each. A batch of E episodes is one index tensor
-`[E, N, K+Q]` of rows of an image set, the first K of the last axis being the supports.
+`[E, N, K+Q]` of rows of an image set, the first K of the last axis being the supports. Where classes have unequal shots or
+queries (`slabench.episode_profiles`), K and Q are the largest of them and -1 fills the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slabench.errors import UsageError
+from slabench.episode_profiles import BALANCED, Profile
+from slabench.errors import DataError, UsageError
 
 Rows = NDArray[np.int64]
 
@@ -24,9 +26,9 @@ class Episodes:
     """E episodes as indices.
 
     Attributes:
-        rows: int64 `[E, N, K+Q]`, rows of the image set; supports first.
+        rows: int64 `[E, N, K+Q]`, rows of the image set; supports first. -1 is no image.
         classes: int64 `[E, N]`, the class behind each way.
-        shots: K.
+        shots: K, columns of supports.
     """
 
     rows: Tensor
@@ -43,7 +45,7 @@ class Episodes:
 
     @property
     def queries(self) -> int:
-        """Q, per class."""
+        """Q, columns of queries."""
         return int(self.rows.shape[2]) - self.shots
 
     @property
@@ -55,6 +57,23 @@ class Episodes:
     def query(self) -> Tensor:
         """`[E, N, Q]`."""
         return self.rows[..., self.shots :]
+
+    def flat(self, query: bool) -> tuple[Tensor, Tensor]:
+        """Rows and ways of all supports (or queries), class by class: int64 `[E, S]` each.
+
+        Raises:
+            DataError: the episodes do not all have the same number of them.
+        """
+        part = self.query if query else self.support
+        there = part >= 0
+        sizes = there.flatten(1).sum(1)
+        if bool((sizes != sizes[:1]).any()):
+            what = "queries" if query else "supports"
+            raise DataError(
+                f"episodes have {int(sizes.min())} to {int(sizes.max())} {what}", "all episodes of a file have as many"
+            )
+        ways = torch.arange(self.ways, device=part.device)[:, None].expand_as(part)
+        return part[there].view(len(self), -1), ways[there].view(len(self), -1)
 
     def __getitem__(self, part: slice) -> Episodes:
         return Episodes(self.rows[part], self.classes[part], self.shots)
@@ -190,20 +209,33 @@ def balanced_episodes(
     n: int,
     generator: np.random.Generator,
     class_names: Sequence[str] | None = None,
+    support_profile: Profile | None = None,
+    query_profile: Profile | None = None,
 ) -> Episodes:
     """`n` episodes that use every class, and every image of a class, equally often to within one deal.
 
     Random episodes over few classes (FC100 tests on 20) use some a fifth more often than others; balancing takes that part
-    of the variance out of the mean accuracy. Arguments as in `EpisodeSampler`.
+    of the variance out of the mean accuracy. Arguments as in `EpisodeSampler`; the profiles share an episode's supports and
+    queries out among its classes, None evenly (then each class is dealt K+Q images a time, and nothing else is drawn).
     """
+    k = _counts(support_profile, ways, shots, n, generator, least=1)
+    q = _counts(query_profile, ways, queries, n, generator, least=0)
+    most_shots, most_queries = int(k.max()), int(q.max())
     sizes = [len(rows) for rows in class_rows]
-    check_sizes(sizes, class_names or [str(i) for i in range(len(sizes))], ways, shots, queries)
+    check_sizes(sizes, class_names or [str(i) for i in range(len(sizes))], ways, most_shots, most_queries)
     classes = _Deck(len(class_rows), generator)
     images = [_Deck(size, generator) for size in sizes]
     chosen = np.empty((n, ways), dtype=np.int64)
-    rows = np.empty((n, ways, shots + queries), dtype=np.int64)
+    rows = np.full((n, ways, most_shots + most_queries), -1, dtype=np.int64)
     for episode in range(n):
         chosen[episode] = classes.deal(ways)
         for way, label in enumerate(chosen[episode]):
-            rows[episode, way] = np.asarray(class_rows[label])[images[label].deal(shots + queries)]
-    return Episodes(torch.from_numpy(rows), torch.from_numpy(chosen), shots)
+            supports, count = k[episode, way], k[episode, way] + q[episode, way]
+            dealt = np.asarray(class_rows[label])[images[label].deal(int(count))]
+            rows[episode, way, :supports] = dealt[:supports]
+            rows[episode, way, most_shots : most_shots + count - supports] = dealt[supports:]
+    return Episodes(torch.from_numpy(rows), torch.from_numpy(chosen), most_shots)
+
+
+def _counts(profile: Profile | None, ways: int, mean: int, n: int, generator: np.random.Generator, least: int) -> Rows:
+    return (profile or Profile(BALANCED, 0.0)).counts(ways, mean, n, generator, least)

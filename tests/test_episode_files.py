@@ -171,7 +171,7 @@ def test_sets_too_large_for_uint16_are_refused(characters: ImageSet, tmp_path: P
         images=np.broadcast_to(characters.images[:1], (n, 32, 32, 3)),
         labels=np.resize(np.arange(characters.n_classes), n),
     )
-    with pytest.raises(UsageError, match="at most 65,536"):
+    with pytest.raises(UsageError, match="at most 65,535"):
         make(large, "glyphs", "test", 5, 1, 1, 2, tmp_path)
 
 

@@ -35,11 +35,14 @@ class EpisodeScores:
         accuracy: float32 `[E]`, fraction of an episode's queries that were right.
         correct: int64 `[C]`, right queries of each class over all episodes.
         total: int64 `[C]`, queries of each class.
+        balanced: float32 `[E]`, the mean over an episode's classes (those that have queries) of the accuracy on them; equal to
+            `accuracy` where all have as many.
     """
 
     accuracy: Tensor
     correct: Tensor
     total: Tensor
+    balanced: Tensor
 
 
 def embed_episodes(
@@ -51,9 +54,17 @@ def embed_episodes(
     autocast: torch.dtype | None = None,
 ) -> tuple[Tensor, Episodes]:
     """`embed` for the images that `episodes` use, and the episodes with rows of the returned features."""
-    used, rows = torch.unique(episodes.rows, return_inverse=True)
-    features = embed(learner, images[used.to(images.device)], transforms, info, autocast=autocast)
-    return features, Episodes(rows, episodes.classes, episodes.shots)
+    used, episodes = used_rows(episodes)
+    return embed(learner, images[used.to(images.device)], transforms, info, autocast=autocast), episodes
+
+
+def used_rows(episodes: Episodes) -> tuple[Tensor, Episodes]:
+    """The rows that occur, ascending, and the episodes with places in that list for rows."""
+    there = episodes.rows >= 0
+    used, places = torch.unique(episodes.rows[there], return_inverse=True)
+    rows = torch.full_like(episodes.rows, -1)
+    rows[there] = places
+    return used, Episodes(rows, episodes.classes, episodes.shots)
 
 
 @torch.inference_mode()
@@ -73,51 +84,44 @@ def score_episodes(
     if logits is None:
         raise UsageError(f"unknown predictor '{predictor}'", f"known: {', '.join(PREDICTORS)}")
     views = features[:, :1] if predictor == "single" else features
-    _, ways, per_class = episodes.rows.shape
-    queries = episodes.queries
-    chunk = max(1, _CHUNK_FLOATS // (ways * per_class * views.shape[1] * views.shape[2]))
-    truth = torch.arange(ways, device=features.device).repeat_interleave(queries)
+    truth = episodes.flat(query=True)[1].to(features.device)  # [E, T]
+    per_episode = episodes.ways * (episodes.shots + episodes.queries) * views.shape[1] * views.shape[2]
+    chunk = max(1, _CHUNK_FLOATS // per_episode)
     right = torch.cat(
         [
-            logits(learner, views, episodes[start : start + chunk]).argmax(-1).eq(truth)
+            logits(learner, views, episodes[start : start + chunk]).argmax(-1).eq(truth[start : start + chunk])
             for start in range(0, len(episodes), chunk)
         ]
-    ).cpu()  # [E, N*Q]
-    by_way = right.unflatten(1, (ways, queries)).sum(-1)
-    correct = torch.zeros(n_classes, dtype=torch.long).index_add_(0, episodes.classes.reshape(-1), by_way.reshape(-1))
-    total = torch.bincount(episodes.classes.reshape(-1), minlength=n_classes) * queries
-    return EpisodeScores(right.float().mean(1), correct, total)
+    )
+    by_way, asked = (
+        torch.zeros(len(truth), episodes.ways, dtype=torch.long, device=truth.device).scatter_add_(1, truth, x.long())
+        for x in (right, torch.ones_like(right))
+    )  # [E, N]
+    recall = torch.where(asked > 0, by_way / asked.clamp_min(1), 0.0).sum(1) / (asked > 0).sum(1)
+    classes = episodes.classes.reshape(-1)
+    correct, total = (
+        torch.zeros(n_classes, dtype=torch.long).index_add_(0, classes, x.cpu().reshape(-1)) for x in (by_way, asked)
+    )
+    return EpisodeScores(right.float().mean(1).cpu(), correct, total, recall.cpu())
 
 
 def episode_logits(learner: EpisodicLearner, features: Tensor, episodes: Episodes) -> Tensor:
-    """Aggregated logits `[E, N*Q, N]`, queries class by class; with one view they are the plain ones.
+    """Aggregated logits `[E, T, N]`, queries class by class; with one view they are the plain ones.
 
     A head that decomposes is asked view by view; any other gets the joint problem of N*M classes (DESIGN: the same rule
     makes an N-way task an N*M-way one), and its joint logits are aggregated.
     """
-    rows = episodes.rows.to(features.device)
-    count, ways, per_class = rows.shape
-    shots, m, dim = episodes.shots, features.shape[1], features.shape[2]
-    gathered = features.index_select(0, rows.reshape(-1)).view(count, ways, per_class, m, dim)
-    support, query = gathered[:, :, :shots], gathered[:, :, shots:]
-    labels = torch.arange(ways, device=features.device).repeat_interleave(shots)  # [N*K]
+    (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)
+    labels, m, ways = labels.to(features.device), features.shape[1], episodes.ways
+    support, query = (
+        features.index_select(0, r.reshape(-1).to(features.device)).unflatten(0, r.shape) for r in (rows, query_rows)
+    )  # [E, S, M, D], [E, T, M, D]
     if learner.head.decomposes:
         by_view = [
-            learner.logits(
-                support[..., j, :].reshape(count, ways * shots, dim),
-                labels.expand(count, -1),
-                query[..., j, :].reshape(count, -1, dim),
-                ways,
-            )
-            for j in range(m)
+            learner.logits(support[:, :, j].contiguous(), labels, query[:, :, j].contiguous(), ways) for j in range(m)
         ]
         return torch.stack(by_view).mean(0) if m > 1 else by_view[0]
-    joint = learner.logits(
-        support.reshape(count, ways * shots * m, dim),
-        joint_labels(labels, m).reshape(-1).expand(count, -1),
-        query.reshape(count, -1, dim),
-        ways * m,
-    )
+    joint = learner.logits(support.flatten(1, 2), joint_labels(labels, m).flatten(1), query.flatten(1, 2), ways * m)
     return aggregate(joint.unflatten(1, (-1, m)), m)
 
 
