@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from slabench import paths
 from slabench.classifier_recipe import ClassifierRecipe
+from slabench.episode_profiles import BALANCED, parse_profile
 from slabench.errors import DataError, UsageError, did_you_mean, unknown_name
-from slabench.recipe_base import BaseRecipe, Natural, Part, Positive
+from slabench.recipe_base import LATER, BaseRecipe, Natural, Part, Positive
 
 
 class Data(Part):
@@ -26,19 +27,34 @@ class Data(Part):
 
 
 class Protocol(Part):
-    """The episodes of the evaluation: N ways, K shots, Q queries, and how many of them."""
+    """The episodes of the evaluation: N ways, K shots, Q queries, and how many of them.
+
+    With a profile (`slabench.episode_profiles`) classes of an episode get unequal shares of its N*K supports or N*Q queries.
+    """
 
     ways: Positive = 5
     shots: Positive = 5
     queries: Positive = 15
     episodes: Positive = 2000
+    support_profile: str = Field(default=BALANCED, json_schema_extra=LATER, description="such as linear:9")
+    query_profile: str = Field(default=BALANCED, json_schema_extra=LATER, description="such as dirichlet:2")
+
+    @field_validator("support_profile", "query_profile")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        return str(parse_profile(value, "--" + str(info.field_name).replace("_", "-")))
 
 
 class Model(Part):
-    """Backbone and head by their registered names."""
+    """Backbone and head by their registered names, and how they are trained.
+
+    `episodic`: backbone and head together, on episodes. `classifier`: the backbone with a linear layer over the training classes,
+    on batches of images; the head comes to it on validation and test episodes.
+    """
 
     backbone: str = "conv4"
     head: str = "protonet"
+    learner: Literal["episodic", "classifier"] = Field(default="episodic", json_schema_extra=LATER)
 
 
 class Sla(Part):
@@ -56,6 +72,9 @@ class Train(Part):
     queries: Positive = 6
     steps: Positive = 4000
     episodes_per_step: Positive = 1
+    batch_size: Positive = Field(
+        default=64, json_schema_extra=LATER, description="images of a step (learner classifier), copies not counted"
+    )
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from slabench.fsio import digest_json
 
@@ -18,6 +18,19 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+LATER: dict[str, JsonValue] = {"later": True}
+"""Marks a setting that recipes did not have from the beginning: `Field(json_schema_extra=LATER)`."""
+
+
+def _drop_later(part: BaseModel, values: dict[str, Any]) -> None:
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if field.json_schema_extra == LATER and value == field.get_default(call_default_factory=True):
+            del values[name]
+        elif isinstance(value, BaseModel):
+            _drop_later(value, values[name])
+
+
 class BaseRecipe(Part):
     """A name, seeds, and a digest of all else."""
 
@@ -28,9 +41,12 @@ class BaseRecipe(Part):
     def resolved(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults filled in, without the seeds and the name.
 
-        Two files that say the same under different names are the same experiment.
+        Two files that say the same under different names are the same experiment. A setting that came later (`LATER`) is left
+        out at its default: keys of trials that were finished before it existed stay what they were.
         """
-        return self.model_dump(mode="json", exclude={"seeds", "name"})
+        values = self.model_dump(mode="json", exclude={"seeds", "name"})
+        _drop_later(self, values)
+        return values
 
     @property
     def digest(self) -> str:

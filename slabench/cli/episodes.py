@@ -26,6 +26,10 @@ def make(
     queries: Annotated[int, typer.Option(help="Query images of a class.")] = 15,
     episodes: Annotated[int, typer.Option(help="How many.")] = 2000,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    support_profile: Annotated[
+        str, typer.Option(help="balanced, or unequal shots: linear:9, step:9, exp:9, dirichlet:2.")
+    ] = "balanced",
+    query_profile: Annotated[str, typer.Option(help="The same of the queries: dirichlet:2, ...")] = "balanced",
     folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
 ) -> None:
     """Draw balanced episodes: every class, and every image of a class, is used equally often."""
@@ -39,7 +43,8 @@ def make(
         raise UsageError(f"--episodes {episodes} is not positive", "give 1 or more")
     images = load(dataset, split)
     cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
-    path = make(images, dataset, split, ways, shots, queries, episodes, folder, cap)
+    profiles = support_profile, query_profile
+    path = make(images, dataset, split, ways, shots, queries, episodes, folder, cap, *profiles)
     _print(Console(highlight=False), open_file(path, images), images)
 
 
@@ -72,7 +77,20 @@ def show(name: _Name, first: Annotated[int, typer.Option(help="Print so many epi
 
 
 def _numbers(values: list[int]) -> str:
-    return " ".join(map(str, values))
+    return " ".join(str(value) for value in values if value >= 0)
+
+
+def _profiles(file: EpisodeFile) -> str:
+    """`supports linear:9 (1 to 9 a class), queries balanced (15 a class)`."""
+    parts = []
+    for what, profile, rows in (
+        ("supports", file.manifest.support_profile, file.episodes.support),
+        ("queries", file.manifest.query_profile, file.episodes.query),
+    ):
+        counts = (rows >= 0).sum(-1)
+        least, most = int(counts.min()), int(counts.max())
+        parts.append(f"{what} {profile} ({least if least == most else f'{least} to {most}'} a class)")
+    return ", ".join(parts)
 
 
 def _find(name: str) -> Path:
@@ -99,7 +117,8 @@ def _print(console: object, file: EpisodeFile, images: ImageSet) -> None:
     m, use = file.manifest, usage(file, images)
     lines = {
         "file": str(file.path),
-        "episodes": f"{m.episodes:,} of {m.ways} ways, {m.shots} shots, {m.queries} queries",
+        "episodes": f"{m.episodes:,} of {m.ways} ways, {m.shots} shots, {m.queries} queries"
+        + (f" on average; {_profiles(file)}" if m.columns else ""),
         "drawn from": f"{images.name}: {images.n_classes} classes"
         + (f", the first {m.images_per_class} images of each" if m.images_per_class else ""),
         "a class is used": "{} to {} times".format(*use["class_uses"]),

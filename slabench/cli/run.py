@@ -21,6 +21,9 @@ _FLAGS = {
     "protocol.queries": "--queries",
     "protocol.episodes": "--episodes",
     "model.head": "--head",
+    "model.learner": "--learner",
+    "protocol.support_profile": "--support-profile",
+    "protocol.query_profile": "--query-profile",
     "data.ratio": "--ratio",
     "data.profile": "--profile",
     "data.class_order": "--class-order",
@@ -66,6 +69,17 @@ def run(
     ] = None,
     episodes: Annotated[int | None, typer.Option(help="Test episodes.", rich_help_panel=_FEWSHOT)] = None,
     head: Annotated[str | None, typer.Option(help="See: slabench list heads.", rich_help_panel=_FEWSHOT)] = None,
+    learner: Annotated[
+        str | None,
+        typer.Option(help="episodic, or classifier: pre-trained on the classes.", rich_help_panel=_FEWSHOT),
+    ] = None,
+    support_profile: Annotated[
+        str | None,
+        typer.Option(help="Unequal shots in the test: linear:9, step:9, exp:9, dirichlet:2.", rich_help_panel=_FEWSHOT),
+    ] = None,
+    query_profile: Annotated[
+        str | None, typer.Option(help="Unequal queries in the test: dirichlet:2, ...", rich_help_panel=_FEWSHOT)
+    ] = None,
     ratio: Annotated[
         float | None, typer.Option(help="Largest over smallest class, at least 1.", rich_help_panel=_CLASSIFIER)
     ] = None,
@@ -168,6 +182,9 @@ def run(
         "sla.transforms": transforms,
         "model.backbone": backbone,
         "model.head": head,
+        "model.learner": learner,
+        "protocol.support_profile": support_profile,
+        "protocol.query_profile": query_profile,
         "train.steps": steps,
         "train.precision": precision,
         "select.rule": select.replace("-", "_") if select else None,

@@ -93,16 +93,28 @@ def score_episodes(
             for start in range(0, len(episodes), chunk)
         ]
     )
+    return tally(right, episodes, n_classes)
+
+
+def tally(right: Tensor, episodes: Episodes, n_classes: int) -> EpisodeScores:
+    """Scores from which queries were right.
+
+    Args:
+        right: bool `[E, T]`, queries class by class.
+        episodes: the E episodes.
+        n_classes: C, classes of the split, for the counts by class.
+    """
+    right, ways = right.cpu(), episodes.flat(query=True)[1]
     by_way, asked = (
-        torch.zeros(len(truth), episodes.ways, dtype=torch.long, device=truth.device).scatter_add_(1, truth, x.long())
+        torch.zeros((len(right), episodes.ways), dtype=torch.long).scatter_add_(1, ways, x.long())
         for x in (right, torch.ones_like(right))
     )  # [E, N]
     recall = torch.where(asked > 0, by_way / asked.clamp_min(1), 0.0).sum(1) / (asked > 0).sum(1)
     classes = episodes.classes.reshape(-1)
     correct, total = (
-        torch.zeros(n_classes, dtype=torch.long).index_add_(0, classes, x.cpu().reshape(-1)) for x in (by_way, asked)
+        torch.zeros(n_classes, dtype=torch.long).index_add_(0, classes, x.reshape(-1)) for x in (by_way, asked)
     )
-    return EpisodeScores(right.float().mean(1).cpu(), correct, total, recall.cpu())
+    return EpisodeScores(right.float().mean(1), correct, total, recall)
 
 
 def episode_logits(learner: EpisodicLearner, features: Tensor, episodes: Episodes) -> Tensor:

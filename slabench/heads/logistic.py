@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from slabench.errors import UsageError
 from slabench.heads import Head
+from slabench.heads.residuals import report_residual
 
 _NEWTON_STEPS, _HALVINGS, _CG_STEPS = 100, 30, 500
 _SUFFICIENT = 1e-4  # Armijo: the part of the predicted decrease that a step must give
@@ -93,6 +94,7 @@ class _Fit(torch.autograd.Function):
     def forward(ctx: Any, support: Tensor, target: Tensor, C: float, tolerance: float) -> tuple[Tensor, Tensor]:
         x = support.double()
         found = _solve(x, target, C, tolerance)
+        report_residual(float(found.residual.max()))
         failed = int((~found.converged).sum())
         if failed:
             warnings.warn(

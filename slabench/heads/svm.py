@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from slabench.errors import UsageError
 from slabench.heads import Head
+from slabench.heads.residuals import report_residual
 from slabench.heads.svm_solver import Solution, solve
 
 
@@ -111,6 +112,7 @@ def _check(support: Tensor, labels: Tensor, C: float, ridge: float) -> None:
 
 
 def _report(solution: Solution, tolerance: float) -> None:
+    report_residual(float(solution.residual.max()))
     failed = int((~solution.converged).sum())
     if failed:
         warnings.warn(

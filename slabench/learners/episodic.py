@@ -49,16 +49,19 @@ class EpisodicLearner(nn.Module):
 
 def build_learner(model: Model, info: DatasetInfo, seed: int) -> EpisodicLearner:
     """The learner of a recipe for the images of `info`, initialised from `seed` alone."""
-    backbone = build_backbone(model.backbone, info, seed)
+    backbone = build_backbone(model, info, seed)
     return with_head(backbone, HEADS.get(model.head), seed)
 
 
-def build_backbone(name: str, info: DatasetInfo, seed: int) -> Backbone:
-    """A backbone for the images of `info`; learners of one seed begin with the same one."""
-    settings = {"dropblock_size": info.dropblock_size} if name.startswith("resnet12") else {}
+def build_backbone(model: Model, info: DatasetInfo, seed: int) -> Backbone:
+    """The backbone of a recipe for the images of `info`, initialised from `seed` alone."""
     with fork_for_init(seed, "init"):
-        backbone: Backbone = BACKBONES.get(name)(info.image_size, **settings)
-    return backbone
+        return BACKBONES.get(model.backbone)(info.image_size, **backbone_settings(model, info))  # type: ignore[no-any-return]
+
+
+def backbone_settings(model: Model, info: DatasetInfo) -> dict[str, int]:
+    """What a backbone is told beside the size of the images."""
+    return {"dropblock_size": info.dropblock_size} if "resnet12" in model.backbone else {}
 
 
 def with_head(backbone: Backbone, head: Head, seed: int) -> EpisodicLearner:

@@ -71,7 +71,9 @@ class Score(_Strict):
 
     `value` is the mean over `n` episodes or images, `std` (ddof 1) their spread, `ci95` the half width of the 95 % t interval.
     `per_class` is the accuracy over all queries or images of a class, `worst_class` the least of them. `metrics` are a
-    classifier's. `best_val` and `oracle` say what selection on validation, and on the test itself, would have given.
+    classifier's. `best_val` and `oracle` say what selection on validation, and on the test itself, would have given. Of
+    episodes with unequal queries `balanced` is the mean over episodes of the accuracy averaged over classes, `balanced_ci95` its
+    interval. `solver_residual` is the largest KKT residual of a head that solves a problem in each episode.
     """
 
     predictor: str
@@ -83,6 +85,9 @@ class Score(_Strict):
     worst_class: Fraction | None = None
     per_class: dict[str, Fraction] | None = None
     metrics: ClassScores | None = None
+    balanced: Fraction | None = None
+    balanced_ci95: NonNegative | None = None
+    solver_residual: NonNegative | None = None
     best_val: Chosen | None = None
     oracle: Chosen | None = None
 

@@ -6,7 +6,8 @@
 
 The side file is named by its digest and written first, so that a killed process or a second writer never leaves a
 record beside the accuracies of another: a reader finds the old pair or the new one. The third file, a classifier's logits,
-features and layers, is large: it stays on the machine of the trial, and a record is whole without it.
+features and layers or the weights of a few-shot trial, is large: it stays on the machine of the trial, and a record is
+whole without it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from slabench.results.outputs import ModelOutputs
+    from slabench.results.weights import ModelWeights
 
 _KEY_LETTERS = 12
 
@@ -75,7 +77,10 @@ class ResultStore:
         return True
 
     def save(
-        self, record: RunRecord, per_episode: Mapping[str, ArrayLike], outputs: ModelOutputs | None = None
+        self,
+        record: RunRecord,
+        per_episode: Mapping[str, ArrayLike],
+        outputs: ModelOutputs | ModelWeights | None = None,
     ) -> Path:
         """Write a trial's result atomically, replacing an earlier one of the same key.
 
@@ -83,7 +88,7 @@ class ResultStore:
             record: its `side_file` and `side_sha256` are set here, on a copy.
             per_episode: per predictor, the accuracy of every test episode or image in order, [n] fractions (kept as float32).
                 Empty for a trial without scores.
-            outputs: a classifier's logits, features and layers.
+            outputs: a classifier's logits, features and layers, or the weights of a few-shot trial.
 
         Returns:
             The path of the JSON file.
@@ -205,12 +210,16 @@ def _side_names(path: Path) -> set[str]:
     return {name for name in (record.side_file, record.outputs_file) if name}
 
 
-def _save_outputs(path: Path, outputs: ModelOutputs) -> dict[str, Any]:
+def _save_outputs(path: Path, outputs: ModelOutputs | ModelWeights) -> dict[str, Any]:
     """Write the outputs beside the record at `path`, under a name with their digest."""
-    from slabench.results.outputs import save
+    from slabench.results import outputs as classifier
+    from slabench.results import weights
 
     temporary = path.with_suffix(".outputs.tmp")
-    sha256 = save(outputs, temporary)
+    if isinstance(outputs, weights.ModelWeights):
+        sha256 = weights.save(outputs, temporary)
+    else:
+        sha256 = classifier.save(outputs, temporary)
     final = path.with_suffix(f".{sha256[:_KEY_LETTERS]}.outputs.safetensors")
     temporary.replace(final)
     return {"outputs_file": final.name, "outputs_sha256": sha256}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slabench.data.catalog import DatasetInfo
     from slabench.recipe import AnyRecipe
     from slabench.results.outputs import ModelOutputs
+    from slabench.results.weights import ModelWeights
     from slabench.sla.transforms import TransformSet
     from slabench.training.checkpoint import Progress
 
@@ -35,12 +36,12 @@ class Scored:
     Attributes:
         scores: one of each predictor.
         per_unit: per predictor, the accuracy of every test episode or image, `[n]`, for paired tests.
-        outputs: logits, features and layers of a classifier, for what needs no training.
+        outputs: logits, features and layers of a classifier, or the weights of a few-shot trial: for what needs no training.
     """
 
     scores: list[Score]
     per_unit: Mapping[str, NDArray[np.float32]]
-    outputs: ModelOutputs | None = None
+    outputs: ModelOutputs | ModelWeights | None = None
 
 
 class Prepared(Protocol):

@@ -7,26 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from slabench.data import ImageSet, load
 from slabench.data.augment import BatchAugment
 from slabench.data.catalog import DatasetInfo, info
-from slabench.episode_files import EpisodeFile, load_episodes, protocol_part
+from slabench.episode_files import EpisodeFile, load_episodes, profile_suffix, protocol_part
+from slabench.episode_profiles import BALANCED
 from slabench.episodes import Episodes, EpisodeSampler, gather
 from slabench.errors import UsageError
-from slabench.evaluation.fewshot import PREDICTORS, EpisodeScores, embed_episodes, score_episodes
-from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.fsio import digest_json
+from slabench.heads import Head
 from slabench.learners.episodic import EpisodicLearner, build_learner
 from slabench.recipe import Recipe
 from slabench.registry import BACKBONES, HEADS
-from slabench.results.record import Score, protocol_digest
+from slabench.results.record import protocol_digest
+from slabench.results.weights import ModelWeights
 from slabench.seeding import numpy_generator, torch_generator
+from slabench.sla.classification import classifier_objective
 from slabench.sla.objectives import objective
-from slabench.sla.transforms import TransformSet, transform_set
-from slabench.suites import Scored, on_device
+from slabench.sla.transforms import transform_set
+from slabench.suites import Scored, SuiteTask, on_device
+from slabench.suites.fewshot_scoring import EpisodeScoring, episode_score
 from slabench.training.loop import StepResult
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ class Prepared:
     def protocol(self) -> str:
         """Readable id, such as `fewshot/fc100/5w5s15q`."""
         m = self.test_episodes.manifest
-        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q"
+        profiles = profile_suffix(m.support_profile, m.query_profile)
+        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q{profiles}"
 
     @property
     def protocol_digest(self) -> str:
@@ -109,8 +113,16 @@ def check(recipe: Recipe) -> None:
             "few-shot datasets: fc100, cifar-fs, mini-imagenet, glyphs",
         )
     BACKBONES.entry(recipe.model.backbone)
-    HEADS.entry(recipe.model.head)
-    objective(recipe.sla.objective)
+    head: Head = HEADS.get(recipe.model.head)
+    if recipe.model.learner == "classifier":
+        classifier_objective(recipe.sla.objective)
+        if head.module is not None:
+            raise UsageError(
+                f"the head {head.name} learns from episodes, and --learner classifier trains on none",
+                "choose another --head (logistic, simpleshot, protonet, ...), or --learner episodic",
+            )
+    else:
+        objective(recipe.sla.objective)
     transform_set(recipe.sla.transforms)
     train = recipe.train
     if train.schedule == "step" and (len(train.milestones) != len(train.factors) or not train.milestones):
@@ -129,16 +141,27 @@ def check(recipe: Recipe) -> None:
 
 def warnings(recipe: Recipe) -> list[str]:
     """What is legal and doubtful about a recipe."""
+    found: list[str] = []
+    if recipe.model.learner == "classifier":
+        return found
     if recipe.train_shots != recipe.protocol.shots and recipe.model.head == "protonet":
-        return [f"trained at {recipe.train_shots} shots and tested at {recipe.protocol.shots}: prototypes lose by that"]
-    return []
+        found.append(
+            f"trained at {recipe.train_shots} shots and tested at {recipe.protocol.shots}: prototypes lose by that"
+        )
+    if recipe.model.head in ("simpleshot", "baseline-plus-plus"):
+        found.append(f"{recipe.model.head} was made for features of a classifier: see --learner classifier")
+    if recipe.model.head == "simpleshot":
+        found.append("training episodes are not centred; the test is, by the mean of the training classes")
+    return found
 
 
 def label(recipe: Recipe, seed: int) -> str:
     """What a person calls the trial: `fc100 5w5s protonet/conv4 sla 8,000 steps seed 0`."""
     p = recipe.protocol
+    learner = "" if recipe.model.learner == "episodic" else f"{recipe.model.learner}+"
     return (
-        f"{recipe.data.dataset} {p.ways}w{p.shots}s {recipe.model.head}/{recipe.model.backbone} {recipe.sla.objective}"
+        f"{recipe.data.dataset} {p.ways}w{p.shots}s{profile_suffix(p.support_profile, p.query_profile)}"
+        f" {learner}{recipe.model.head}/{recipe.model.backbone} {recipe.sla.objective}"
         f" {recipe.train.steps:,} steps seed {seed}"
     )
 
@@ -153,8 +176,10 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
     check(recipe)
     name, p = recipe.data.dataset, recipe.protocol
     splits = {split: load(name, split, data_folder) for split in ("train", "val", "test")}
+    # Validation is always balanced: it watches training, which profiles do not touch.
+    profiles = {"val": (BALANCED, BALANCED), "test": (p.support_profile, p.query_profile)}
     files = {
-        split: load_episodes(splits[split], name, split, p.ways, p.shots, p.queries, n)
+        split: load_episodes(splits[split], name, split, p.ways, p.shots, p.queries, n, *profiles[split])
         for split, n in (("val", _VALIDATION_FILE_EPISODES), ("test", p.episodes))
     }
     return Prepared(info(name), **splits, val_episodes=files["val"], test_episodes=files["test"])
@@ -173,36 +198,17 @@ def trial_key(recipe: Recipe, seed: int, prepared: Prepared) -> str:
     )
 
 
-class EpisodicTask:
-    """Episodic training of one trial; see `slabench.training.loop.Task`.
-
-    Args:
-        recipe: the resolved recipe.
-        seed: the trial's seed.
-        prepared: its data.
-        device: where images, learner and features live.
-        autocast: precision of the backbone, None for float32.
-    """
+class EpisodicTask(EpisodeScoring):
+    """Episodic training of one trial; see `slabench.training.loop.Task`. Arguments as of `EpisodeScoring`."""
 
     def __init__(
         self, recipe: Recipe, seed: int, prepared: Prepared, device: torch.device, autocast: torch.dtype | None
     ) -> None:
-        self.recipe, self.seed, self.prepared = recipe, seed, prepared
-        self.device, self.autocast = device, autocast
+        super().__init__(recipe, seed, prepared, device, autocast)
         self.objective = objective(recipe.sla.objective)
-        self.transforms: TransformSet = transform_set(recipe.sla.transforms)
-        self.info = entry = prepared.info
-        train = recipe.train
-        learner = build_learner(recipe.model, entry, seed)
-        self.module: EpisodicLearner = learner.to(device).to(memory_format=torch.channels_last)
+        self.module = self._build().to(device).to(memory_format=torch.channels_last)
         self.images = on_device(prepared.train.images, device)
-        self.augment = BatchAugment(
-            crop_padding=entry.crop_padding if train.crop else 0,
-            flip=train.flip and entry.mirror,
-            jitter=train.jitter,
-            mean=entry.mean,
-            std=entry.std,
-        )
+        self.augment = train_augment(recipe, self.info)
         class_rows, names = prepared.train.class_rows(), list(prepared.train.class_names)
         if self.objective.pairs:
             # Class c*M + j is class c under t_j: the images of c, turned when they are drawn.
@@ -210,12 +216,24 @@ class EpisodicTask:
             class_rows = [rows for rows in class_rows for _ in range(m)]
             names = [f"{name} under t{j}" for name in names for j in range(m)]
         self.sampler = EpisodeSampler(
-            class_rows, recipe.train_ways, recipe.train_shots, train.queries, numpy_generator(seed, "order"), names
+            class_rows,
+            recipe.train_ways,
+            recipe.train_shots,
+            recipe.train.queries,
+            numpy_generator(seed, "order"),
+            names,
         )
         ways = recipe.train_ways
         self._labels = self.objective.labels(torch.arange(ways), self.transforms.M).to(device)  # [N, copies]
         self._n_labels = self.objective.n_labels(ways, self.transforms.M)
-        self._val_images: Tensor | None = None
+
+    def _build(self) -> EpisodicLearner:
+        return build_learner(self.recipe.model, self.info, self.seed)
+
+    @property
+    def learner(self) -> EpisodicLearner:
+        """What is trained is what scores."""
+        return self.module
 
     @property
     def optimisation(self) -> Optimisation:
@@ -228,12 +246,6 @@ class EpisodicTask:
         return self.recipe.train.episodes_per_step
 
     @property
-    def scored_images(self) -> int:
-        """Images embedded by all validations and the test together."""
-        validation = self.prepared.val_episodes.episodes[: self.recipe.select.episodes]
-        return self.recipe.select.points * len(validation.rows.unique()) + len(self.prepared.test)
-
-    @property
     def images_per_step(self) -> int:
         """Image passes of one step, copies counted."""
         s = self.sampler
@@ -242,12 +254,7 @@ class EpisodicTask:
 
     def step(self, step: int) -> StepResult:
         """Loss and accuracy on fresh episodes: cross-entropy of the query copies over the labels of the objective."""
-        self.sampler.generator = numpy_generator(self.seed, "order", step)
-        episodes = self.sampler.sample(self.recipe.train.episodes_per_step)
-        inputs = self._inputs(episodes, step)
-        backbone = self.module.backbone
-        backbone.set_step(step)
-        backbone.set_noise(torch_generator(self.seed, "dropout", step))
+        episodes, inputs = self._draw(step)
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             features = self.module.embed(inputs)
         count, ways, per_class = episodes.rows.shape
@@ -263,39 +270,18 @@ class EpisodicTask:
         accuracy = logits.detach().argmax(-1).eq(query_labels).float().mean()
         return StepResult(loss, accuracy, len(inputs))
 
-    def validate(self) -> dict[str, float]:
-        """Accuracy of both predictors on the first `select.episodes` frozen validation episodes."""
-        if self._val_images is None:
-            self._val_images = on_device(self.prepared.val.images, torch.device("cpu"))
-        episodes = self.prepared.val_episodes.episodes[: self.recipe.select.episodes]
-        scores = self._score(self._val_images, episodes, self.prepared.val.n_classes, self.autocast)
-        return {name: float(score.accuracy.mean()) for name, score in scores.items()}
-
-    def watch(self) -> dict[str, float]:
-        """Nothing: the test classes are not looked at before the end."""
-        return {}
-
     def score(self, progress: Progress) -> Scored:
-        """`test` as the record has it."""
-        names = self.prepared.test.class_names
-        scores = self.test()
-        return Scored(
-            [_score(name, score, names) for name, score in scores.items()],
-            {name: score.accuracy.numpy() for name, score in scores.items()},
-        )
+        """Scores on the frozen test episodes, and the weights that `slabench score` starts from."""
+        return scored(self, self.module)
 
-    def test(self) -> dict[str, EpisodeScores]:
-        """Scores of both predictors on the frozen test episodes, in float32 whatever the training precision."""
-        images = on_device(self.prepared.test.images, torch.device("cpu"))
-        return self._score(images, self.prepared.test_episodes.episodes, self.prepared.test.n_classes, None)
-
-    def _score(
-        self, images: Tensor, episodes: Episodes, n_classes: int, autocast: torch.dtype | None
-    ) -> dict[str, EpisodeScores]:
-        features, rows = embed_episodes(
-            self.module, images, episodes, self.transforms, self.prepared.info, autocast=autocast
-        )
-        return {name: score_episodes(self.module, features, rows, name, n_classes) for name in PREDICTORS}
+    def _draw(self, step: int) -> tuple[Episodes, Tensor]:
+        """The episodes of a step and their augmented copies, from seeds of the step; the backbone hears of the step, too."""
+        self.sampler.generator = numpy_generator(self.seed, "order", step)
+        episodes = self.sampler.sample(self.recipe.train.episodes_per_step)
+        backbone = self.module.backbone
+        backbone.set_step(step)
+        backbone.set_noise(torch_generator(self.seed, "dropout", step))
+        return episodes, self._inputs(episodes, step)
 
     def _inputs(self, episodes: Episodes, step: int) -> Tensor:
         """Augmented images of the episodes, copies interleaved: `[E*N*(K+Q)*copies, 3, H, W]`.
@@ -316,19 +302,35 @@ class EpisodicTask:
         return self._labels.unsqueeze(1).expand(-1, per_class, -1).reshape(1, -1).expand(count, -1)
 
 
-build_task = EpisodicTask
-
-
-def _score(name: str, scores: EpisodeScores, class_names: tuple[str, ...]) -> Score:
-    interval = t_interval(scores.accuracy.numpy())
-    tested = [(c, int(n)) for c, n in enumerate(scores.total.tolist()) if n]
-    per_class = {class_names[c]: int(scores.correct[c]) / n for c, n in tested}
-    return Score(
-        predictor=name,
-        value=interval.mean,
-        ci95=finite_or_none(interval.half_width),
-        std=finite_or_none(interval.std),
-        n=interval.n,
-        worst_class=min(per_class.values()),
-        per_class={label: round(value, 6) for label, value in per_class.items()},
+def train_augment(recipe: Recipe, entry: DatasetInfo) -> BatchAugment:
+    """Crop, flip and colours of a recipe, where the data set allows them."""
+    train = recipe.train
+    return BatchAugment(
+        crop_padding=entry.crop_padding if train.crop else 0,
+        flip=train.flip and entry.mirror,
+        jitter=train.jitter,
+        mean=entry.mean,
+        std=entry.std,
     )
+
+
+def scored(task: EpisodeScoring, module: nn.Module) -> Scored:
+    """The end of a few-shot trial: scores of both predictors, and the weights of `module`."""
+    names = task.prepared.test.class_names
+    found = task.test()
+    return Scored(
+        [episode_score(name, score, names, residual) for name, (score, residual) in found.items()],
+        {name: score.accuracy.numpy() for name, (score, _) in found.items()},
+        ModelWeights(trial_key(task.recipe, task.seed, task.prepared), module.state_dict()),
+    )
+
+
+def build_task(
+    recipe: Recipe, seed: int, prepared: Prepared, device: torch.device, autocast: torch.dtype | None
+) -> SuiteTask:
+    """The task of the recipe's learner; arguments as of `EpisodeScoring`."""
+    if recipe.model.learner == "classifier":
+        from slabench.suites.fewshot_pretraining import PretrainingTask
+
+        return PretrainingTask(recipe, seed, prepared, device, autocast)
+    return EpisodicTask(recipe, seed, prepared, device, autocast)

@@ -128,7 +128,7 @@ def find_outputs(record: RunRecord, results_root: Path) -> Path:
     if "posthoc" in record.recipe:
         base = record.name.removesuffix(f"+{record.recipe['posthoc']['method']}")
         raise UsageError(f"{label} is a post-hoc result itself", f"name the run of {base} with seed {record.seed}")
-    if record.outputs_file is None:
+    if record.outputs_file is None or record.suite == "fewshot":
         why = (
             "is no classifier's: its suite is fewshot"
             if record.suite == "fewshot"

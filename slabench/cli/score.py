@@ -1,0 +1,149 @@
+"""`slabench score RUN`: every head, at any ways and shots, on the features of a finished few-shot run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from slabench.suites.score_heads import HeadScores
+
+
+def score(
+    run: Annotated[str, typer.Argument(help="The first characters of a run's key (slabench list runs).")],
+    heads: Annotated[str, typer.Option(help="all, or some: protonet,logistic (slabench list heads).")] = "all",
+    ways: Annotated[str | None, typer.Option(help="Such as 5,10,20. Default: the run's.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Such as 1,5,10,20. Default: the run's.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Query images of a class. Default: the run's.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Test episodes. Default: the run's.")] = None,
+    predictors: Annotated[
+        str, typer.Option(help="single, aggregated, or both: single,aggregated.")
+    ] = "single,aggregated",
+    support_profile: Annotated[
+        str | None, typer.Option(help="Unequal shots: linear:9, step:9, exp:9 or dirichlet:2.")
+    ] = None,
+    query_profile: Annotated[
+        str | None, typer.Option(help="Unequal queries: dirichlet:2, linear:9, step:9 or exp:9.")
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Keep a record of each head and setting, for the leaderboard.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")] = None,
+) -> None:
+    """Score every head on a trained backbone, without training anything.
+
+    The test images are embedded once under every transformation and kept; all heads, ways and shots are scored from these
+    features, on frozen episodes.
+    """
+    from rich.console import Console
+
+    from slabench.suites.score_heads import score_heads
+
+    console = Console(highlight=False)
+    chosen = None if heads == "all" else [name.strip() for name in heads.split(",")]
+    # For the record, which others will read: without the folders of this machine.
+    command = ["slabench", "score", run, "--heads", heads]
+    for flag, value in (
+        ("--ways", ways),
+        ("--shots", shots),
+        ("--queries", queries),
+        ("--episodes", episodes),
+        ("--support-profile", support_profile),
+        ("--query-profile", query_profile),
+    ):
+        command += [] if value is None else [flag, str(value)]
+    found = score_heads(
+        run,
+        chosen,
+        _numbers("--ways", ways),
+        _numbers("--shots", shots),
+        queries=queries,
+        episodes=episodes,
+        predictors=[name.strip() for name in predictors.split(",")],
+        support_profile=support_profile,
+        query_profile=query_profile,
+        results=results,
+        device=device,
+        threads=threads,
+        save=save,
+        argv=command,
+        told=lambda text: console.print(text, style="dim", markup=False),
+    )
+    console.print(f"{found.of.name}, {found.of.dataset}, seed {found.of.seed}", markup=False, soft_wrap=True)
+    rows: list[HeadScores] = []
+    for number, result in enumerate(found.results, 1):
+        rows.append(result)
+        s = result.setting
+        numbers = "  ".join(f"{score.predictor} {100 * score.value:.2f}" for score in result.record.scores)
+        console.print(
+            f"  {number}/{found.count} {s.ways}w{s.shots}s {result.head}: {numbers}  ({result.seconds:.1f} s)",
+            style="dim",
+            markup=False,
+            soft_wrap=True,
+        )
+    for table in tables(rows):
+        console.print(table)
+    for line in found.left_out:
+        console.print(f"left out: {line}", markup=False, soft_wrap=True, style="dim")
+    residuals = [
+        (score.solver_residual, row.head) for row in rows for score in row.record.scores if score.solver_residual
+    ]
+    if residuals:
+        worst, head = max(residuals)
+        console.print(f"largest residual of a solver: {worst:.1e} ({head})", style="dim")
+    if save:
+        console.print(f"{len(rows)} records kept: slabench leaderboard", markup=False, soft_wrap=True)
+
+
+def tables(rows: list[HeadScores]) -> list[Table]:
+    """One table for each number of ways: heads and predictors down, shots across, percent and half a 95 % interval."""
+    from rich.table import Table
+
+    made = []
+    for ways in dict.fromkeys(row.setting.ways for row in rows):
+        own = [row for row in rows if row.setting.ways == ways]
+        shots = list(dict.fromkeys(row.setting.shots for row in own))
+        profile = own[0].record.protocol.partition("q-")[2]
+        title = f"{ways} ways{', ' + profile if profile else ''}; accuracy in %"
+        balanced = any(score.balanced is not None for row in own for score in row.record.scores)
+        if balanced:
+            title += ", then balanced accuracy"
+        table = Table(
+            title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0)
+        )
+        table.add_column("head", no_wrap=True)
+        table.add_column("predictor", no_wrap=True)
+        for k in shots:
+            table.add_column(f"{k} shot{'s' if k > 1 else ''}", justify="right", no_wrap=True)
+        for head in dict.fromkeys(row.head for row in own):
+            by_shots = {row.setting.shots: row.record for row in own if row.head == head}
+            for place, predictor in enumerate(score.predictor for score in next(iter(by_shots.values())).scores):
+                cells = []
+                for k in shots:
+                    score = by_shots[k].score(predictor)
+                    assert score is not None
+                    cell = f"{100 * score.value:.2f}" + (f"±{100 * score.ci95:.2f}" if score.ci95 is not None else "")
+                    cells.append(cell + (f" {100 * score.balanced:.2f}" if score.balanced is not None else ""))
+                table.add_row(head if place == 0 else "", predictor, *cells)
+        made.append(table)
+    return made
+
+
+def _numbers(flag: str, text: str | None) -> list[int] | None:
+    from slabench.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{flag} {text} are not numbers", f"write for example {flag} 5,10") from error
+    if min(found) < 1 or len(set(found)) < len(found):
+        raise UsageError(f"{flag} {text}: numbers are distinct and positive", f"write for example {flag} 5,10")
+    return found
