@@ -198,6 +198,24 @@ def read_manifest(path: Path) -> Manifest:
     return manifests.read_manifest(path, Manifest, "episode", _COMMAND)
 
 
+def read_rows(path: Path) -> tuple[Manifest, NDArray[np.uint16]]:
+    """The manifest and the indices `[E, N, K+Q]` of a file, without the images it was drawn from.
+
+    Raises:
+        IntegrityError: the bytes are not those of the manifest.
+        DataError: there is no manifest, or the array is not of its shape.
+    """
+    manifest = read_manifest(path)
+    manifests.check_digest(path, manifest.sha256, _COMMAND)
+    rows = np.load(path, allow_pickle=False)
+    shape = (manifest.episodes, manifest.ways, manifest.shots + manifest.queries)
+    if rows.shape != shape or rows.dtype != np.uint16:
+        raise DataError(
+            f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}", "remake it"
+        )
+    return manifest, rows
+
+
 def open_file(path: Path, images: ImageSet) -> EpisodeFile:
     """Read, check and open an index file on the images it is used with.
 
@@ -205,8 +223,7 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
         IntegrityError: the bytes are not those of the manifest.
         DataError: the indices do not fit the images (other class sizes), or do not form episodes.
     """
-    manifest = read_manifest(path)
-    digest = manifests.check_digest(path, manifest.sha256, _COMMAND)
+    manifest, rows = read_rows(path)
     sizes = [len(rows) for rows in images.class_rows()]
     if sizes != manifest.class_sizes:
         raise DataError(
@@ -214,18 +231,9 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
             f"and {images.name} has {len(sizes)} classes of {_span(sizes)}",
             "your copy of the data is incomplete or another one: `slabench data verify` says how it differs",
         )
-    rows = np.load(path, allow_pickle=False)
-    shots, queries = manifest.columns or (manifest.shots, manifest.queries)
-    shape = (manifest.episodes, manifest.ways, shots + queries)
-    if rows.shape != shape or rows.dtype != np.uint16:
-        raise DataError(
-            f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}", "remake it"
-        )
-    indices = rows.astype(np.int64)
-    if manifest.columns is not None:
-        indices[rows == _NO_IMAGE] = -1
     classes = _classes_of(indices, images, path)
     name = episode_name(*(getattr(manifest, key) for key in _NAMED))
+    shots = manifest.columns[0] if manifest.columns else manifest.shots
     episodes = Episodes(torch.from_numpy(indices), torch.from_numpy(classes), shots)
     for query, mean in ((False, manifest.shots), (True, manifest.queries)):
         count = episodes.flat(query)[0].shape[1]
@@ -234,7 +242,7 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
             raise DataError(
                 f"{path} has {count} {what} an episode, its manifest says {mean * manifest.ways}", "remake it"
             )
-    return EpisodeFile(name, episodes, manifest, digest, path)
+    return EpisodeFile(name, episodes, manifest, manifest.sha256, path)
 
 
 def load_episodes(
@@ -273,10 +281,10 @@ def usage(file: EpisodeFile, images: ImageSet) -> Mapping[str, Any]:
     }
 
 
-def protocol_part(file: EpisodeFile) -> str:
+def protocol_part(file: EpisodeFile | Manifest) -> str:
     """Digest of the episodes as a protocol sees them: which indices, split into which supports and queries."""
-    m = file.manifest
-    return digest_json({"sha256": file.digest, "ways": m.ways, "shots": m.shots, "queries": m.queries})
+    m = file.manifest if isinstance(file, EpisodeFile) else file
+    return digest_json({"sha256": m.sha256, "ways": m.ways, "shots": m.shots, "queries": m.queries})
 
 
 def _unused(manifest: Manifest) -> set[str]:

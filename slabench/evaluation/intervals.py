@@ -77,7 +77,7 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
         _critical_t(1, confidence)  # a wrong confidence is an error whatever n is
         return Interval(mean, math.nan, math.nan, math.nan, math.nan, n, confidence)
     std = float(array.std(ddof=1))
-    half = _critical_t(n - 1, confidence) * std / math.sqrt(n)
+    half = t_half_width(std, n, n - 1, confidence)
     return Interval(mean, half, mean - half, mean + half, std, n, confidence)
 
 
@@ -126,6 +126,15 @@ def across_seeds(values_by_seed: Mapping[int, float]) -> SeedSpread:
     return SeedSpread(float(array.mean()), std, len(array))
 
 
+def t_half_width(std: float, n: int, degrees: float, confidence: float) -> float:
+    """Half of a two-sided Student t interval: t((1 + confidence) / 2, degrees) * std / sqrt(n).
+
+    Raises:
+        SlabenchError: the confidence is not in (0, 1).
+    """
+    return _critical_t(degrees, confidence) * std / math.sqrt(n)
+
+
 def finite_or_none(value: float) -> float | None:
     """`value`, or None in place of NaN: records are JSON, which has no NaN."""
     return value if math.isfinite(value) else None
@@ -146,7 +155,7 @@ def _vector(values: ArrayLike, name: str) -> NDArray[numpy.float64]:
     return array
 
 
-def _critical_t(degrees: int, confidence: float) -> float:
+def _critical_t(degrees: float, confidence: float) -> float:
     # scipy.special is what scipy.stats.t calls, without the second that importing scipy.stats takes.
     from scipy.special import stdtrit
 
