@@ -19,6 +19,7 @@ _PUBLIC = {
     "load_recipe": "slabench.recipe:load_recipe",
     "plan": "slabench.runner:plan",
     "run": "slabench.runner:run",
+    "compare": "slabench.results.comparison:compare",
     "load_data": "slabench.data:load",
     "EpisodeSampler": "slabench.episodes:EpisodeSampler",
     "load_episodes": "slabench.episode_files:load_episodes",
@@ -50,5 +51,6 @@ if TYPE_CHECKING:
     from slabench.errors import SlabenchError  # noqa: F401
     from slabench.recipe import Recipe, load_recipe  # noqa: F401
     from slabench.registry import BACKBONES, HEADS  # noqa: F401
+    from slabench.results.comparison import compare  # noqa: F401
     from slabench.runner import plan, run  # noqa: F401
     from slabench.sla.transforms import TransformSet, transform_set  # noqa: F401

@@ -198,8 +198,8 @@ def read_manifest(path: Path) -> Manifest:
     return manifests.read_manifest(path, Manifest, "episode", _COMMAND)
 
 
-def read_rows(path: Path) -> tuple[Manifest, NDArray[np.uint16]]:
-    """The manifest and the indices `[E, N, K+Q]` of a file, without the images it was drawn from.
+def read_rows(path: Path) -> tuple[Manifest, NDArray[np.int64]]:
+    """The manifest and the indices `[E, N, K+Q]` (-1: no image) of a file, without the images it was drawn from.
 
     Raises:
         IntegrityError: the bytes are not those of the manifest.
@@ -208,12 +208,15 @@ def read_rows(path: Path) -> tuple[Manifest, NDArray[np.uint16]]:
     manifest = read_manifest(path)
     manifests.check_digest(path, manifest.sha256, _COMMAND)
     rows = np.load(path, allow_pickle=False)
-    shape = (manifest.episodes, manifest.ways, manifest.shots + manifest.queries)
+    shape = (manifest.episodes, manifest.ways, sum(manifest.columns or (manifest.shots, manifest.queries)))
     if rows.shape != shape or rows.dtype != np.uint16:
         raise DataError(
             f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}", "remake it"
         )
-    return manifest, rows
+    indices = rows.astype(np.int64)
+    if manifest.columns is not None:
+        indices[rows == _NO_IMAGE] = -1
+    return manifest, indices
 
 
 def open_file(path: Path, images: ImageSet) -> EpisodeFile:
@@ -223,7 +226,7 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
         IntegrityError: the bytes are not those of the manifest.
         DataError: the indices do not fit the images (other class sizes), or do not form episodes.
     """
-    manifest, rows = read_rows(path)
+    manifest, indices = read_rows(path)
     sizes = [len(rows) for rows in images.class_rows()]
     if sizes != manifest.class_sizes:
         raise DataError(

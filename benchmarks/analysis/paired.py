@@ -31,14 +31,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from slabench.errors import DataError
-from slabench.evaluation.intervals import Paired, across_seeds, finite_or_none, paired_difference, t_interval
+from slabench.evaluation.comparison import paired_over_seeds
+from slabench.evaluation.intervals import Paired, finite_or_none
 from slabench.fsio import write_text
-from slabench.results.leaderboard import Entry, entries
+from slabench.results.contenders import Contender, equal_passes, usable
+from slabench.results.leaderboard import entries
 from slabench.results.store import ResultStore
-
-# Batches are whole numbers of images, so that budgets meant to be equal may differ by a fraction of a step.
-_EQUAL_PASSES = 0.01
 
 
 @dataclass(frozen=True)
@@ -76,61 +74,12 @@ class Difference:
     seeds_ci95: float | None
 
 
-Accuracies = dict[int, NDArray[np.float64]]  # by seed, [n] per-episode accuracies
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A row of the leaderboard with what the comparison needs of it."""
-
-    entry: Entry
-    accuracies: Accuracies
-
-    @property
-    def name(self) -> str:
-        """The name of the recipe."""
-        return self.entry.records[0].name
-
-    @property
-    def objective(self) -> str:
-        """The training objective: baseline, da, rotated-classes, sla."""
-        return str(self.entry.records[0].recipe.get("sla", {}).get("objective", ""))
-
-    @property
-    def model(self) -> tuple[str, ...]:
-        """Backbone and head; of a classifier, layer, loss and re-balancing: what is not in question between objectives."""
-        recipe = self.entry.records[0].recipe
-        model, balance = recipe.get("model", {}), recipe.get("balance", {})
-        rest = (recipe.get("loss", {}).get("name", ""), balance.get("reweight", ""), balance.get("sampler", ""))
-        head = model.get("head", model.get("layer", ""))
-        rest = (*rest, recipe.get("posthoc", {}).get("method", ""))
-        return tuple(
-            str(part) for part in (model.get("backbone", ""), head, *rest, recipe.get("mix", {}).get("name", ""))
-        )
-
-    @property
-    def passes(self) -> int:
-        """Images passed through the backbone in training."""
-        cost = self.entry.records[0].cost
-        return cost.images_seen if cost else 0
-
-
 def contenders(store: ResultStore, console: Console) -> dict[tuple[object, ...], list[Contender]]:
     """The rows of each protocol that have per-episode accuracies; a record without them is named and left out."""
     records, problems = store.scan()
     groups: dict[tuple[object, ...], list[Contender]] = {}
-    for entry in entries(records):
-        accuracies: Accuracies = {}
-        for record in entry.records:
-            try:
-                array = store.episodes(record).get(entry.predictor)
-            except DataError as error:
-                problems.append(str(error))
-                continue
-            if array is not None:
-                accuracies[record.seed] = array.astype(np.float64)
-        if accuracies:
-            groups.setdefault(entry.group, []).append(Contender(entry, accuracies))
+    for contender in usable(entries(records), store, problems):
+        groups.setdefault(contender.entry.group, []).append(contender)
     for problem in dict.fromkeys(problems):
         console.print(f"warning: {problem}", soft_wrap=True, markup=False, highlight=False)
     return groups
@@ -140,7 +89,7 @@ def question(a: Contender, b: Contender) -> str:
     """Why a - b is of interest; empty when it is not."""
     if a.model != b.model:
         return ""
-    equal = abs(a.passes - b.passes) <= _EQUAL_PASSES * max(a.passes, b.passes)
+    equal = equal_passes(a, b)
     if b.objective == "baseline" and (a.objective != "baseline" or a.entry.predictor != b.entry.predictor):
         return f"baseline {b.entry.predictor}" + (", equal passes" if equal else "")
     if a.entry.predictor != b.entry.predictor:
@@ -165,19 +114,13 @@ def oriented(a: Contender, b: Contender) -> tuple[Contender, Contender]:
 
 def differences(a: Contender, b: Contender) -> Iterator[Difference]:
     """a - b for each seed that both have, then for all of them together; nothing without a common seed."""
-    seeds = sorted(set(a.accuracies) & set(b.accuracies))
-    if not seeds:
+    if not set(a.accuracies) & set(b.accuracies):
         return
-    per_seed = {}
-    for seed in seeds:
-        paired = paired_difference(a.accuracies[seed], b.accuracies[seed])
-        per_seed[seed] = paired.mean
+    pairs = paired_over_seeds(a.accuracies, b.accuracies)
+    for seed, paired in pairs.per_seed.items():
         yield _difference(a, b, [seed], paired, str(seed))
-    together = paired_difference(_mean(a, seeds), _mean(b, seeds))
-    spread = t_interval(list(per_seed.values()))
-    yield _difference(
-        a, b, seeds, together, "all", across_seeds(per_seed).std, finite_or_none(spread.half_width)
-    )  # fmt: skip
+    spread = finite_or_none(pairs.spread.std), finite_or_none(pairs.spread.half_width)
+    yield _difference(a, b, list(pairs.per_seed), pairs.together, "all", *spread)
 
 
 def _mean(item: Contender, seeds: Sequence[int]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from slabench.cli import data, demo, episodes, leaderboard, listing, longtail, posthoc, score
+from slabench.cli import compare, data, demo, episodes, leaderboard, listing, longtail, posthoc, score
 from slabench.cli import run as run_module
 from slabench.errors import SlabenchError
 
@@ -27,6 +27,7 @@ app.command("show")(listing.show)
 app.command("posthoc")(posthoc.posthoc)
 app.command("score")(score.score)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(longtail.app, name="longtail")

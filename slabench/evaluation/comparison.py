@@ -4,7 +4,8 @@ Each interval answers "how far could the mean difference have come out otherwise
 
 - the episodes, from the same images (`paired_over_seeds`, `bootstrap_interval`): what the field prints. It shrinks with the
   number of episodes, although the images behind them stay the same;
-- the images, none of them used twice (`without_reuse`): the "open" interval of Lafargue et al. (2024), "Oops, I sampled it again";
+- the images, none of them used twice (`without_reuse`): the "open" interval of Lafargue et al., "Oops, I sampled it again"
+  (arXiv:2409.02850);
 - the classes (`class_jackknife`): other classes than the few a test split has;
 - the training seeds (`SeedPairs.spread`), and seeds with episodes together (`seeds_and_units`).
 
@@ -125,7 +126,7 @@ def bootstrap_interval(
         size = min(step, resamples - start)
         means[start : start + size] = generator.multinomial(n, counts / n, size=size) @ values / n
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Bounds(float(np.mean(differences)), float(low), float(high), resamples, confidence)
+    return Bounds(float(_vector(differences).mean()), float(low), float(high), resamples, confidence)
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:
@@ -171,9 +172,11 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:
 def seeds_and_units(differences: ArrayLike, confidence: float = 0.95) -> Interval:
     """The interval that takes both levels: other training seeds and other units (episodes or images) at once.
 
-    Seeds and units are crossed random effects, d_se = mu + S_s + E_e + R_se, every seed being scored on every unit. With the mean
-    squares of the two-way layout the variance of the mean is (MS_S + MS_E - MS_R) / (k n), its degrees of freedom
-    Satterthwaite's (1946). It never falls below that of the units alone (a negative estimate of S's variance counts as 0).
+    Seeds and units are crossed random effects, d_se = mu + S_s + E_e + R_se, every seed being scored on every unit. With the
+    mean squares of the two-way layout the mean varies by MS_S / (k n) over seeds, which holds the residual, and by
+    (MS_E - MS_R) / (k n) over units. The half widths of the two, each with its own degrees of freedom, are added in squares (the
+    MOVER of Zou and Donner, 2008): with two or three seeds one pooled number of degrees of freedom is too optimistic. The
+    interval is so never narrower than that of the seeds or that of the units.
 
     Args:
         differences: [k, n], k seeds and n units, both >= 2.
@@ -194,18 +197,15 @@ def seeds_and_units(differences: ArrayLike, confidence: float = 0.95) -> Interva
     k, n = d.shape
     mean, by_seed, by_unit = float(d.mean()), d.mean(1), d.mean(0)
     residual = d - by_seed[:, None] - by_unit[None, :] + mean
-    squares = (
-        (n * float(by_seed.var(ddof=1)), k - 1),
-        (k * float(by_unit.var(ddof=1)), n - 1),
-        (float((residual**2).sum()) / ((k - 1) * (n - 1)), (k - 1) * (n - 1)),
+    ms_seeds, ms_units = n * float(by_seed.var(ddof=1)), k * float(by_unit.var(ddof=1))
+    ms_residual = float((residual**2).sum()) / ((k - 1) * (n - 1))
+    units_beyond = max(0.0, ms_units - ms_residual)
+    half = math.hypot(
+        t_half_width(math.sqrt(ms_seeds), k * n, k - 1, confidence),
+        t_half_width(math.sqrt(units_beyond), k * n, n - 1, confidence),
     )
-    total = squares[0][0] + squares[1][0] - squares[2][0]
-    if total <= squares[1][0]:
-        total, degrees = squares[1][0], float(n - 1)
-    else:
-        degrees = total**2 / math.fsum(square**2 / df for square, df in squares)
-    std = math.sqrt(total)
-    half = t_half_width(std, k * n, degrees, confidence)
+    half = max(half, t_half_width(math.sqrt(ms_units), k * n, n - 1, confidence))
+    std = math.sqrt(ms_seeds + units_beyond)
     return Interval(mean, half, mean - half, mean + half, std, k, confidence)
 
 
@@ -237,9 +237,9 @@ def disjoint_sets(rows: ArrayLike) -> list[NDArray[np.int64]]:
 def without_reuse(differences: ArrayLike, sets: Sequence[NDArray[np.int64]], confidence: float = 0.95) -> Interval:
     """The interval when images, not episodes, are the finite resource: n is that of the largest set without a shared image.
 
-    Within such a set the episodes are independent draws of images (given the classes), which 2,000 episodes over 12,000 images are
-    not. The variance is pooled within all sets and the mean is that of all episodes, which varies no more than the mean of
-    one set: the interval errs on the wide side. The classes are still the same ones; `class_jackknife` is about those.
+    Within such a set the episodes are independent draws of images (given the classes), which 2,000 episodes over 12,000
+    images are not. The variance is pooled within all sets and the mean is that of all episodes, which varies no more than
+    that of one set: the interval errs on the wide side. The classes are still the same ones; `class_jackknife` is about those.
 
     Args:
         differences: [E].
@@ -266,8 +266,9 @@ def class_jackknife(
     """The interval when the classes are drawn anew: leave out one class, and with it every episode that holds it.
 
     The mean over episodes is an (incomplete) U-statistic of the classes, each of which counts through its own queries and
-    as a distractor of the others; the jackknife takes both (Arvesen, 1969), with n_classes - 1 degrees of freedom. The part of its
-    variance that comes from having fewer episodes in each leave-one-out mean is taken off, down to that of the plain t interval.
+    as a distractor of the others; the jackknife takes both (Arvesen, 1969), with n_classes - 1 degrees of freedom. The part of
+    its variance that comes from having fewer episodes in each leave-one-out mean is taken off, down to that of the plain t
+    interval.
 
     Args:
         differences: [E].

@@ -1,0 +1,61 @@
+"""`slabench compare`: two runs, or two recipes over their seeds, on the very same test episodes or images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FORMATS = ("table", "json", "csv")
+
+
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A recipe as the leaderboard prints it, or the start of a key.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="What A is compared with; the difference is A - B.")],
+    predictor_a: Annotated[
+        str | None,
+        typer.Option("--predictor-a", help="single, aggregated, ... Default: all that have a question behind."),
+    ] = None,
+    predictor_b: Annotated[str | None, typer.Option("--predictor-b", help="Likewise of B.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol", help="Where both names were run on several: all or part of its name, such as fc100/5w5s."
+        ),
+    ] = None,
+    output_format: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="The folder of results. Default: SLABENCH_RESULTS, else results/ here."),
+    ] = None,
+) -> None:
+    """Is A better than B on the same test, and against the controls of SLA?
+
+    Paired differences with every interval that can be put around them: episodes drawn again, images without re-use, classes,
+    training seeds. Runs on other data, splits or episodes are refused. Points of percent in the table, fractions in json and csv.
+
+        slabench compare controls/sla controls/baseline --protocol fc100/5w5s
+    """
+    from rich.console import Console
+
+    from slabench.errors import unknown_name
+    from slabench.results.comparison import compare as compare_runs
+    from slabench.results.comparison_table import render, to_csv, to_json
+
+    if output_format not in FORMATS:
+        raise unknown_name("format", output_format, FORMATS)
+    made = compare_runs(a, b, results, predictor_a=predictor_a, predictor_b=predictor_b, protocol=protocol)
+    notes = Console(stderr=True, highlight=False, markup=False)
+    for warning in made.warnings:
+        notes.print(f"warning: {warning}", soft_wrap=True)
+    if output_format != "table":
+        typer.echo(to_json(made) if output_format == "json" else to_csv(made), nl=False)
+        return
+    console = Console(highlight=False)
+    for part in render(made):
+        console.print(part, markup=False)
+    console.print()
+    console.print(made.conclusion, markup=False)
