@@ -135,7 +135,8 @@ def compare(
     Args:
         a: a recipe's name as the leaderboard prints it (`controls/sla`, or its last part) or the first letters of a run's key.
         b: likewise.
-        results: the folder of records; by default `SLABENCH_RESULTS`, else `results/` of the current folder.
+        results: the folder of records; by default `SLABENCH_RESULTS`, else `results/` of the current folder, else those that
+            travel with slabench.
         predictor_a: `single`, `aggregated`, ...; by default every predictor that both have, and a method's `aggregated` against
             its baseline's `single`.
         predictor_b: likewise.
@@ -151,6 +152,13 @@ def compare(
 
     context = _Context(ResultStore(paths.results(results)), confidence)
     records, context.warnings[:] = context.store.scan()
+    if not records and results is None and paths.published_results().resolve() != context.store.root.resolve():
+        context.warnings.append(
+            f"{context.store.folder} holds no records: these are the published ones of this version"
+        )
+        context.store = ResultStore(paths.published_results())
+        records, problems = context.store.scan()
+        context.warnings += problems
     left, right = choose(context.store, records, a, b, protocol)
     first = first_record(left)
     wanted = predictor_pairs(left, right, predictor_a, predictor_b)
@@ -229,7 +237,9 @@ def _controls(context: _Context, records: Iterable[RunRecord], a: Contender, b: 
     candidates = [
         entry
         for entry in entries(records, include_limited=method.record.limited)
-        if entry.group == method.entry.group and entry.predictor in ("single", method.predictor)
+        if entry.group == method.entry.group
+        and entry.predictor in ("single", method.predictor)
+        and entry.records[0].limited == method.record.limited
     ]
     found = []
     for control in usable(candidates, context.store, context.warnings):
