@@ -117,7 +117,7 @@ def test_quick_runs_need_their_flag() -> None:
     ("arguments", "words"),
     [
         (["--format", "csw"], "did you mean 'csv'"),
-        (["--format", "markdown"], "unknown leaderboard format 'markdown'"),
+        (["--format", "xml"], "unknown leaderboard format 'xml'"),
         (["--published", "--results", "x"], "two folders"),
     ],
 )

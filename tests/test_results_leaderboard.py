@@ -17,7 +17,9 @@ from result_records import classifier_record, make_record
 from rich.console import Console
 from scipy import stats
 
-from slabench.results.leaderboard import LeaderboardRow, rows, to_csv
+from slabench.results.leaderboard import rows
+from slabench.results.leaderboard_csv import to_csv
+from slabench.results.leaderboard_row import LeaderboardRow
 from slabench.results.leaderboard_table import table
 from slabench.results.record import RunRecord, Selection
 from slabench.results.store import ResultStore, ResultsWarning

@@ -1,7 +1,8 @@
-"""`slabench leaderboard`: every finished record as a table for people or a CSV for programs."""
+"""`slabench leaderboard`: every finished record, as a table for people, for programs, for a paper or for the web."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +11,27 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slabench.results.leaderboard import LeaderboardRow
+    from slabench.results.leaderboard_row import LeaderboardRow
 
-FORMATS = ("table", "csv")
+FORMATS = ("table", "csv", "markdown", "latex", "html")
+_SUFFIXES = {".md": "markdown", ".tex": "latex", ".html": "html", ".htm": "html", ".txt": "table"}
 _FILE_WIDTH = 160
+_FILTERS = "Which rows"
+
+
+def _filter(name: str, help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(f"--{name}", help=help, rich_help_panel=_FILTERS)
+    return option
 
 
 def leaderboard(
     output_format: Annotated[
-        str | None, typer.Option("--format", help="table or csv. Default: a table on the screen, CSV into a file.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="table, csv, markdown, latex or html. Default: a table on the screen; in a file what its name ends in "
+            "(.md, .tex, .html, .txt), else CSV.",
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write into this file, atomically.")] = None,
     results: Annotated[
@@ -31,36 +44,96 @@ def leaderboard(
     include_quick: Annotated[
         bool, typer.Option("--include-quick", help="Show runs of a reduced budget too, without a rank.")
     ] = False,
+    suite: Annotated[list[str] | None, _filter("suite", "fewshot, imbalanced or supervised. May be repeated.")] = None,
+    dataset: Annotated[list[str] | None, _filter("dataset", "Such as fc100.")] = None,
+    protocol: Annotated[list[str] | None, _filter("protocol", "Such as fewshot/fc100/5w5s15q.")] = None,
+    objective: Annotated[list[str] | None, _filter("objective", "What was trained on: baseline, da, sla ...")] = None,
+    predictor: Annotated[list[str] | None, _filter("predictor", "single, aggregated or distilled.")] = None,
+    backbone: Annotated[list[str] | None, _filter("backbone", "Such as conv4.")] = None,
+    head: Annotated[list[str] | None, _filter("head", "Such as protonet; a classifier's is linear or cosine.")] = None,
 ) -> None:
     """Rank every recipe and predictor, protocol by protocol, from the records alone.
 
-    Your own results are shown; where there are none, those that travel with slabench. Accuracies are percent in the
-    table and fractions in the CSV. Runs on other data, splits or episodes are never ranked together.
+    Your own results are shown; where there are none, those that travel with slabench. Accuracies are percent for people and
+    fractions in the CSV. Runs on other data, splits or episodes are never ranked together; ranks are those among all rows of a
+    table, also where only some of them are shown. Published numbers stand beside the rows they belong to (on a screen of 120
+    columns or more, and in every file).
+
+      slabench leaderboard --dataset fc100 --predictor aggregated
+
+      slabench leaderboard -o board.html
     """
     from rich.console import Console
 
     from slabench.errors import UsageError, unknown_name
     from slabench.fsio import write_text
-    from slabench.results.leaderboard import to_csv
-    from slabench.results.leaderboard_table import table
 
     if output_format is None:
-        output_format = "csv" if output else "table"
+        output_format = _SUFFIXES.get(output.suffix.lower(), "csv") if output else "table"
     if output_format not in FORMATS:
         raise unknown_name("leaderboard format", output_format, FORMATS)
     if published and results is not None:
         raise UsageError("--published and --results name two folders", "give one of them")
 
     notes = Console(stderr=True, highlight=False, markup=False)
-    rows = _collect(notes, results, published, include_quick)
+    rows = _filtered(
+        _collect(notes, results, published, include_quick),
+        {
+            "suite": suite,
+            "dataset": dataset,
+            "protocol": protocol,
+            "objective": objective,
+            "predictor": predictor,
+            "backbone": backbone,
+            "head": head,
+        },
+    )
     if output is not None:
-        text = to_csv(rows) if output_format == "csv" else _as_text(table(rows))
-        write_text(output, text)
+        write_text(output, _text(rows, output_format))
         notes.print(f"{len(rows)} rows in {output}", soft_wrap=True)
-    elif output_format == "csv":
-        typer.echo(to_csv(rows), nl=False)
+    elif output_format == "table":
+        from slabench.results.leaderboard_table import table
+
+        console = Console(highlight=False)
+        console.print(table(rows, console.width))
     else:
-        Console(highlight=False).print(table(rows))
+        typer.echo(_text(rows, output_format), nl=False)
+
+
+def _text(rows: Sequence[LeaderboardRow], output_format: str) -> str:
+    """The leaderboard in one of `FORMATS`."""
+    from slabench.results.leaderboard_csv import to_csv
+    from slabench.results.leaderboard_html import to_html
+    from slabench.results.leaderboard_latex import to_latex
+    from slabench.results.leaderboard_markdown import to_markdown
+    from slabench.results.leaderboard_table import table
+
+    if output_format == "table":
+        return _as_text(table(rows, _FILE_WIDTH))
+    writers = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex, "html": to_html}
+    return writers[output_format](rows)
+
+
+def _filtered(rows: list[LeaderboardRow], wanted: dict[str, list[str] | None]) -> list[LeaderboardRow]:
+    """The rows that have one of the values asked for, of each filter.
+
+    Raises:
+        UsageError: no row at all has such a value; says which one may have been meant.
+        SlabenchError: each value occurs, but not together.
+    """
+    from slabench.errors import SlabenchError, UsageError, did_you_mean
+
+    asked = {name: values for name, values in wanted.items() if values}
+    for name, values in asked.items():
+        known = {str(value) for row in rows if (value := getattr(row, name)) is not None}
+        for value in values:
+            if value not in known:
+                raise UsageError(f"no row of the leaderboard has the {name} '{value}'", did_you_mean(value, known))
+    kept = [row for row in rows if all(getattr(row, name) in values for name, values in asked.items())]
+    if not kept:
+        flags = " ".join(f"--{name} {value}" for name, values in asked.items() for value in values)
+        raise SlabenchError(f"no row of the leaderboard is of {flags} together", "leave one of them out")
+    return kept
 
 
 def _collect(notes: Console, results: Path | None, published: bool, include_quick: bool) -> list[LeaderboardRow]:
@@ -91,14 +164,16 @@ def _read(notes: Console, root: Path, include_quick: bool) -> tuple[list[Leaderb
     """The rows of `root`, and why there are none when there are none. Damaged files are named on stderr."""
     import warnings
 
+    from slabench.results import published
     from slabench.results.leaderboard import rows
+    from slabench.results.staleness import stale
     from slabench.results.store import ResultStore
 
     store = ResultStore(root)
     records, problems = store.scan()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = rows(records, include_limited=include_quick, episodes=store.episodes)
+        made = rows(records, include_quick, store.episodes, stale, published.load())
     for problem in [*problems, *(str(warning.message) for warning in caught)]:
         notes.print(f"warning: {problem}", soft_wrap=True)
     done = [record for record in records if record.status == "done"]

@@ -83,7 +83,7 @@ def _read(results: Path) -> list[RunRecord]:
 def _print_record(console: Console, record: RunRecord, path: Path) -> None:
     from rich.table import Table
 
-    from slabench.results.leaderboard_table import percent
+    from slabench.results.leaderboard_row import percent
 
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -111,7 +111,7 @@ def _metrics(record: RunRecord) -> Table:
     """A classifier's further scores, one column a predictor; fractions in percent, NLL in nats."""
     from rich.table import Table
 
-    from slabench.results.leaderboard_table import percent
+    from slabench.results.leaderboard_row import percent
     from slabench.results.record import ClassScores
 
     table = Table(box=None, pad_edge=False, header_style="bold")

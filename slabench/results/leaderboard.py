@@ -7,18 +7,18 @@ selected on the test set (`oracle`) have no rank. Equal records give equal bytes
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from slabench.errors import DataError, UsageError
 from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, paired_difference, t_interval
+from slabench.results import published as published_numbers
+from slabench.results.leaderboard_row import LeaderboardRow
 from slabench.results.record import RunRecord, Score
 from slabench.results.store import ResultsWarning
 
@@ -26,86 +26,27 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
+    from slabench.results.published import PublishedRow
+
     EpisodeReader = Callable[[RunRecord], Mapping[str, NDArray[numpy.float32]]]
 
 _SHORT = 12
+_LEARNERS = {"fewshot": "episodic", "imbalanced": "classifier", "supervised": "classifier"}
 _METRICS = ("balanced", "many", "medium", "few", "top5", "macro_f1", "nll", "ece")
-_FRACTIONS = {"mean", "std_seeds", "ci95_test", "best_val", "oracle", *_METRICS}
-
-
-@dataclass(frozen=True)
-class LeaderboardRow:
-    """One recipe under one predictor on one protocol, over its seeds. The fields are the columns of the CSV, in order.
-
-    `mean`, `std_seeds` (ddof 1) and `ci95_test` (half width) are fractions. The interval is over `n_test` episodes or images
-    (`test_unit`); `ci95_from` says of what: the "seed-averaged" units, or the "mean-of-seeds" of the records' own intervals where
-    the accuracies of single units cannot be read. `image_passes`, `train_seconds` and a classifier's further scores are
-    means over seeds; a score that is not defined (a group without classes) is empty. `best_val` and `oracle` are the accuracies
-    that selection on validation, and on the test itself, would have given.
-    """
-
-    rank: int | None
-    suite: str
-    dataset: str
-    protocol: str
-    protocol_version: int
-    ways: int | None
-    shots: int | None
-    queries: int | None
-    name: str
-    backbone: str | None
-    head: str | None
-    loss: str | None
-    reweight: str | None
-    sampler: str | None
-    mix: str | None
-    objective: str | None
-    transforms: str | None
-    M: int | None
-    predictor: str
-    n_seeds: int
-    seeds: tuple[int, ...]
-    mean: float
-    std_seeds: float | None
-    test_unit: str
-    n_test: int
-    ci95_test: float | None
-    ci95_from: str | None
-    balanced: float | None
-    many: float | None
-    medium: float | None
-    few: float | None
-    top5: float | None
-    macro_f1: float | None
-    nll: float | None
-    ece: float | None
-    best_val: float | None
-    oracle: float | None
-    image_passes: int
-    train_seconds: float
-    parameters: int
-    selection: str
-    transductive: bool
-    limited: bool
-    device: str
-    dataset_digest: str
-    split_digest: str
-    episodes_digest: str
-    protocol_digest: str
-    recipe_digest: str
-    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Entry:
     """The records behind one row: one per seed, in order of the seed, and their episodes averaged over seeds.
 
-    `episodes` is [n] float64; None where a side file is missing, damaged or of another length than the others.
+    `episodes` is [n] float64; None where a side file is missing, damaged or of another length than the others. `stale` says why
+    the records are not of what slabench measures now; None where they are.
     """
 
     records: tuple[RunRecord, ...]
     predictor: str
     episodes: NDArray[numpy.float64] | None
+    stale: str | None = None
 
     @property
     def scores(self) -> list[Score]:
@@ -142,11 +83,14 @@ class Entry:
     @property
     def ranked(self) -> bool:
         """Whether this entry may have a rank at all."""
-        return not any(record.limited or _rule(record) == "oracle" for record in self.records)
+        return not self.stale and not any(record.limited or _rule(record) == "oracle" for record in self.records)
 
 
 def entries(
-    records: Iterable[RunRecord], include_limited: bool = False, episodes: EpisodeReader | None = None
+    records: Iterable[RunRecord],
+    include_limited: bool = False,
+    episodes: EpisodeReader | None = None,
+    stale: Callable[[RunRecord], str | None] | None = None,
 ) -> list[Entry]:
     """The finished records, gathered by recipe, protocol and predictor, the best of each group first.
 
@@ -154,6 +98,7 @@ def entries(
         records: in any order; unfinished and failed ones are left out.
         include_limited: keep the runs of a reduced budget too, as entries of their own.
         episodes: reads the per-episode accuracies of a record (`ResultStore.episodes`).
+        stale: why a record is not of what slabench measures now (`slabench.results.staleness.stale`); None: nobody looks.
     """
     gathered: dict[tuple[Any, ...], dict[int, RunRecord]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: (record.finished, record.key)):
@@ -168,40 +113,37 @@ def entries(
         predictors = list(dict.fromkeys(score.predictor for record in ordered for score in record.scores))
         for predictor in predictors:
             scored = tuple(record for record in ordered if record.score(predictor))
-            found.append(Entry(scored, predictor, _average(scored, arrays, predictor)))
+            reasons = [reason for record in scored if stale and (reason := stale(record))]
+            why = reasons[0] if reasons else None
+            found.append(Entry(scored, predictor, _average(scored, arrays, predictor), why))
     return sorted(found, key=_order)
 
 
 def rows(
-    records: Iterable[RunRecord], include_limited: bool = False, episodes: EpisodeReader | None = None
+    records: Iterable[RunRecord],
+    include_limited: bool = False,
+    episodes: EpisodeReader | None = None,
+    stale: Callable[[RunRecord], str | None] | None = None,
+    published: Sequence[PublishedRow] = (),
 ) -> list[LeaderboardRow]:
     """The leaderboard's rows, by protocol and within it from the best to the worst; arguments as of `entries`.
+
+    `published` are the numbers that rows are set beside (`slabench.results.published.load`).
 
     The rank is 1 + the number of rows of the group that are better beyond doubt: whose paired 95 % interval over the
     same seed-averaged episodes lies above 0. Rows that the episodes cannot tell apart may so share a rank. Where
     per-episode accuracies are not to be had, a higher mean is better.
     """
     groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
-    for entry in entries(records, include_limited, episodes):
+    for entry in entries(records, include_limited, episodes, stale):
         groups[entry.group].append(entry)
     made = []
     for group in groups.values():
         ranked = [entry for entry in group if entry.ranked]
         for entry in group:
             rank = 1 + sum(_beats(other, entry) for other in ranked) if entry.ranked else None
-            made.append(replace(_row(entry), rank=rank))
+            made.append(_beside(replace(_row(entry), rank=rank), published))
     return made
-
-
-def to_csv(rows: Sequence[LeaderboardRow]) -> str:
-    """The rows as CSV: fractions with six digits, seconds with one, several values of a field parted by blanks."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(LeaderboardRow)]
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_cell(name, getattr(row, name)) for name in names])
-    return text.getvalue()
 
 
 def _row(entry: Entry) -> LeaderboardRow:
@@ -212,6 +154,8 @@ def _row(entry: Entry) -> LeaderboardRow:
     transforms = _at(recipe, "sla", "transforms")
     return LeaderboardRow(
         rank=None,
+        stale=entry.stale is not None,
+        stale_why=entry.stale,
         suite=first.suite,
         dataset=first.dataset,
         protocol=first.protocol,
@@ -219,13 +163,17 @@ def _row(entry: Entry) -> LeaderboardRow:
         ways=_at(recipe, "protocol", "ways"),
         shots=_at(recipe, "protocol", "shots"),
         queries=_at(recipe, "protocol", "queries"),
+        profile=_at(recipe, "data", "profile"),
+        ratio=_at(recipe, "data", "ratio") if _at(recipe, "data", "profile") in ("exp", "step") else None,
         name=first.name,
+        learner=_at(recipe, "model", "learner") or _LEARNERS.get(first.suite),
         backbone=_at(recipe, "model", "backbone"),
         head=_at(recipe, "model", "head") or _layer(recipe),
         loss=_at(recipe, "loss", "name"),
         reweight=_at(recipe, "balance", "reweight"),
         sampler=_at(recipe, "balance", "sampler"),
         mix=_at(recipe, "mix", "name"),
+        posthoc=_at(recipe, "posthoc", "method"),
         objective=_at(recipe, "sla", "objective"),
         transforms=transforms,
         M=_copies(transforms) if transforms else None,
@@ -243,17 +191,42 @@ def _row(entry: Entry) -> LeaderboardRow:
         oracle=_mean(score.oracle.value if score.oracle else None for score in scores),
         image_passes=round(sum(cost.images_seen for cost in costs) / len(costs)),
         train_seconds=math.fsum(cost.train_seconds for cost in costs) / len(costs),
+        score_seconds=math.fsum(cost.eval_seconds for cost in costs) / len(costs),
         parameters=max(cost.parameters for cost in costs),
         selection="; ".join(sorted({_rule(record) for record in records})),
         transductive=first.transductive,
         limited=first.limited,
         device="; ".join(sorted({str(record.environment.get("device", "unknown")) for record in records})),
+        published=None,
+        published_ci95=None,
+        published_verified=None,
+        published_backbone=None,
+        published_selection=None,
+        published_source=None,
+        gap=None,
         dataset_digest=first.dataset_digest[:_SHORT],
         split_digest=(first.split_digest or "")[:_SHORT],
         episodes_digest=(first.episodes_digest or "")[:_SHORT],
         protocol_digest=first.protocol_digest[:_SHORT],
         recipe_digest=first.recipe_digest[:_SHORT],
         keys=tuple(record.key[:_SHORT] for record in records),
+    )
+
+
+def _beside(row: LeaderboardRow, published: Sequence[PublishedRow]) -> LeaderboardRow:
+    """The row with the fittest published number. An unverified one decides nothing, so that it has no gap."""
+    found = published_numbers.best(row, published)
+    if found is None or found.accuracy is None:
+        return row
+    return replace(
+        row,
+        published=found.accuracy,
+        published_ci95=found.interval,
+        published_verified=found.verified,
+        published_backbone=found.backbone,
+        published_selection=found.selection,
+        published_source=found.where,
+        gap=row.mean - found.accuracy if found.verified else None,
     )
 
 
@@ -341,15 +314,3 @@ def _copies(transforms: str) -> int | None:
         return transform_set(transforms).M
     except UsageError:  # a set of a plug-in that is not installed here
         return None
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return " ".join(str(part) for part in value)
-    if isinstance(value, float):
-        return f"{value:.6f}" if name in _FRACTIONS else f"{value:.1f}"
-    return str(value)

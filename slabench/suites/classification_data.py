@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slabench import protocol_versions
 from slabench.data.catalog import DatasetInfo
 from slabench.data.classification import full_split, left_out, load_images
 from slabench.data.imageset import ImageSet
@@ -23,7 +24,7 @@ from slabench.suites.classification_rules import check
 if TYPE_CHECKING:
     from slabench.classifier_recipe import ClassifierRecipe
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = protocol_versions.CLASSIFICATION
 """Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
 
 

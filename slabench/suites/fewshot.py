@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slabench import protocol_versions
 from slabench.data import ImageSet, load
 from slabench.data.augment import BatchAugment
 from slabench.data.catalog import DatasetInfo, info
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from slabench.training.checkpoint import Progress
     from slabench.training.schedule import Optimisation
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = protocol_versions.FEWSHOT
 """Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
 
 _VALIDATION_FILE_EPISODES = 2000
