@@ -34,7 +34,8 @@ thead button::after { content: "\\2195"; opacity: .35; padding-left: .3em; }
 th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 @media (max-width: 40rem) { body { padding: .6rem; } th, td { padding: .3rem .45rem; }
-  tbody .pin { max-width: 42vw; white-space: normal; overflow-wrap: anywhere; } }
+  tbody .pin { min-width: 8.5rem; max-width: 42vw; white-space: normal; overflow-wrap: anywhere; }
+  thead button { padding: .35rem .45rem; } th:not([aria-sort]) button::after { content: none; } }
 @media print { .scroll { overflow: visible; border: 0; } thead button::after { content: ""; } }
 """
 
@@ -111,7 +112,7 @@ def _section(board: Board, anchor: str) -> str:
     body = "\n".join("<tr>" + "".join(_cell(column, row) for column in board.columns) + "</tr>" for row in board.rows)
     return f"""<section>
 <h2 id="{anchor}">{escape(board.title)}</h2>
-{stale}<p class="facts">{escape("; ".join(board.facts))}</p>
+{stale}<p class="facts">{escape(board.caption)}</p>
 <div class="scroll" role="region" aria-labelledby="{anchor}" tabindex="0">
 <table>
 <thead><tr>{heads}</tr></thead>
@@ -141,4 +142,7 @@ def _cell(column: Column, row: LeaderboardRow) -> str:
     value = getattr(row, column.name) if column.numeric else None
     plain = f' data-value="{"" if value is None else value}"' if column.numeric else ""
     kind, scope = ("th", ' scope="row"') if column.name == "name" else ("td", "")
-    return f"<{kind}{scope}{_classes(column)}{plain}>{escape(column.text(row))}</{kind}>"
+    text = escape(column.text(row))
+    if column.name == "name":
+        text = text.replace("/", "/<wbr>")  # on a phone names break there
+    return f"<{kind}{scope}{_classes(column)}{plain}>{text}</{kind}>"

@@ -30,7 +30,7 @@ def _section(board: Board) -> list[str]:
     lines = [f"### {escape(board.title)}" + (" (stale)" if board.stale else ""), ""]
     if board.stale:
         lines += [f"**Stale:** {escape(board.stale)}.", ""]
-    lines += [escape("; ".join(board.facts)), ""]
+    lines += [escape(board.caption), ""]
     lines.append(_line([escape(column.heading) for column in board.columns]))
     lines.append(_line(["--:" if column.numeric else "---" for column in board.columns]))
     lines += [_line([escape(column.text(row)) for column in board.columns]) for row in board.rows]

@@ -6,7 +6,7 @@ show it, and what it means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
@@ -170,7 +170,9 @@ class LeaderboardRow:
         "oracle", "percent", _HTML, "test accuracy of the epoch that is best on the test itself"
     )
     image_passes: int = _column("images", "millions", _ALL, "passes through the backbone in training, copies counted")
-    train_seconds: float = _column("min.", "minutes", _ALL, "minutes of training, mean over seeds")
+    train_seconds: float = _column(
+        "min.", "minutes", ("table", "wide", "markdown", "html"), "minutes of training, mean over seeds"
+    )
     score_seconds: float = _column("score s", "seconds", _WEB, "seconds of scoring, mean over seeds")
     parameters: int = _column("parameters", "integer", _HTML, "trained numbers", fold=True)
     selection: str = _column("selection", shown=_PAPER, fold=True, help="which weights are scored")
@@ -232,7 +234,8 @@ class Board:
     Attributes:
         rows: from the best to the worst.
         title: the protocol.
-        facts: version, digests and the values that all rows share, for the line above the table.
+        facts: version and the values that all rows share, for the line above the table.
+        digests: of data, split, episodes and of the protocol, which covers them: first letters, "" where there is none.
         stale: why none of the rows is ranked; None for a present table.
         columns: what is shown, in order.
     """
@@ -240,8 +243,14 @@ class Board:
     rows: tuple[LeaderboardRow, ...]
     title: str
     facts: tuple[str, ...]
+    digests: Mapping[str, str]
     stale: str | None
     columns: tuple[Column, ...]
+
+    @property
+    def caption(self) -> str:
+        """Facts and digests in one line."""
+        return "; ".join([*self.facts, *(f"{name} {digest}" for name, digest in self.digests.items() if digest)])
 
 
 def boards(rows: Sequence[LeaderboardRow], output: Format) -> list[Board]:
@@ -268,24 +277,27 @@ def _board(rows: tuple[LeaderboardRow, ...], output: Format) -> Board:
             continue
         if column.fold and output not in ("table", "wide") and len(values) == 1:
             shared.extend(f"{column.heading} {value}" for value in values if value not in ("", "none"))
-        else:
+        elif not (output == "latex" and column.fold and column.name not in _PRINTED):
             kept.append(column)
-    digests = (
-        ("data", first.dataset_digest),
-        ("split", first.split_digest),
-        ("episodes", first.episodes_digest),
-        ("protocol", first.protocol_digest),
-    )
-    facts = [
-        f"version {first.protocol_version}",
-        *(["transductive"] if first.transductive else []),
-        *(f"{name} {digest or '-'}" for name, digest in digests if output != "table" or name in ("data", "episodes")),
-    ]
-    return Board(rows, first.protocol, (*facts, *shared), first.stale_why if first.stale else None, tuple(kept))
+    digests = {
+        "data": first.dataset_digest,
+        "split": first.split_digest,
+        "episodes": first.episodes_digest,
+        "protocol": first.protocol_digest,
+    }
+    facts = (f"version {first.protocol_version}", *(["transductive"] if first.transductive else []), *shared)
+    # What a reader looks for first comes first; sorted() keeps the order of the CSV among the others.
+    kept.sort(key=lambda column: _FIRST.index(column.name) if column.name in _FIRST else len(_FIRST))
+    return Board(rows, first.protocol, facts, digests, first.stale_why, tuple(kept))
 
 
 GROUPS = ("many", "medium", "few")
 """Of a long tail: they stand together, also where one of them has no class."""
+
+_FIRST = (
+    *("rank", "name", "predictor", "mean", "ci95_test", "std_seeds", "n_seeds", "balanced", *GROUPS),
+    *("published", "published_ci95", "published_backbone", "gap"),
+)
 
 _OPTIONAL = {
     *GROUPS,
@@ -294,10 +306,8 @@ _OPTIONAL = {
     *("loss", "reweight", "sampler", "mix", "learner", "head"),
 }
 
-PUBLISHED_NOTE = (
-    "~value?: written down from memory and not yet held against the paper; it decides nothing, so it has no gap. A published "
-    "accuracy comes from another training protocol and often another network (slabench compare RUN --published says how)."
-)
+_PRINTED = {"backbone", "objective", "transforms", "M"}
+"""Of what rows may share: a column of LaTeX's too where they do not. A page has no room for the others."""
 
 
 def notes(tables: Sequence[Board]) -> list[str]:
@@ -313,7 +323,13 @@ def notes(tables: Sequence[Board]) -> list[str]:
             "many, med., few: recall of classes of more than 100, 20 to 100 and fewer than 20 training images."
         )
     if "published" in shown:
-        found.append(PUBLISHED_NOTE)
+        found.append(
+            "published: what a paper prints for the method in this setting, mostly from longer training and often on another "
+            "network (publ. net); slabench compare RUN --published says what differs."
+        )
+    rows = [row for table in tables for row in table.rows]
+    if "published" in shown and any(row.published is not None and not row.published_verified for row in rows):
+        found.append("~value?: from memory, never held against the paper: it decides nothing, so it has no gap.")
     if any(table.stale for table in tables):
         found.append("Stale rows were measured by what slabench no longer measures: shown, never ranked.")
     return found

@@ -29,20 +29,14 @@ def table(rows: Sequence[LeaderboardRow], width: int = 80) -> Table:
     made.add_column()
     tables = boards(rows, output)
     for board in tables:
-        facts = escape("; ".join(", ".join(part) for part in _parts(board)))
-        made.add_row(f"[bold]{escape(board.title)}[/bold], {facts}")
+        digests = ", ".join(f"{name} {board.digests[name] or '-'}" for name in ("data", "episodes"))
+        made.add_row(f"[bold]{escape(board.title)}[/bold], {escape(', '.join(board.facts))}; {escape(digests)}")
         if board.stale:
             made.add_row(f"[yellow]stale: {escape(board.stale)}[/yellow]")
         made.add_row(_group_table(board))
         made.add_row("")
     made.add_row(f"[dim]{escape(' '.join(notes(tables)))}[/dim]")
     return made
-
-
-def _parts(board: Board) -> tuple[list[str], list[str]]:
-    """The facts above a table: what it is, then its digests."""
-    digests = [fact for fact in board.facts if fact.split()[0] in ("data", "split", "episodes", "protocol")]
-    return [fact for fact in board.facts if fact not in digests], digests
 
 
 def _group_table(board: Board) -> Table:

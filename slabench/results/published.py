@@ -112,6 +112,11 @@ class PublishedRow:
     net: str
 
     @property
+    def printed_accuracy(self) -> str:
+        """The accuracy in percent with two digits: what two texts that print the same number have in common."""
+        return "" if self.accuracy is None else f"{100 * self.accuracy:.2f}"
+
+    @property
     def where(self) -> str:
         """Paper and table."""
         return f"{self.paper}, {self.table}"
