@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from slabench.cli.leaderboard import leaderboard
 from slabench.cli.runs import list_runs, show_run
-from slabench.errors import SlabenchError, UsageError
+from slabench.errors import DataError, SlabenchError, UsageError
 from slabench.results.store import ResultStore
 
 app = typer.Typer()
@@ -126,6 +126,91 @@ def test_wrong_usage(arguments: list[str], words: str) -> None:
     assert isinstance(result.exception, UsageError)
     assert result.exception.exit_code == 2
     assert words in str(result.exception)
+
+
+def test_the_file_s_name_says_the_format() -> None:
+    save(Path("results"), "sla")
+    begins = {
+        "md": "### fewshot/fc100/5w5s15q",
+        "tex": "% slabench",
+        "html": "<!DOCTYPE html>",
+        "csv": "rank,",
+        "x": "rank,",
+    }
+    for suffix, text in begins.items():
+        assert run("-o", f"board.{suffix}").exit_code == 0
+        assert Path(f"board.{suffix}").read_text().startswith(text)
+    assert run("--format", "csv", "-o", "odd.html").exit_code == 0
+    assert Path("odd.html").read_text().startswith("rank,"), "what is asked for comes first"
+
+
+@pytest.mark.parametrize("chosen", ["markdown", "latex", "html"])
+def test_formats_on_the_screen_are_nothing_else(chosen: str) -> None:
+    save(Path("results"), "sla")
+    result = run("--format", chosen)
+    assert result.exit_code == 0
+    assert run("--format", chosen, "-o", "file").exit_code == 0
+    assert Path("file").read_text() == result.stdout
+    assert "37.50" in result.stdout
+
+
+def test_filters_keep_rows_and_their_ranks() -> None:
+    for objective, accuracy in (("sla", 0.9), ("baseline", 0.5), ("da", 0.4)):
+        accuracies = {"single": [accuracy, accuracy]}
+        ResultStore(Path("results")).save(make_record(objective, accuracies=accuracies), accuracies)
+    frame = pd.read_csv(io.StringIO(run("--format", "csv", "--objective", "baseline", "--objective", "da").stdout))
+    assert list(zip(frame["objective"], frame["rank"], strict=True)) == [("baseline", 2), ("da", 3)]
+    both = run(
+        "--format", "csv", "--suite", "fewshot", "--dataset", "fc100", "--backbone", "conv4", "--head", "protonet"
+    )
+    assert sorted(objectives(both.stdout)) == ["baseline", "da", "sla"]
+    chosen = run("--format", "csv", "--protocol", "fewshot/fc100/5w5s15q", "--predictor", "single")
+    assert len(objectives(chosen.stdout)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dataset", "fc10"], "no row of the leaderboard has the dataset 'fc10'\ndid you mean 'fc100'?"),
+        (["--objective", "slaa"], "did you mean 'sla'?"),
+        (["--head", "zzz"], "known: protonet"),
+        (["--protocol", "fewshot/fc100/5w1s15q"], "did you mean 'fewshot/fc100/5w5s15q'?"),
+    ],
+)
+def test_values_that_occur_nowhere(arguments: list[str], words: str) -> None:
+    save(Path("results"), "sla")
+    result = run(*arguments, "-o", "board.csv")
+    assert isinstance(result.exception, UsageError)
+    assert words in str(result.exception)
+    assert not Path("board.csv").exists()
+
+
+def test_values_that_never_occur_together() -> None:
+    for objective, predictor in (("sla", "single"), ("da", "aggregated")):
+        accuracies = {predictor: [0.5, 0.25]}
+        ResultStore(Path("results")).save(make_record(objective, accuracies=accuracies), accuracies)
+    result = run("--objective", "sla", "--predictor", "aggregated")
+    assert isinstance(result.exception, SlabenchError)
+    assert "of --objective sla --predictor aggregated together" in str(result.exception)
+
+
+def test_stale_rows_are_shown_and_not_ranked() -> None:
+    accuracies = {"single": [0.5, 0.25]}
+    ResultStore(Path("results")).save(make_record("sla", accuracies=accuracies, protocol_version=99), accuracies)
+    assert "stale: made by version 99 of the protocol" in run().stdout
+    frame = pd.read_csv(io.StringIO(run("--format", "csv").stdout))
+    assert frame["stale"].tolist() == [True]
+    assert frame["rank"].isna().all()
+
+
+def test_damaged_published_numbers_are_named(home: Path) -> None:
+    save(Path("results"), "sla")
+    folder = home / "results" / "published"
+    folder.mkdir()
+    (folder / "odd.csv").write_text("paper,value\n")
+    result = run()
+    assert isinstance(result.exception, DataError)
+    assert "odd.csv" in str(result.exception)
 
 
 def printed(action: object, *arguments: object) -> str:

@@ -1,0 +1,105 @@
+"""Stale records: of another protocol version, or of frozen files that are no longer those of this machine."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from result_records import make_record
+
+from slabench import episode_files, paths, protocol_versions
+from slabench.results.record import RunRecord
+from slabench.results.staleness import stale
+from slabench.results.store import ResultStore
+from slabench.suites import classification, fewshot
+
+NAME = "fc100/test-5w5s15q-2000"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with one file of episodes and one subset, whose bytes a test may change."""
+    for name in ("splits/fc100.json", f"{NAME}.json", "longtail/cifar100/exp-r100-label-s0.json"):
+        (tmp_path / "episodes" / name).parent.mkdir(parents=True, exist_ok=True)
+    published = paths.episodes() / NAME
+    for suffix in (".npy", ".json"):
+        target = (tmp_path / "episodes" / NAME).with_suffix(suffix)
+        target.write_bytes(published.with_suffix(suffix).read_bytes())
+    (tmp_path / "episodes" / "longtail" / "cifar100" / "exp-r100-label-s0.npy").write_bytes(npy([1, 2, 3]))
+    monkeypatch.setenv("SLABENCH_HOME", str(tmp_path))
+    monkeypatch.setenv("SLABENCH_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def npy(values: list[int]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(values, dtype=np.uint16))
+    return buffer.getvalue()
+
+
+def on_episodes(**changes: Any) -> RunRecord:
+    """A record of the published episodes, whose digest comes from the room that reads them."""
+    path = episode_files.find(NAME)
+    assert path is not None
+    manifest = episode_files.read_manifest(path)
+    file = episode_files.EpisodeFile(NAME, None, manifest, manifest.sha256, path)  # type: ignore[arg-type]
+    return make_record(episodes=NAME, episodes_digest=episode_files.protocol_part(file), **changes)
+
+
+def test_the_versions_are_those_of_the_suites() -> None:
+    assert protocol_versions.PRESENT == {
+        "fewshot": fewshot.PROTOCOL_VERSION,
+        "imbalanced": classification.PROTOCOL_VERSION,
+        "supervised": classification.PROTOCOL_VERSION,
+    }
+
+
+def test_published_records_are_all_present() -> None:
+    records, problems = ResultStore(paths.published_results()).scan()
+    assert not problems
+    assert len(records) > 20
+    assert {stale(record) for record in records} == {None}
+
+
+def test_another_version_is_stale(home: Path) -> None:
+    assert stale(on_episodes()) is None
+    version = protocol_versions.FEWSHOT
+    assert stale(on_episodes(protocol_version=version + 1)) == (
+        f"made by version {version + 1} of the protocol, which is now version {version}"
+    )
+    assert stale(on_episodes(suite="of-a-plugin", protocol_version=7)) is None
+
+
+def test_other_episodes_are_stale(home: Path) -> None:
+    record = on_episodes()
+    assert stale(record) is None
+    path = home / "episodes" / f"{NAME}.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert stale(record) == f"made with other episodes than the present {NAME}"
+    own = home / "data" / "episodes" / f"{NAME}.npy"
+    own.parent.mkdir(parents=True)
+    data[-1] ^= 1
+    own.write_bytes(bytes(data))
+    assert stale(record) is None, "the user has these episodes"
+
+
+def test_episodes_that_are_not_here_contradict_nothing(home: Path) -> None:
+    assert stale(make_record(episodes="mini-imagenet/test-5w5s15q-2000")) is None
+    assert stale(make_record(episodes=None, episodes_digest=None)) is None
+
+
+@pytest.mark.parametrize(("sha256", "why"), [("0" * 64, "made with another subset than the present "), (None, None)])
+def test_another_subset_is_stale(home: Path, sha256: str | None, why: str | None) -> None:
+    import hashlib
+
+    name = "cifar100/exp-r100-label-s0"
+    facts = {"subset": name, "subset_sha256": sha256 or hashlib.sha256(npy([1, 2, 3])).hexdigest()}
+    record = make_record(suite="imbalanced", episodes=None, episodes_digest=None, training_set=facts)
+    assert stale(record) == (why and why + name)
+    gone = make_record(training_set={**facts, "subset": "cifar100/exp-r7-label-s0"}, episodes=None)
+    assert stale(gone) is None
