@@ -212,6 +212,13 @@ def test_sla_matches_only_aggregated_and_only_unverified() -> None:
     assert values(fewshot("baseline", "aggregated")[0]) == [], "the control is published nowhere"
 
 
+def test_maml_is_matched_by_its_learner() -> None:
+    """MetaOptNet, Table 2: MAML on CIFAR-FS, 5-way 5-shot, 71.5."""
+    row, _ = fewshot(dataset="cifar-fs")
+    assert values(replace(row, learner="maml")) == ["71.50"]
+    assert "71.50" not in values(row)
+
+
 @pytest.mark.parametrize(
     "change",
     [

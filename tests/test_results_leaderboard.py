@@ -203,6 +203,36 @@ def test_a_recipe_of_another_version_leaves_blanks() -> None:
     assert (row.ways, row.backbone, row.transforms, row.M) == (None, None, "a-set-that-is-not-installed", None)
 
 
+def test_the_learner_is_the_recipe_s_or_else_the_suite_s(shelf: Shelf) -> None:
+    assert {row.learner for row in shelf.rows()} == {"episodic"}
+    (classifier,) = rows([classifier_record(per_class={"a": 0.9}, counts={"a": 200})])
+    assert classifier.learner == "classifier"
+    record = make_record("baseline")
+    recipe = {**record.recipe, "model": {**record.recipe["model"], "learner": "maml"}}
+    (row,) = rows([make_record("baseline", recipe=recipe)])
+    assert row.learner == "maml"
+
+
+def test_scoring_is_timed_by_itself(shelf: Shelf) -> None:
+    assert {(row.train_seconds, row.score_seconds) for row in shelf.rows()} == {(60.0, 1.0)}
+
+
+def test_stale_entries_neither_have_nor_cost_a_rank(shelf: Shelf) -> None:
+    best = shelf.add("better", 0, {"single": [1.0, 1.0, 1.0, 1.0]})
+    arrays = shelf.arrays
+    found = rows(
+        shelf.records,
+        episodes=lambda record: arrays[record.key],
+        stale=lambda record: "made by another version" if record.key == best.key else None,
+    )
+    assert [(row.objective, row.rank, row.stale, row.stale_why) for row in found] == [
+        ("better", None, True, "made by another version"),
+        ("sla", 1, False, None),
+        ("sla", 2, False, None),
+        ("baseline", 3, False, None),
+    ]
+
+
 def test_no_records_give_a_header_only() -> None:
     assert to_csv(rows([])).count("\n") == 1
 

@@ -54,10 +54,11 @@ def leaderboard(
 ) -> None:
     """Rank every recipe and predictor, protocol by protocol, from the records alone.
 
-    Your own results are shown; where there are none, those that travel with slabench. Accuracies are percent for people and
-    fractions in the CSV. Runs on other data, splits or episodes are never ranked together; ranks are those among all rows of a
-    table, also where only some of them are shown. Published numbers stand beside the rows they belong to (on a screen of 120
-    columns or more, and in every file).
+    Your own results are shown; where there are none, those that travel with
+    slabench. Accuracies are percent for people and fractions in the CSV. Runs on
+    other data, splits or episodes are never ranked together; ranks are those among
+    all rows of a table, also where only some of them are shown. Published numbers
+    stand beside the rows they belong to, on screens of 120 columns and in files.
 
       slabench leaderboard --dataset fc100 --predictor aggregated
 

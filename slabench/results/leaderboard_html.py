@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from slabench.results.leaderboard_row import Board, Column, LeaderboardRow, boards, notes
+from slabench.results.leaderboard_row import Board, Column, LeaderboardRow, boards, columns, notes
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --text: #1a1c1f; --quiet: #5a6270; --line: #d6dae0; --band: #f4f6f8;
@@ -21,7 +21,7 @@ p { margin: .25rem 0 .5rem; max-width: 75ch; } .facts, .notes { color: var(--qui
 .facts { overflow-wrap: anywhere; } .stale { color: var(--warn); } nav { font-size: .9rem; } nav ul { padding-left: 1.2rem; }
 a { color: var(--link); }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-.scroll:focus-visible, button:focus-visible, a:focus-visible { outline: 3px solid var(--link); outline-offset: 1px; }
+:is(.scroll, button, a, summary):focus-visible { outline: 3px solid var(--link); outline-offset: 1px; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); }
 td.n, th.n { text-align: right; } thead th { background: var(--band); padding: 0; }
@@ -36,6 +36,8 @@ th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 @media (max-width: 40rem) { body { padding: .6rem; } th, td { padding: .3rem .45rem; }
   tbody .pin { min-width: 8.5rem; max-width: 42vw; white-space: normal; overflow-wrap: anywhere; }
   thead button { padding: .35rem .45rem; } th:not([aria-sort]) button::after { content: none; } }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem .8rem; } dt { font-weight: 600; } dd { margin: 0; }
+summary { cursor: pointer; }
 @media print { .scroll { overflow: visible; border: 0; } thead button::after { content: ""; } }
 """
 
@@ -71,6 +73,12 @@ def to_html(rows: Sequence[LeaderboardRow], title: str = "slabench leaderboard")
     )
     sections = "\n".join(_section(board, anchor) for board, anchor in zip(tables, places, strict=True))
     remarks = "\n".join(f"<p>{escape(note)}</p>" for note in notes(tables))
+    shown = {column.name: column for board in tables for column in board.columns}
+    terms = "\n".join(
+        f"<dt>{escape(column.heading)}</dt><dd>{escape(column.help)}</dd>"
+        for column in columns()
+        if column.name in shown
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -90,6 +98,12 @@ sorts its table, by click or by Enter.</p>
 <section class="notes" aria-label="Notes">
 <h2>How to read it</h2>
 {remarks}
+<details>
+<summary>What each column means</summary>
+<dl>
+{terms}
+</dl>
+</details>
 </section>
 </main>
 <script>{_SCRIPT}</script>
