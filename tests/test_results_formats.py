@@ -176,6 +176,12 @@ def test_stale_rows_stand_last_and_have_no_rank(made: list[LeaderboardRow]) -> N
     assert "stale: made by version 2 of the protocol" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_stale_row_never_stands_among_present_ones(made: list[LeaderboardRow]) -> None:
+    first = boards(made, "html")[0].rows
+    tables = boards([*first, replace(first[0], rank=None, stale=True, stale_why="of other episodes")], "html")
+    assert [(len(board.rows), board.stale) for board in tables] == [(len(first), None), (1, "of other episodes")]
+
+
 def test_unverified_numbers_have_a_mark_an_explanation_and_no_gap(made: list[LeaderboardRow]) -> None:
     by = {(row.objective, row.predictor): row for row in made if row.suite == "fewshot" and not row.stale}
     sla, baseline = by["sla", "aggregated"], by["baseline", "single"]
