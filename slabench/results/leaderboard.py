@@ -186,7 +186,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         n_test=min(score.n for score in scores),
         ci95_test=interval,
         ci95_from=source,
-        **{name: _mean(getattr(score.metrics, name, None) for score in scores) for name in _METRICS},
+        **{name: _mean(_metric(score, name) for score in scores) for name in _METRICS},
         best_val=_mean(score.best_val.value if score.best_val else None for score in scores),
         oracle=_mean(score.oracle.value if score.oracle else None for score in scores),
         image_passes=round(sum(cost.images_seen for cost in costs) / len(costs)),
@@ -228,6 +228,13 @@ def _beside(row: LeaderboardRow, published: Sequence[PublishedRow]) -> Leaderboa
         published_source=found.where,
         gap=row.mean - found.accuracy if found.verified else None,
     )
+
+
+def _metric(score: Score, name: str) -> float | None:
+    """A classifier's metric; episodes with unequal queries have a balanced accuracy of their own."""
+    if name == "balanced" and score.metrics is None:
+        return score.balanced
+    return getattr(score.metrics, name, None)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -1,0 +1,235 @@
+"""Pre-training, weights, and `slabench score` on runs of the embedded data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
+from typer.testing import CliRunner
+
+from slabench import runner
+from slabench.cli.score import score as command
+from slabench.data import load
+from slabench.errors import DataError, IntegrityError, UsageError
+from slabench.recipe import Recipe, load_recipe
+from slabench.registry import HEADS
+from slabench.results.record import RunRecord
+from slabench.results.store import ResultStore
+from slabench.suites import fewshot
+from slabench.suites.fewshot_pretraining import PretrainingTask
+from slabench.suites.fewshot_scoring import base_rows
+from slabench.suites.score_heads import score_heads
+
+pytestmark = pytest.mark.usefixtures("glyphs")
+APP = typer.Typer()
+APP.command()(command)
+TINY = {
+    "data.dataset": "glyphs",
+    "protocol.shots": 2,
+    "protocol.queries": 3,
+    "protocol.episodes": 20,
+    "train.queries": 2,
+    "train.steps": 3,
+    "train.batch_size": 16,
+    "train.precision": "float32",
+    "select.points": 1,
+    "select.episodes": 5,
+}
+
+
+def recipe(name: str = "fewshot/standard", **changes: object) -> Recipe:
+    found = load_recipe(name, TINY | {key.replace("__", "."): value for key, value in changes.items()})[0]
+    assert isinstance(found, Recipe)
+    return found
+
+
+def trained(results: Path, **changes: object) -> RunRecord:
+    (outcome,) = runner.run(recipe(**changes), [0], results=results)  # type: ignore[arg-type]
+    assert outcome.error is None
+    assert outcome.record is not None
+    return outcome.record
+
+
+class TestPretraining:
+    """The learner `classifier`."""
+
+    @pytest.mark.parametrize("objective", ["baseline", "da", "mt", "sla", "sla+sd"])
+    def test_it_runs_with_every_objective_and_is_the_same_twice(self, tmp_path: Path, objective: str) -> None:
+        changes = {"model__learner": "classifier", "model__head": "simpleshot", "sla__objective": objective}
+        first, second = (trained(tmp_path / x, **changes) for x in ("a", "b"))
+        assert [s.value for s in first.scores] == [s.value for s in second.scores]
+        assert [s.predictor for s in first.scores] == ["single", "aggregated"]
+        assert first.cost is not None
+        assert first.cost.images_seen == 3 * 16 * (1 if objective == "baseline" else 4)
+        assert first.cost.episodes == 0
+
+    def test_batches_deal_every_image_out_once_an_epoch(self) -> None:
+        r = recipe("fewshot/pretrained", train__batch_size=100)
+        task = fewshot.build_task(r, 0, fewshot.prepare(r), torch.device("cpu"), None)
+        assert isinstance(task, PretrainingTask)
+        n = len(task.labels)
+        steps = -(-n // 100)
+        first = torch.cat([task._rows(step) for step in range(steps)])
+        second = torch.cat([task._rows(step) for step in range(steps, 2 * steps)])
+        assert first.sort().values.tolist() == list(range(n))
+        assert second.sort().values.tolist() == list(range(n))
+        assert not torch.equal(first, second)
+
+    def test_a_head_that_learns_from_episodes_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="relationnet learns from episodes"):
+            fewshot.check(recipe(model__learner="classifier", model__head="relationnet"))
+
+    def test_an_objective_of_episodes_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="rotated-classes"):
+            fewshot.check(recipe(model__learner="classifier", sla__objective="rotated-classes"))
+
+    def test_joint_labels_make_the_layer(self) -> None:
+        r = recipe(model__learner="classifier", sla__objective="sla")
+        prepared = fewshot.prepare(r)
+        task = PretrainingTask(r, 0, prepared, torch.device("cpu"), None)
+        assert task.module.layers["joint"].weight.shape[0] == 4 * prepared.train.n_classes  # type: ignore[union-attr]
+
+
+def test_settings_that_came_later_leave_old_keys_alone() -> None:
+    plain = recipe()
+    assert "learner" not in plain.resolved()["model"]
+    assert "support_profile" not in plain.resolved()["protocol"]
+    assert "batch_size" in recipe(train__batch_size=16).resolved()["train"]
+    assert "batch_size" not in recipe(train__batch_size=64).resolved()["train"]
+    assert recipe(model__learner="classifier").resolved()["model"]["learner"] == "classifier"
+    assert recipe(protocol__support_profile="linear:9").digest != plain.digest
+
+
+class TestScore:
+    """`slabench score`."""
+
+    def test_the_runs_own_head_scores_as_the_run_did(self, tmp_path: Path) -> None:
+        record = trained(tmp_path, model__head="metaoptnet-rr", sla__objective="sla")
+        (result,) = score_heads(record.key[:8], ["metaoptnet-rr"], results=tmp_path).results
+        assert [s.value for s in result.record.scores] == [s.value for s in record.scores]
+        assert result.record.protocol_digest == record.protocol_digest
+        assert result.record.key != record.key
+
+    def test_a_head_that_learned_keeps_what_it_learned(self, tmp_path: Path) -> None:
+        record = trained(tmp_path, model__head="relationnet", train__lr=0.05)
+        (result,) = score_heads(record.key[:8], ["relationnet"], results=tmp_path).results
+        assert [s.value for s in result.record.scores] == [s.value for s in record.scores]
+
+    def test_logistic_scores_are_scikit_learns_on_the_same_features(self, tmp_path: Path) -> None:
+        """Episode by episode with scikit-learn, from features that the test embeds by itself."""
+        record = trained(tmp_path, model__learner="classifier", model__head="protonet")
+        (result,) = score_heads(record.key[:8], ["logistic"], shots=[3], results=tmp_path, save=True).results
+        r = recipe(model__learner="classifier", model__head="protonet", protocol__shots=3)
+        prepared = fewshot.prepare(r)
+        task = PretrainingTask(r, 0, prepared, torch.device("cpu"), None)
+        store = ResultStore(tmp_path)
+        from slabench.suites.score_heads import open_weights
+
+        task.module.load_state_dict(dict(open_weights(record, store).tensors))
+        task.module.eval()
+        info = prepared.info
+        pixels = torch.from_numpy(np.array(prepared.test.images)).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(x)[:, None, None] for x in (info.mean, info.std))
+        with torch.no_grad():
+            x = normalize(task.module.embed((pixels - mean) / std).numpy())
+        episodes = prepared.test_episodes.episodes
+        expected = []
+        for support, query in zip(episodes.support.numpy(), episodes.query.numpy(), strict=True):
+            model = LogisticRegression(tol=1e-10, max_iter=10_000)
+            model.fit(x[support.ravel()], np.repeat(np.arange(5), 3))
+            expected.append(model.score(x[query.ravel()], np.repeat(np.arange(5), 3)))
+        own = store.episodes(result.record if result.record.side_file else store.match(result.record.key))["single"]
+        assert np.abs(own - np.array(expected)).mean() < 0.01  # ties within rounding apart
+        assert float(result.record.scores[0].value) == pytest.approx(np.mean(expected), abs=0.01)
+
+    def test_all_heads_ways_and_shots(self, tmp_path: Path) -> None:
+        record = trained(tmp_path)
+        scoring = score_heads(record.key[:8], None, [3, 5], [1, 2], results=tmp_path, episodes=10, save=True)
+        results = list(scoring.results)
+        without = [name for name in HEADS.names() if HEADS.get(name).module is None]
+        assert len(results) == scoring.count == 4 * len(without)
+        assert len(scoring.left_out) == len(HEADS.names()) - len(without)
+        assert {(r.setting.ways, r.setting.shots) for r in results} == {(3, 1), (3, 2), (5, 1), (5, 2)}
+        records = ResultStore(tmp_path).records()
+        assert len(records) == 1 + len(results)
+        residuals = {r.head: r.record.scores[0].solver_residual for r in results}
+        assert residuals["protonet"] is None
+        assert residuals["metaoptnet-svm"] is not None
+        assert residuals["metaoptnet-svm"] <= 1e-9
+
+    def test_centring_takes_off_the_mean_of_the_training_classes(self, tmp_path: Path) -> None:
+        """A head that is moved by a constant scores differently; and the mean is over the first images of each class."""
+        rows = base_rows(load("glyphs", "train"))
+        labels = np.asarray(load("glyphs", "train").labels)[list(rows)]
+        assert len(set(np.bincount(labels).tolist())) == 1
+        record = trained(tmp_path)
+        found = score_heads(record.key[:8], ["simpleshot", "cosine"], results=tmp_path).results
+        values = [[s.value for s in r.record.scores] for r in found]
+        assert values[0] != values[1]
+
+    def test_profiles(self, tmp_path: Path) -> None:
+        record = trained(tmp_path)
+        (result,) = score_heads(
+            record.key[:8], ["protonet"], results=tmp_path, support_profile="linear:3", query_profile="dirichlet:1"
+        ).results
+        assert result.record.protocol.endswith("-slinear3-qdirichlet1")
+        assert result.record.protocol_digest != record.protocol_digest
+        assert result.record.scores[0].balanced is not None
+
+    def test_features_are_embedded_once(self, tmp_path: Path) -> None:
+        record = trained(tmp_path)
+        said: list[str] = []
+        for _ in range(2):
+            list(score_heads(record.key[:8], ["protonet"], results=tmp_path, told=said.append).results)
+        assert len([line for line in said if line.startswith("embedding")]) == 1
+        (cache,) = (tmp_path / "checkpoints").glob("*.features")
+        expected = list(score_heads(record.key[:8], ["protonet"], results=tmp_path).results)
+        data = bytearray(cache.read_bytes())
+        data[-3] ^= 0xFF
+        cache.write_bytes(data)
+        again = list(score_heads(record.key[:8], ["protonet"], results=tmp_path, told=said.append).results)
+        assert len([line for line in said if line.startswith("embedding")]) == 2
+        assert [s.value for s in again[0].record.scores] == [s.value for s in expected[0].record.scores]
+
+    def test_what_is_refused(self, tmp_path: Path) -> None:
+        record = trained(tmp_path)
+        key = record.key[:8]
+        with pytest.raises(UsageError, match="did you mean 'logistic'"):
+            score_heads(key, ["logistc"], results=tmp_path)
+        with pytest.raises(UsageError, match="r2d2 learns from episodes"):
+            score_heads(key, ["r2d2"], results=tmp_path)
+        with pytest.raises(UsageError, match="99 ways"):
+            score_heads(key, ["protonet"], [99], results=tmp_path)
+        with pytest.raises(UsageError, match="unknown predictor"):
+            score_heads(key, ["protonet"], predictors=["distilled"], results=tmp_path)
+        (made,) = score_heads(key, ["cosine"], results=tmp_path, save=True).results
+        with pytest.raises(UsageError, match="a scoring itself"):
+            score_heads(made.record.key[:12], ["protonet"], results=tmp_path)
+        (weights,) = tmp_path.rglob("*.outputs.safetensors")
+        data = weights.read_bytes()
+        weights.write_bytes(data[:-9])
+        with pytest.raises(IntegrityError, match="sha256"):
+            score_heads(key, ["protonet"], results=tmp_path)
+        weights.unlink()
+        with pytest.raises(DataError, match="not here"):
+            score_heads(key, ["protonet"], results=tmp_path)
+
+    def test_what_is_printed(self, tmp_path: Path) -> None:
+        record = trained(tmp_path)
+        args = [record.key[:8], "--heads", "protonet,metaoptnet-svm", "--shots", "1,2", "--results", str(tmp_path)]
+        result = CliRunner().invoke(APP, args)
+        assert result.exit_code == 0, result.output
+        assert "5 ways" in result.output
+        assert "4 records kept" in result.output
+        assert "largest residual of a solver" in result.output
+        assert max(len(line) for line in result.output.splitlines()) <= 90
+        kept = [r for r in ResultStore(tmp_path).records() if r.derived]
+        assert kept[0].argv[:2] == ["slabench", "score"]
+        assert str(tmp_path) not in " ".join(kept[0].argv)
+        bad = CliRunner().invoke(APP, [record.key[:8], "--shots", "1,x", "--results", str(tmp_path)])
+        assert isinstance(bad.exception, UsageError)
