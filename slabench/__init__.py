@@ -20,6 +20,8 @@ _PUBLIC = {
     "plan": "slabench.runner:plan",
     "run": "slabench.runner:run",
     "compare": "slabench.results.comparison:compare",
+    "reproduce": "slabench.reproduction.run:reproduce",
+    "plan_table": "slabench.reproduction.plan:plan_table",
     "load_data": "slabench.data:load",
     "EpisodeSampler": "slabench.episodes:EpisodeSampler",
     "load_episodes": "slabench.episode_files:load_episodes",
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from slabench.errors import SlabenchError  # noqa: F401
     from slabench.recipe import Recipe, load_recipe  # noqa: F401
     from slabench.registry import BACKBONES, HEADS  # noqa: F401
+    from slabench.reproduction.plan import plan_table  # noqa: F401
+    from slabench.reproduction.run import reproduce  # noqa: F401
     from slabench.results.comparison import compare  # noqa: F401
     from slabench.runner import plan, run  # noqa: F401
     from slabench.sla.transforms import TransformSet, transform_set  # noqa: F401

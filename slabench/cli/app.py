@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from slabench.cli import compare, data, demo, episodes, leaderboard, listing, longtail, posthoc, score
+from slabench.cli import reproduce as reproduce_module
 from slabench.cli import run as run_module
 from slabench.errors import SlabenchError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run_module.run)
+app.command("reproduce")(reproduce_module.reproduce)
 app.command("demo")(demo.demo)
 app.command("list")(listing.list_)
 app.command("show")(listing.show)

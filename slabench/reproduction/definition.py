@@ -1,0 +1,318 @@
+"""A published table as a TOML file: columns (data, shots, ratio), rows (methods), and the recipe behind every cell.
+
+A row's recipe is a published one (`[presets]`) with the settings of its column and row laid over it, so that a cell is the
+same trial as `slabench run` makes of the same settings. `docs/reproduce.md` describes the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slabench import paths
+from slabench.errors import DataError, UsageError, did_you_mean, unknown_name
+from slabench.recipe import AnyRecipe, Recipe, load_recipe
+from slabench.sla.transforms import transform_set
+
+PRESETS = ("paper", "standard", "quick")
+
+_Settings = dict[str, Any]
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-+][a-z0-9]+)*$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Layered(_Part):
+    """Recipe settings: `set` for all presets, the others for one."""
+
+    set: _Settings = Field(default_factory=dict)
+    paper: _Settings = Field(default_factory=dict)
+    standard: _Settings = Field(default_factory=dict)
+    quick: _Settings = Field(default_factory=dict)
+
+    def of(self, preset: str) -> dict[str, Any]:
+        """The settings under one preset as dotted recipe keys."""
+        return {**_dotted(self.set), **_dotted(getattr(self, preset))}
+
+
+class Column(Layered):
+    """Where the methods are compared: a data set, its shots or ratio."""
+
+    name: _Name
+    label: str
+
+
+class Row(Layered):
+    """A method as it is printed.
+
+    Attributes:
+        predictor: how the trained model is scored.
+        baseline: the row that its gain is counted from; a row with one is shown against the two controls.
+    """
+
+    name: _Name
+    label: str
+    predictor: str = "single"
+    baseline: str | None = None
+
+
+class CellSettings(Layered):
+    """Settings of some cells alone; `match` are globs over `column/row`."""
+
+    match: list[str]
+
+
+class Table(_Part):
+    """A published table.
+
+    Attributes:
+        name: as typed, `sla2020/few-shot`; of a file elsewhere the name of the file.
+        title: one line.
+        source: where the published numbers come from.
+        note: in what the protocol here differs from the published one.
+        presets: the recipe under all cells, by preset.
+        folder: where the file lies; published numbers lie beside it.
+    """
+
+    name: str
+    title: str
+    source: str = ""
+    note: str = ""
+    presets: dict[str, str]
+    columns: list[Column] = Field(min_length=1)
+    rows: list[Row] = Field(min_length=1)
+    cells: list[CellSettings] = Field(default_factory=list)
+    folder: Path
+
+    def row(self, name: str) -> Row:
+        """The row called `name`."""
+        return next(row for row in self.rows if row.name == name)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a row's gain is held against, three recipes of its baseline.
+
+    Attributes:
+        baseline: as printed.
+        looked: the same method, with the row's transformations for its aggregated prediction.
+        trained: the same method, trained with as many image passes as the row.
+    """
+
+    baseline: AnyRecipe
+    looked: AnyRecipe
+    trained: AnyRecipe
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row in one column: what is trained, how it is scored, what it is held against."""
+
+    column: Column
+    row: Row
+    recipe: AnyRecipe
+    controls: Controls | None
+
+    @property
+    def name(self) -> str:
+        """`fc100-5shot/protonet+sla`: for `--only`, and the key of the published number."""
+        return f"{self.column.name}/{self.row.name}"
+
+    @property
+    def looks(self) -> str:
+        """The baseline's predictor with as many looks at a test image as the row takes."""
+        return "aggregated" if self.row.predictor == "aggregated" else "single"
+
+
+def table_names() -> list[str]:
+    """The tables that travel with slabench, such as `sla2020/few-shot`."""
+    root = paths.benchmarks() / "tables"
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml"))
+
+
+def load_table(name: str) -> Table:
+    """The table of a published name, or of a path that ends in `.toml`.
+
+    Raises:
+        UsageError: no such table.
+        DataError: the file is no table; names the file and the key.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        if name not in table_names():
+            raise unknown_name("table", name, table_names())
+        path = paths.benchmarks() / "tables" / f"{name}.toml"
+    elif not path.is_file():
+        raise UsageError(f"there is no table file {path}", f"published ones: {', '.join(table_names())}")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not TOML: {error}", "mend the line it names") from error
+    own = {"name": name if Path(name).suffix != ".toml" else path.stem, "folder": path.parent}
+    for key in own:
+        if key in values:
+            raise DataError(f"{path}: the key '{key}' is not for table files", "the name is that of the file")
+    try:
+        table = Table.model_validate(values | own)
+    except ValidationError as error:
+        raise _explain(error, path) from error
+    _check(table, path)
+    return table
+
+
+def cells(table: Table, preset: str = "standard", only: Sequence[str] = ()) -> list[Cell]:
+    """The cells of a table with their recipes, column by column.
+
+    Args:
+        table: see `load_table`.
+        preset: `paper`, `standard` or `quick`, as far as the table has it.
+        only: globs over `column/row`, column names or row names; none takes all.
+
+    Raises:
+        UsageError: a preset that the table has not, a glob that names nothing.
+        DataError: settings that make no recipe; names the cell.
+    """
+    if preset not in table.presets:
+        raise unknown_name(f"preset of {table.name}", preset, table.presets)
+    every = [(column, row) for column in table.columns for row in table.rows]
+    for glob in only:
+        if not any(_matches(glob, column, row) for column, row in every):
+            names = [name for column, row in every for name in (row.name, column.name, f"{column.name}/{row.name}")]
+            raise unknown_name(f"row of {table.name}", glob, set(names))
+    return [
+        _cell(table, column, row, preset)
+        for column, row in every
+        if not only or any(_matches(glob, column, row) for glob in only)
+    ]
+
+
+def _matches(glob: str, column: Column, row: Row) -> bool:
+    return any(fnmatchcase(name, glob) for name in (row.name, column.name, f"{column.name}/{row.name}"))
+
+
+def _cell(table: Table, column: Column, row: Row, preset: str) -> Cell:
+    recipe = _recipe(table, column, row, preset)
+    _check_predictor(table, column, row, recipe)
+    if row.baseline is None:
+        return Cell(column, row, recipe, None)
+    base = table.row(row.baseline)
+    baseline = _recipe(table, column, base, preset)
+    transforms = recipe.sla.transforms
+    same = {"sla.transforms": transforms}
+    suffix = "" if transforms == baseline.sla.transforms else f"-{transforms}"
+    # One look needs no transformations: the baseline itself has looked as often.
+    looked = _recipe(table, column, base, preset, same, suffix) if row.predictor == "aggregated" else baseline
+    trained = _recipe(table, column, base, preset, same | _longer(baseline, recipe), f"{suffix}-equal-passes")
+    return Cell(column, row, recipe, Controls(baseline, looked, trained))
+
+
+def _longer(baseline: AnyRecipe, recipe: AnyRecipe) -> dict[str, Any]:
+    """The settings with which the baseline passes as many images as the row: M times the steps, its warm-up too."""
+    m = passes_per_image(recipe)
+    t = baseline.train
+    if isinstance(baseline, Recipe) or t.steps is not None:
+        assert t.steps is not None
+        return {"train.steps": m * t.steps}
+    return {"train.epochs": m * (t.epochs or 0), "train.warmup_epochs": m * t.warmup_epochs}
+
+
+def passes_per_image(recipe: AnyRecipe) -> int:
+    """Rows of the training batch for one image: M for objectives on transformed copies, else 1."""
+    from slabench.sla.classification import classifier_objective
+    from slabench.sla.objectives import objective
+
+    name, m = recipe.sla.objective, transform_set(recipe.sla.transforms).M
+    return objective(name).n_copies(m) if isinstance(recipe, Recipe) else classifier_objective(name).n_copies(m)
+
+
+def _recipe(
+    table: Table, column: Column, row: Row, preset: str, over: Mapping[str, Any] | None = None, suffix: str = ""
+) -> AnyRecipe:
+    name = f"{column.name}/{row.name}"
+    settings = {**column.of(preset), **row.of(preset)}
+    for part in table.cells:
+        if any(fnmatchcase(name, glob) for glob in part.match):
+            settings |= part.of(preset)
+    settings |= {**(over or {}), "name": f"{table.name}/{row.name}{suffix}"}
+    base = table.presets[preset]
+    if base.endswith(".toml"):
+        base = str(table.folder / base)
+    try:
+        found = load_recipe(base, settings)
+    except UsageError as error:
+        raise DataError(f"table {table.name}, {name}: {error.message}", error.remedy) from error
+    if len(found) != 1:
+        raise DataError(
+            f"table {table.name}: the recipe {base} of the preset {preset} has {len(found)} variants",
+            "a preset is one recipe: name one without [[variants]]",
+        )
+    return found[0]
+
+
+def _check(table: Table, path: Path) -> None:
+    for preset in table.presets:
+        if preset not in PRESETS:
+            raise DataError(f"{path}: unknown preset '{preset}'", did_you_mean(preset, PRESETS))
+    if not table.presets:
+        raise DataError(f"{path}: [presets] names no recipe", 'write for example standard = "fewshot/standard"')
+    for kind, names in (("column", [c.name for c in table.columns]), ("row", [r.name for r in table.rows])):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise DataError(f"{path}: two {kind}s are called '{twice}'", "names are distinct")
+    names = [row.name for row in table.rows]
+    for row in table.rows:
+        if row.baseline is None:
+            continue
+        if row.baseline not in names:
+            raise DataError(
+                f"{path}: row '{row.name}' has the unknown baseline '{row.baseline}'",
+                did_you_mean(row.baseline, names),
+            )
+        if table.row(row.baseline).baseline is not None:
+            raise DataError(
+                f"{path}: row '{row.name}' has the baseline '{row.baseline}', which has one itself",
+                "name the plain row at the end of it",
+            )
+
+
+def _check_predictor(table: Table, column: Column, row: Row, recipe: AnyRecipe) -> None:
+    known = ["single", "aggregated", *(["distilled"] if recipe.sla.objective == "sla+sd" else [])]
+    where = f"table {table.name}, {column.name}/{row.name}"
+    if row.predictor not in known:
+        raise DataError(
+            f"{where}: the objective {recipe.sla.objective} has no predictor '{row.predictor}'",
+            did_you_mean(row.predictor, known),
+        )
+    if recipe.sla.objective.startswith("sla") and row.baseline is None:
+        raise DataError(
+            f"{where}: a row of SLA without a baseline could not be held against its controls",
+            f'write baseline = "ROW"; rows: {", ".join(other.name for other in table.rows if other is not row)}',
+        )
+
+
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"lr": 0.1}}` as `{"train.lr": 0.1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _explain(error: ValidationError, path: Path) -> DataError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        kinds: dict[str, type[BaseModel]] = {"columns": Column, "rows": Row, "cells": CellSettings}
+        options = set(kinds.get(str(first["loc"][0]), Table).model_fields) - {"folder"}
+        return DataError(f"{path}: unknown key '{where}'", did_you_mean(str(first["loc"][-1]), options))
+    if first["type"] == "missing":
+        return DataError(f"{path}: the key '{where}' is missing", "see docs/reproduce.md")
+    return DataError(f"{path}: {where} = {first['input']!r}: {first['msg'].lower()}", "see docs/reproduce.md")

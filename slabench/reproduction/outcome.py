@@ -1,0 +1,240 @@
+"""A table of our numbers beside the published ones, from records; each gain against its controls.
+
+Four questions are asked of every row that has a baseline, on the same test episodes or images:
+
+| against | the baseline ... |
+|---|---|
+| baseline | as printed: it looked at a test image once and trained as usual |
+| looked | scored with as many looks at a test image as the row takes |
+| trained | trained with as many image passes as the row, one look |
+| both | trained and scored with as many |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from slabench.errors import DataError
+from slabench.evaluation.intervals import finite_or_none, paired_difference, t_interval
+from slabench.recipe import AnyRecipe
+from slabench.reproduction.definition import Cell
+from slabench.reproduction.plan import Needs, TablePlan
+from slabench.reproduction.printed import Printed, printed
+from slabench.results.leaderboard import Entry, entries
+from slabench.results.record import RunRecord
+from slabench.results.store import ResultStore
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    from slabench.runner import Outcome
+
+Against = Literal["baseline", "looked", "trained", "both"]
+AGAINST: tuple[Against, ...] = ("baseline", "looked", "trained", "both")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Our number of one recipe under one predictor; fractions.
+
+    Attributes:
+        value: mean over seeds.
+        ci95: half width of the 95 % interval over test episodes or images of the seed-averaged accuracies.
+        std_seeds: standard deviation over seeds; None for one.
+        seeds: behind it.
+        passes: image passes in training, the mean over seeds.
+        keys: of the records.
+    """
+
+    value: float
+    ci95: float | None
+    std_seeds: float | None
+    seeds: tuple[int, ...]
+    passes: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The row minus a control, over the seeds that both have: a fraction and its paired 95 % half width."""
+
+    value: float
+    ci95: float | None
+    n_seeds: int
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One cell of the table.
+
+    Attributes:
+        state: `done`; `partly` (some seeds); `to run`; `failed`; `busy` (another process runs it); `needs data`.
+        measured: our number; None without a record.
+        published: the printed number; None where there is none.
+        controls: the controls' own numbers.
+        gains: over the controls that have records.
+        needs: the data that is missing.
+    """
+
+    cell: Cell
+    state: str
+    measured: Measured | None
+    published: Printed | None
+    controls: Mapping[Against, Measured]
+    gains: Mapping[Against, Gain]
+    needs: Needs | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the published number, a fraction."""
+        if self.measured is None or self.published is None:
+            return None
+        return self.measured.value - self.published.value
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table, filled as far as there are records.
+
+    Attributes:
+        plan: what was asked for, and where it stood before anything was run.
+        rows: column by column.
+        outcomes: of the trials that this call ran.
+    """
+
+    plan: TablePlan
+    rows: list[RowResult]
+    outcomes: list[Outcome]
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The trials that failed."""
+        return [outcome for outcome in self.outcomes if outcome.state == "failed"]
+
+    @property
+    def busy(self) -> list[Outcome]:
+        """The trials that another process was running."""
+        return [outcome for outcome in self.outcomes if outcome.state == "busy"]
+
+
+def collect(plan: TablePlan, outcomes: Sequence[Outcome] = ()) -> Reproduction:
+    """The table from the records that are there now."""
+    reader = _Reader(plan, outcomes)
+    published = printed(plan.table)
+    rows = []
+    for cell in plan.cells:
+        measured = reader.measured(cell.recipe, cell.row.predictor)
+        controls = {}
+        gains = {}
+        for against, (recipe, predictor) in _controls(cell).items():
+            own = reader.measured(recipe, predictor)
+            gain = reader.gain((cell.recipe, cell.row.predictor), (recipe, predictor))
+            if own is not None:
+                controls[against] = own
+            if gain is not None:
+                gains[against] = gain
+        state, needs = reader.state(cell.recipe), plan.needs.get(cell.recipe.digest)
+        rows.append(RowResult(cell, state, measured, published.get(cell.name), controls, gains, needs))
+    return Reproduction(plan, rows, list(outcomes))
+
+
+def _controls(cell: Cell) -> dict[Against, tuple[AnyRecipe, str]]:
+    if cell.controls is None:
+        return {}
+    found: dict[Against, tuple[AnyRecipe, str]] = {
+        "baseline": (cell.controls.baseline, "single"),
+        "looked": (cell.controls.looked, cell.looks),
+        "trained": (cell.controls.trained, "single"),
+    }
+    if cell.looks == "aggregated":
+        found["both"] = (cell.controls.trained, "aggregated")
+    return found
+
+
+class _Reader:
+    """Records of a plan's trials by recipe, and their accuracies, each read once."""
+
+    def __init__(self, plan: TablePlan, outcomes: Sequence[Outcome]) -> None:
+        self.plan, self.store = plan, ResultStore(plan.results)
+        self.states = {outcome.trial.key: outcome.state for outcome in outcomes}
+        self._records: dict[str, list[RunRecord]] = {}
+        self._arrays: dict[str, dict[str, NDArray[numpy.float32]]] = {}
+
+    def records(self, recipe: AnyRecipe) -> list[RunRecord]:
+        """The finished records of a recipe, those of trials that were run since the plan too."""
+        if recipe.digest not in self._records:
+            found = []
+            for trial in self.plan.trials.get(recipe.digest, []):
+                record = trial.done
+                if record is None and self.store.finished(trial.key):
+                    record = self.store.find(trial.key)
+                if record is not None:
+                    found.append(record)
+            self._records[recipe.digest] = found
+        return self._records[recipe.digest]
+
+    def state(self, recipe: AnyRecipe) -> str:
+        """Where the trials of a recipe stand."""
+        if recipe.digest in self.plan.needs:
+            return "needs data"
+        trials = self.plan.trials[recipe.digest]
+        done = {record.key for record in self.records(recipe)}
+        if len(done) == len(trials):
+            return "done"
+        states = {self.states.get(trial.key) for trial in trials if trial.key not in done}
+        for state in ("failed", "busy"):
+            if state in states:
+                return state
+        return "partly" if done else "to run"
+
+    def measured(self, recipe: AnyRecipe, predictor: str) -> Measured | None:
+        """Our number of a recipe."""
+        entry = self._entry(self.records(recipe), predictor)
+        if entry is None:
+            return None
+        passes = [record.cost.images_seen for record in entry.records if record.cost]
+        return Measured(
+            entry.mean,
+            _half_width(entry),
+            entry.spread.std,
+            tuple(record.seed for record in entry.records),
+            round(math.fsum(passes) / len(passes)),
+            tuple(record.key for record in entry.records),
+        )
+
+    def gain(self, ours: tuple[AnyRecipe, str], theirs: tuple[AnyRecipe, str]) -> Gain | None:
+        """The difference of two recipes over their common seeds."""
+        first, second = self.records(ours[0]), self.records(theirs[0])
+        common = {record.seed for record in first} & {record.seed for record in second}
+        a = self._entry([record for record in first if record.seed in common], ours[1])
+        b = self._entry([record for record in second if record.seed in common], theirs[1])
+        if a is None or b is None or a.group != b.group:
+            return None
+        if a.episodes is None or b.episodes is None or len(a.episodes) != len(b.episodes):
+            return Gain(a.mean - b.mean, None, len(common))
+        paired = paired_difference(a.episodes, b.episodes)
+        return Gain(paired.mean, finite_or_none(paired.half_width), len(common))
+
+    def _entry(self, records: Sequence[RunRecord], predictor: str) -> Entry | None:
+        found = entries(records, include_limited=True, episodes=self._episodes)
+        return next((entry for entry in found if entry.predictor == predictor), None)
+
+    def _episodes(self, record: RunRecord) -> Mapping[str, NDArray[numpy.float32]]:
+        if record.key not in self._arrays:
+            try:
+                self._arrays[record.key] = self.store.episodes(record)
+            except DataError:  # `finished` has warned of it
+                self._arrays[record.key] = {}
+        return self._arrays[record.key]
+
+
+def _half_width(entry: Entry) -> float | None:
+    if entry.episodes is not None:
+        return finite_or_none(t_interval(entry.episodes).half_width)
+    widths = [score.ci95 for score in entry.scores]
+    known = [width for width in widths if width is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(widths) else None

@@ -1,0 +1,126 @@
+"""What a table takes: its recipes and those of the controls, the trials of each, and which data is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slabench import paths
+from slabench.data.catalog import info
+from slabench.data.store import is_prepared, store_folder
+from slabench.errors import DataError
+from slabench.recipe import AnyRecipe
+from slabench.reproduction.definition import Cell, Table, cells, load_table
+from slabench.runner import Trial
+from slabench.runner import plan as plan_trials
+from slabench.suites import suite_of
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Data that is not here, or damaged: why, and the command that brings it."""
+
+    dataset: str
+    why: str
+    command: str
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """A table under one preset, and where each of its trials stands.
+
+    Attributes:
+        table: its definition.
+        preset: `paper`, `standard` or `quick`.
+        cells: the rows asked for, column by column.
+        seeds: asked for; None takes the recipes' own.
+        results: the folder of records.
+        recipes: every recipe once, by digest, in the order in which they are run.
+        trials: of each recipe whose data is here, by digest, one a seed.
+        needs: why a recipe cannot be run here, by digest.
+    """
+
+    table: Table
+    preset: str
+    cells: list[Cell]
+    seeds: tuple[int, ...] | None
+    results: Path
+    recipes: dict[str, AnyRecipe]
+    trials: dict[str, list[Trial]]
+    needs: dict[str, Needs]
+
+    @property
+    def missing(self) -> list[AnyRecipe]:
+        """The recipes that have a trial to run."""
+        return [
+            self.recipes[digest]
+            for digest, trials in self.trials.items()
+            if any(trial.done is None for trial in trials)
+        ]
+
+    def n_seeds(self, recipe: AnyRecipe) -> int:
+        """Trials of a recipe."""
+        return len(self.seeds or recipe.seeds)
+
+
+def plan_table(
+    name: str,
+    preset: str = "standard",
+    *,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    results: Path | None = None,
+    data_folder: Path | None = None,
+) -> TablePlan:
+    """Where each trial of a published table stands. Nothing is downloaded; embedded data is drawn.
+
+    Args:
+        name: `sla2020/few-shot`, or a path that ends in `.toml`.
+        preset: `paper` (the paper's protocol), `standard` or `quick`.
+        only: globs over `column/row`, columns or rows; none takes all.
+        seeds: overrides the recipes' own.
+        results: the folder of records.
+        data_folder: of prepared data.
+
+    Raises:
+        UsageError: an unknown table, preset or row.
+        DataError: the table's file is damaged.
+    """
+    table = load_table(name)
+    chosen = cells(table, preset, only)
+    recipes = {recipe.digest: recipe for cell in chosen for recipe in of_cell(cell)}
+    trials: dict[str, list[Trial]] = {}
+    needs: dict[str, Needs] = {}
+    for recipe in recipes.values():
+        suite_of(recipe).check(recipe)
+    for dataset in dict.fromkeys(recipe.data.dataset for recipe in recipes.values()):
+        own = [recipe for recipe in recipes.values() if recipe.data.dataset == dataset]
+        why = _absent(dataset, data_folder)
+        if why is None:
+            try:
+                for trial in plan_trials(own, seeds, results, data_folder):
+                    trials.setdefault(trial.recipe.digest, []).append(trial)
+            except DataError as error:
+                why = Needs(dataset, error.message, error.remedy)
+        if why is not None:
+            needs |= {recipe.digest: why for recipe in own}
+    return TablePlan(
+        table, preset, chosen, tuple(seeds) if seeds else None, paths.results(results), recipes, trials, needs
+    )
+
+
+def of_cell(cell: Cell) -> Iterator[AnyRecipe]:
+    """The recipes of a cell: its own, then those of its controls."""
+    yield cell.recipe
+    if cell.controls is not None:
+        yield from (cell.controls.baseline, cell.controls.looked, cell.controls.trained)
+
+
+def _absent(dataset: str, folder: Path | None) -> Needs | None:
+    entry = info(dataset)
+    if entry.embedded or is_prepared(store_folder(entry, paths.data(folder))):
+        return None
+    command = "get" if entry.downloadable else "import"
+    path = "" if entry.downloadable else " PATH"
+    return Needs(dataset, "not on this machine", f"slabench data {command} {entry.store}{path}")
