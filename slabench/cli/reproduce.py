@@ -54,6 +54,7 @@ def reproduce(
         return
     from slabench.cli.progress import ConsoleListener
     from slabench.cli.reproduce_table import show_result
+    from slabench.errors import DataMissingError
     from slabench.reproduction.outcome import collect
     from slabench.reproduction.plan import plan_table
     from slabench.reproduction.run import run_missing
@@ -62,6 +63,9 @@ def reproduce(
     choose_device(device)
     globs = [part.strip() for text in only or [] for part in text.split(",") if part.strip()]
     plan = plan_table(name, preset, only=globs, seeds=_seeds(seeds), results=results)
+    if plan.wanted and not plan.trials and not plan.recorded and not dry_run:
+        lines = "\n       ".join(f"{needs.dataset}: {needs.command}" for needs in plan.wanted)
+        raise DataMissingError(f"nothing of {name} can be run: the data of its rows is not on this machine", lines)
     _show_plan(console, plan, device, threads, dry_run)
     console.print()
     if dry_run:
@@ -94,7 +98,7 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
     """The plan with measured times, of what is to be run; a dry run measures rows without data too."""
     from slabench.cli.reproduce_table import show_plan
 
-    if not plan.missing and not (dry_run and plan.needs):
+    if not plan.missing and not (dry_run and plan.wanted):
         show_plan(console, plan, None, "")
         return
     import torch

@@ -47,20 +47,18 @@ def show_plan(
             table.add_row(f"[bold]{_plain(column.label)}[/bold]")
         for digest, recipe in own.items():
             trials, n = plan.trials.get(digest, []), plan.n_seeds(recipe)
-            open_trials = sum(trial.done is None for trial in trials) if trials else n
+            done = plan.n_done(recipe)
+            open_trials = n - done
             kind = "needs data" if digest in plan.needs else "run"
-            counts["done"] += n - open_trials
+            state = "done" if not open_trials else f"{done} of {n} done" if kind == "run" or done else "needs data"
+            counts["done"] += done
             counts[kind] += open_trials
             time = seconds(recipe) if seconds is not None and open_trials else None
             if time is not None:
                 sums[kind] += time * open_trials
             table.add_row(
                 f"  {_plain(recipe.name.removeprefix(plan.table.name + '/'))}",
-                "needs data"
-                if digest in plan.needs
-                else "done"
-                if not open_trials
-                else f"{n - open_trials} of {n} done",
+                state,
                 _millions(workload(recipe, trials[0] if trials else None).images),
                 "-" if time is None else duration(time),
                 "-" if time is None else duration(time * open_trials),
@@ -83,7 +81,7 @@ def show_plan(
 
 def show_needs(console: Console, plan: TablePlan) -> None:
     """The data that is missing, and how it comes here."""
-    for needs in dict.fromkeys(plan.needs.values()):
+    for needs in plan.wanted:
         console.print(f"needs data: '{needs.dataset}' ({needs.why})", markup=False, soft_wrap=True)
         for line in needs.command.splitlines():
             console.print(f"    {line}", markup=False, soft_wrap=True)

@@ -307,7 +307,9 @@ def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, path: Path) -> DataError:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # A misspelt key is also a missing one: what was written says more than what was not.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         kinds: dict[str, type[BaseModel]] = {"columns": Column, "rows": Row, "cells": CellSettings}

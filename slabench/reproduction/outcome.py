@@ -167,7 +167,7 @@ class _Reader:
     def records(self, recipe: AnyRecipe) -> list[RunRecord]:
         """The finished records of a recipe, those of trials that were run since the plan too."""
         if recipe.digest not in self._records:
-            found = []
+            found = list(self.plan.recorded.get(recipe.digest, []))
             for trial in self.plan.trials.get(recipe.digest, []):
                 record = trial.done
                 if record is None and self.store.finished(trial.key):
@@ -179,13 +179,12 @@ class _Reader:
 
     def state(self, recipe: AnyRecipe) -> str:
         """Where the trials of a recipe stand."""
-        if recipe.digest in self.plan.needs:
-            return "needs data"
-        trials = self.plan.trials[recipe.digest]
         done = {record.key for record in self.records(recipe)}
-        if len(done) == len(trials):
+        if len(done) == self.plan.n_seeds(recipe):
             return "done"
-        states = {self.states.get(trial.key) for trial in trials if trial.key not in done}
+        if recipe.digest in self.plan.needs:
+            return "partly" if done else "needs data"
+        states = {self.states.get(trial.key) for trial in self.plan.trials[recipe.digest] if trial.key not in done}
         for state in ("failed", "busy"):
             if state in states:
                 return state

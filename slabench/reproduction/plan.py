@@ -12,6 +12,8 @@ from slabench.data.store import is_prepared, store_folder
 from slabench.errors import DataError
 from slabench.recipe import AnyRecipe
 from slabench.reproduction.definition import Cell, Table, cells, load_table
+from slabench.results.record import RunRecord
+from slabench.results.store import ResultStore
 from slabench.runner import Trial
 from slabench.runner import plan as plan_trials
 from slabench.suites import suite_of
@@ -39,6 +41,7 @@ class TablePlan:
         recipes: every recipe once, by digest, in the order in which they are run.
         trials: of each recipe whose data is here, by digest, one a seed.
         needs: why a recipe cannot be run here, by digest.
+        recorded: finished records of such a recipe, by digest: made where the data is, and good for reading.
     """
 
     table: Table
@@ -49,6 +52,7 @@ class TablePlan:
     recipes: dict[str, AnyRecipe]
     trials: dict[str, list[Trial]]
     needs: dict[str, Needs]
+    recorded: dict[str, list[RunRecord]]
 
     @property
     def missing(self) -> list[AnyRecipe]:
@@ -59,9 +63,24 @@ class TablePlan:
             if any(trial.done is None for trial in trials)
         ]
 
+    @property
+    def wanted(self) -> list[Needs]:
+        """The data that trials without a record wait for."""
+        waiting = (
+            needs
+            for digest, needs in self.needs.items()
+            if self.n_done(self.recipes[digest]) < self.n_seeds(self.recipes[digest])
+        )
+        return list(dict.fromkeys(waiting))
+
     def n_seeds(self, recipe: AnyRecipe) -> int:
         """Trials of a recipe."""
         return len(self.seeds or recipe.seeds)
+
+    def n_done(self, recipe: AnyRecipe) -> int:
+        """Finished trials of a recipe."""
+        trials = self.trials.get(recipe.digest, [])
+        return sum(trial.done is not None for trial in trials) + len(self.recorded.get(recipe.digest, []))
 
 
 def plan_table(
@@ -105,9 +124,9 @@ def plan_table(
                 why = Needs(dataset, error.message, error.remedy)
         if why is not None:
             needs |= {recipe.digest: why for recipe in own}
-    return TablePlan(
-        table, preset, chosen, tuple(seeds) if seeds else None, paths.results(results), recipes, trials, needs
-    )
+    root = paths.results(results)
+    recorded = _recorded(root, {digest: list(seeds or recipes[digest].seeds) for digest in needs})
+    return TablePlan(table, preset, chosen, tuple(seeds) if seeds else None, root, recipes, trials, needs, recorded)
 
 
 def of_cell(cell: Cell) -> Iterator[AnyRecipe]:
@@ -115,6 +134,22 @@ def of_cell(cell: Cell) -> Iterator[AnyRecipe]:
     yield cell.recipe
     if cell.controls is not None:
         yield from (cell.controls.baseline, cell.controls.looked, cell.controls.trained)
+
+
+def _recorded(root: Path, seeds: dict[str, list[int]]) -> dict[str, list[RunRecord]]:
+    """Finished records of recipes whose data is not here, by digest, one a seed: the latest, all on the same data."""
+    if not seeds:
+        return {}
+    records, _ = ResultStore(root).scan()
+    found: dict[str, list[RunRecord]] = {}
+    for record in sorted(records, key=lambda record: (record.finished, record.key), reverse=True):
+        if record.status != "done" or record.seed not in seeds.get(record.recipe_digest, []):
+            continue
+        own = found.setdefault(record.recipe_digest, [])
+        same = not own or own[0].protocol_digest == record.protocol_digest
+        if same and all(other.seed != record.seed for other in own):
+            own.append(record)
+    return found
 
 
 def _absent(dataset: str, folder: Path | None) -> Needs | None:

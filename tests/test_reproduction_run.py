@@ -1,0 +1,260 @@
+"""A small table of one's own: planned, run by one process and by two, interrupted, and read against its records."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from processes import finish, here, start
+from scipy import stats
+
+import slabench
+from slabench.recipe import AnyRecipe, load_recipe
+from slabench.reproduction import estimate as estimates
+from slabench.reproduction.estimate import Estimator, workload
+from slabench.reproduction.plan import plan_table
+from slabench.results.store import ResultStore
+from slabench.suites import suite_of
+
+TABLE = """
+title = "Glyphs, a small table"
+
+[presets]
+quick = "fewshot/quick"
+
+[[columns]]
+name = "glyphs"
+label = "glyphs, 1 shot"
+set.data.dataset = "glyphs"
+set.protocol = { shots = 1, queries = 5, episodes = 50 }
+set.train = { steps = STEPS, queries = 2, precision = "float32" }
+set.select = { points = 2, episodes = 20 }
+"""
+ROWS = """
+[[rows]]
+name = "protonet"
+label = "ProtoNet"
+
+[[rows]]
+name = "protonet+sla"
+label = "ProtoNet+SLA+AG"
+baseline = "protonet"
+predictor = "aggregated"
+set.sla.objective = "sla"
+"""
+FAILING = """
+[[rows]]
+name = "too-fast"
+label = "ProtoNet, too fast"
+set.train.lr = 1e30
+"""
+ABSENT = """
+[[columns]]
+name = "fc100"
+label = "FC100"
+set.data.dataset = "fc100"
+set.protocol = { shots = 1, queries = 5, episodes = 50 }
+"""
+NUMBERS = "table,row,value,interval,verified\nsmall,glyphs/protonet,55.0,0.5,yes\nsmall,glyphs/protonet+sla,60.0,,no\n"
+
+
+@pytest.fixture
+def table(tmp_path: Path, glyphs: Path) -> Path:
+    return write(tmp_path, TABLE + ROWS)
+
+
+def write(folder: Path, text: str, steps: int = 10) -> Path:
+    path = folder / "small.toml"
+    path.write_text(text.replace("STEPS", str(steps)), encoding="utf-8")
+    (folder / "published.csv").write_text(NUMBERS, encoding="utf-8")
+    return path
+
+
+def test_the_table_is_made_of_its_records(table: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    made = slabench.reproduce(str(table), "quick", results=results, threads=1)
+    assert [outcome.state for outcome in made.outcomes] == ["ran"] * 3  # the baseline is its own control of looks
+    store = ResultStore(results)
+    by_name = {record.name: record for record in store.records()}
+    assert set(by_name) == {"small/protonet", "small/protonet+sla", "small/protonet-equal-passes"}
+
+    def accuracies(name: str, predictor: str) -> np.ndarray[Any, Any]:
+        return np.asarray(store.episodes(by_name[f"small/{name}"])[predictor], dtype=np.float64)
+
+    plain, sla = made.rows
+    assert (plain.state, sla.state) == ("done", "done")
+    assert plain.measured is not None
+    assert sla.measured is not None
+    ours = accuracies("protonet+sla", "aggregated")
+    assert sla.measured.value == pytest.approx(ours.mean())
+    low, high = stats.t.interval(0.95, len(ours) - 1, ours.mean(), stats.sem(ours))
+    assert sla.measured.ci95 == pytest.approx((high - low) / 2)
+    assert sla.difference == pytest.approx(ours.mean() - 0.6)
+    assert plain.difference == pytest.approx(accuracies("protonet", "single").mean() - 0.55)
+    assert plain.measured.passes * 4 == sla.measured.passes == 10 * 5 * 3 * 4
+    assert sla.controls["trained"].passes == sla.measured.passes
+    assert plain.gains == {}
+    against = {
+        "baseline": ("protonet", "single"),
+        "looked": ("protonet", "aggregated"),
+        "trained": ("protonet-equal-passes", "single"),
+        "both": ("protonet-equal-passes", "aggregated"),
+    }
+    assert set(sla.gains) == set(against)
+    for name, (recipe, predictor) in against.items():
+        test = stats.ttest_rel(ours, accuracies(recipe, predictor))
+        low, high = test.confidence_interval(0.95)
+        gain = sla.gains[name]  # type: ignore[index]
+        assert gain.value == pytest.approx((low + high) / 2)
+        assert gain.ci95 == pytest.approx((high - low) / 2)
+
+    # Nothing is run twice: neither by the same table, nor by `slabench run` with the same settings, nor the other way round.
+    assert slabench.reproduce(str(table), "quick", results=results).outcomes == []
+    same: dict[str, Any] = {
+        "data.dataset": "glyphs", "protocol.shots": 1, "protocol.queries": 5, "protocol.episodes": 50, "train.steps": 10,
+        "train.queries": 2, "train.precision": "float32", "select.points": 2, "select.episodes": 20,
+    }  # fmt: skip
+    for objective, name in (("baseline", "protonet"), ("sla", "protonet+sla")):
+        (trial,) = slabench.plan(load_recipe("fewshot/quick", same | {"sla.objective": objective}), results=results)
+        assert trial.done is not None
+        assert trial.done.name == f"small/{name}"
+
+
+def test_the_command_goes_on_after_a_failure_and_without_data(tmp_path: Path, glyphs: Path) -> None:
+    path = write(tmp_path, TABLE + ABSENT + FAILING + ROWS)
+    arguments = ["reproduce", str(path), "--preset", "quick", "--results", str(tmp_path / "results"), "--threads", "1"]
+    code, output = here(*arguments, "--dry-run", "--only", "glyphs")
+    assert code == 0, output
+    assert re.search(r"4 trials: 0 done; 4 to run, about \d+ (s|min) on this cpu", output)
+    assert not (tmp_path / "results").exists()
+
+    code, output = here(*arguments)
+    assert code == 1, output
+    states = {record.name: record.status for record in ResultStore(tmp_path / "results").records()}
+    assert states == {
+        "small/too-fast": "failed",
+        "small/protonet": "done",
+        "small/protonet+sla": "done",
+        "small/protonet-equal-passes": "done",
+    }
+    assert "needs data: 'fc100'" in output
+    assert "slabench data get cifar100" in output
+    assert re.search(r"ProtoNet, too fast +failed", output)
+    assert re.search(r"ProtoNet\+SLA\+AG +\d+\.\d\d ± \d\.\d\d 60\.0 unverified [+-]\d", output)
+    assert "failed: glyphs 5w1s protonet/conv4 baseline 10 steps seed 0: the loss is not finite" in output
+
+    # One of the two rows of the other column, whose data is not here, and nothing of this one.
+    code, output = here(*arguments, "--only", "fc100/protonet")
+    assert code == 2
+    assert "slabench data get cifar100" in output
+
+
+def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> None:
+    write(tmp_path, TABLE + ROWS, steps=60)
+    command = ["reproduce", "small.toml", "--preset", "quick", "--jobs", "2", "--threads", "1"]
+    process = start(command, tmp_path, SLABENCH_CHECKPOINT_SECONDS="0")
+    checkpoints = tmp_path / "results" / "checkpoints"
+    end = time.monotonic() + 120
+    while not list(checkpoints.glob("*.safetensors")) and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.02)
+    children = _children(process.pid)
+    process.send_signal(signal.SIGINT)
+    code, output = finish(process)
+    assert code == 130, output
+    assert len(children) == 2, output
+    assert "the state of the others is saved" in output
+    assert "Traceback" not in output
+    assert all(not _alive(child) for child in children)
+    assert list(checkpoints.glob("*.safetensors"))
+    before = len(ResultStore(tmp_path / "results").records())
+    assert before < 3
+
+    code, output = finish(start(command, tmp_path))
+    assert code == 0, output
+    assert "going on at step" in output
+    assert len(ResultStore(tmp_path / "results").records()) == 3
+    assert len(re.findall(r"test \(%\): single", output)) == 3 - before  # each trial once
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_process_that_dies_fails_its_trial_alone(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slabench.reproduction import workers
+    from slabench.reproduction.run import in_order
+
+    plan = plan_table(str(table), "quick", results=tmp_path / "results")
+    dies = "import os, sys; sys.stdin.readline(); sys.stdin.readline(); os._exit(7)"
+    monkeypatch.setattr(workers, "_COMMAND", dies)
+    outcomes = workers.run_parallel(in_order(plan), 1, tmp_path / "results")
+    assert [outcome.state for outcome in outcomes] == ["failed"] * 3
+    assert "ended with code 7" in str(outcomes[0].error)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("fewshot/quick", {"data.dataset": "glyphs", "sla.objective": "sla", "sla.transforms": "color-perm3"}),
+        ("fewshot/quick", {"data.dataset": "glyphs", "train.episodes_per_step": 3, "train.shots": 2}),
+        ("supervised/quick", {"data.dataset": "digits", "sla.objective": "mt", "data.per_class": 60}),
+        ("imbalanced/quick", {"data.dataset": "digits", "data.ratio": 10, "sla.objective": "sla+sd"}),
+        ("supervised/sla", {"data.dataset": "digits", "train.steps": 77}),
+    ],
+)
+def test_the_workload_is_the_tasks_own(name: str, overrides: dict[str, Any], glyphs: Path, tmp_path: Path) -> None:
+    (recipe,) = load_recipe(name, overrides)
+    (trial,) = slabench.plan(recipe, [0], results=tmp_path)
+    task = suite_of(recipe).build_task(recipe, 0, trial.prepared, torch.device("cpu"), None)
+    work = workload(recipe, trial)
+    assert work.steps == task.optimisation.steps
+    assert work.images_per_step == task.images_per_step
+    assert work.scored == task.scored_images * task.transforms.M
+
+
+def test_the_estimate_adds_up(monkeypatch: pytest.MonkeyPatch, glyphs: Path, tmp_path: Path) -> None:
+    """A machine of 1 ms an image pass in training, 0.5 ms a view in scoring: the sum can be done by hand."""
+    built: list[AnyRecipe] = []
+
+    def step(task: Any, seconds: float) -> dict[str, float]:
+        built.append(task.recipe)
+        return {"seconds_per_step": 1e-3 * task.images_per_step}
+
+    monkeypatch.setattr(estimates, "estimate", step)
+    monkeypatch.setattr(estimates, "estimate_scoring", lambda task: 1e-3 * task.scored_images)
+    (recipe,) = load_recipe(
+        "imbalanced/quick", {"data.dataset": "digits", "data.ratio": 10, "sla.objective": "sla", "train.epochs": 4}
+    )
+    (trial,) = slabench.plan(recipe, [0], results=tmp_path)
+    work = workload(recipe, trial)
+    estimator = Estimator(torch.device("cpu"))
+    assert estimator.seconds(recipe, trial) == pytest.approx(1e-3 * work.images + 0.5e-3 * work.scored)
+    n = len(built)
+    estimator.seconds(recipe, trial)
+    assert len(built) == n  # each speed is measured once
+    # A step that would take long is measured on fewer images.
+    monkeypatch.setattr(estimates, "_STEP_SECONDS", 0.2)
+    Estimator(torch.device("cpu")).seconds(recipe, trial)
+    assert built[-1].train.batch_size == 50  # type: ignore[union-attr]  # 0.2 s / (1 ms * 4 copies)
+
+
+def test_speeds_are_measured_without_the_data() -> None:
+    (recipe,) = load_recipe("fewshot/quick", {"data.dataset": "mini-imagenet", "train.steps": 1, "protocol.shots": 1})
+    assert 0 < Estimator(torch.device("cpu")).seconds(recipe) < float("inf")
