@@ -99,7 +99,7 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
     from slabench.cli.reproduce_table import show_plan
 
     if not plan.missing and not (dry_run and plan.wanted):
-        show_plan(console, plan, None, "")
+        show_plan(console, plan)
         return
     import torch
 
@@ -118,7 +118,7 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
         with console.status(f"measuring {recipe.model.backbone}, {recipe.sla.objective} ..."):
             return estimator.seconds(recipe, trials[0] if trials else None)
 
-    show_plan(console, plan, seconds, where.type)
+    show_plan(console, plan, seconds, where.type, lambda: estimator.share)
 
 
 def _list(console: Console) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slabench.reproduction.outcome import Against, Measured, Reproduction, RowResult
     from slabench.reproduction.plan import TablePlan
 
+_BUSY = 0.8
 _HEADINGS: dict[Against, str] = {
     "baseline": "over the\nbaseline",
     "looked": "looked\nas often",
@@ -25,7 +26,11 @@ _HEADINGS: dict[Against, str] = {
 
 
 def show_plan(
-    console: Console, plan: TablePlan, seconds: Callable[[AnyRecipe], float | None] | None, device: str
+    console: Console,
+    plan: TablePlan,
+    seconds: Callable[[AnyRecipe], float | None] | None = None,
+    device: str = "cpu",
+    share: Callable[[], float] = lambda: 1.0,
 ) -> None:
     """Every recipe with its trials, image passes and time, and the sum.
 
@@ -34,6 +39,7 @@ def show_plan(
         plan: of a table.
         seconds: of one trial of a recipe, measured; None leaves time out.
         device: what the time is for.
+        share: of the machine, that this process had while the times were measured.
     """
     from slabench.reproduction.estimate import workload
 
@@ -72,10 +78,13 @@ def show_plan(
         parts[2] += f", about {duration(sums['needs data'])}" if seconds is not None and sums["needs data"] else ""
     console.print(f"{sum(counts.values())} trials: {'; '.join(parts)}.", soft_wrap=True)
     if seconds is not None:
-        console.print(
-            "[dim]Times are scaled from a few steps on images of noise, one process, and hold for a machine as busy as it is "
-            "now.[/dim]"
-        )
+        console.print("Times are scaled from a few steps on images of noise, in one process.", style="dim")
+        if share() < _BUSY:
+            whole = sums["run"] + sums["needs data"]
+            console.print(
+                f"The machine is busy: this process had {100 * share():.0f} % of the CPU time it asked for. Alone on it, "
+                f"all that is open would take about {duration(whole * share())}.",
+            )
     show_needs(console, plan)
 
 

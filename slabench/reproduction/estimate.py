@@ -111,6 +111,17 @@ class Estimator:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._known: dict[tuple[Any, ...], float] = {}
+        self._wall = self._cpu = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the CPU threads that it asked for, how much this process had while it was measured: 1 on an idle machine.
+
+        Times shrink to about this part of themselves when whatever else the machine does has ended. 1 for a GPU.
+        """
+        if self.device.type != "cpu" or not self._wall:
+            return 1.0
+        return min(1.0, self._cpu / self._wall / torch.get_num_threads())
 
     def seconds(self, recipe: AnyRecipe, trial: Trial | None = None) -> float:
         """Training, validations and test of one trial."""
@@ -150,8 +161,10 @@ class Estimator:
         """The least of up to `times` measurements: short steps are at the mercy of whatever else the machine does."""
         if key not in self._known:
             task, start, found = self._task(recipe), time.perf_counter(), math.inf
+            cpu = time.process_time()
             while times and time.perf_counter() - start < 2 * _STEP_SECONDS:
                 found, times = min(found, estimate(task, 0.3)["seconds_per_step"]), times - 1
+            self._cpu, self._wall = self._cpu + time.process_time() - cpu, self._wall + time.perf_counter() - start
             self._known[key] = found / task.images_per_step
         return self._known[key]
 

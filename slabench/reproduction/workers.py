@@ -42,6 +42,7 @@ class _Worker:
     process: subprocess.Popen[str]
     trial: Trial | None = None
     error: list[str] = field(default_factory=list)
+    errors: threading.Thread | None = None
 
 
 def run_parallel(
@@ -103,6 +104,8 @@ def run_parallel(
             if event is None:  # it has ended
                 alive.discard(worker.number)
                 code = worker.process.wait()
+                if worker.errors is not None:
+                    worker.errors.join(1)  # its last words
                 if worker.trial is not None and not stopped.is_set():
                     why = f"its process ended with code {code}" + "".join(f"\n{line}" for line in worker.error[-5:])
                     outcomes.append(Outcome(worker.trial, "failed", None, why))
@@ -194,18 +197,16 @@ class _Lines:
 
 
 def _start(number: int, settings: dict[str, Any], events: queue.Queue[Any]) -> _Worker:
-    import slabench
-
-    package = str(Path(slabench.__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (package, os.environ.get("PYTHONPATH")) if part)
+    # The same slabench as here, wherever this process found it.
+    command = f"import sys; sys.path[:] = {sys.path!r}; {_COMMAND}"
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _COMMAND],
+        [sys.executable, "-P", "-c", command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env=os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
         start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on once
     )
     worker = _Worker(number, process)
@@ -223,8 +224,9 @@ def _start(number: int, settings: dict[str, Any], events: queue.Queue[Any]) -> _
         for line in process.stderr:
             worker.error.append(line.rstrip())
 
-    for target in (complain, listen):
-        threading.Thread(target=target, daemon=True).start()
+    worker.errors = threading.Thread(target=complain, daemon=True)
+    for thread in (worker.errors, threading.Thread(target=listen, daemon=True)):
+        thread.start()
     return worker
 
 
