@@ -258,3 +258,15 @@ def test_the_estimate_adds_up(monkeypatch: pytest.MonkeyPatch, glyphs: Path, tmp
 def test_speeds_are_measured_without_the_data() -> None:
     (recipe,) = load_recipe("fewshot/quick", {"data.dataset": "mini-imagenet", "train.steps": 1, "protocol.shots": 1})
     assert 0 < Estimator(torch.device("cpu")).seconds(recipe) < float("inf")
+
+
+def test_with_the_data_the_trials_are_those_of_the_committed_records(cifar100: Path) -> None:
+    root = Path(__file__).parent.parent / "results"
+    few = plan_table("sla2020/few-shot", only=["fc100-5shot/protonet*"], seeds=[0, 1, 2], results=root)
+    done = {trial.key for trials in few.trials.values() for trial in trials if trial.done is not None}
+    names = ("fewshot/controls/baseline", "fewshot/controls/sla", "fewshot/controls/baseline-equal-passes")
+    records = ResultStore(root).records()
+    assert done == {r.key for r in records if r.protocol == "fewshot/fc100/5w5s15q" and r.name in names}
+    assert len(done) == 7
+    tail = plan_table("sla2020/imbalanced", only=["cifar100-r100/ce"], results=root)
+    assert tail.missing == []
