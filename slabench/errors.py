@@ -28,6 +28,12 @@ class UsageError(SlabenchError):
     exit_code = 2
 
 
+class PluginError(SlabenchError):
+    """A plug-in cannot be read, or gives something else than it should. Exit code 2: nothing has been run yet."""
+
+    exit_code = 2
+
+
 class DataError(SlabenchError):
     """A file or a data set is missing, damaged or not what it claims to be."""
 

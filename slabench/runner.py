@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from slabench import paths
+from slabench import paths, plugins
 from slabench.backbones import n_parameters
 from slabench.errors import SlabenchError, UsageError
 from slabench.recipe import AnyRecipe
@@ -121,7 +121,7 @@ def plan(
             task = f"{recipe.suite} {suite.task_id(recipe)}"
             if task not in prepared:
                 prepared[task] = suite.prepare(recipe, data_folder)
-            key = suite.trial_key(recipe, own[place], prepared[task])
+            key = plugins.bound(suite.trial_key(recipe, own[place], prepared[task]), plugins.used(recipe))
             done = store.find(key) if store.finished(key) else None
             trials.setdefault(key, Trial(recipe, own[place], key, prepared[task], done))
     return list(trials.values())
@@ -272,17 +272,19 @@ def _record(
 def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
     recipe = trial.recipe
     precision = choose_precision(recipe.train.precision, device)
+    used = plugins.used(recipe)
+    environment = describe(device) | {"precision": "bfloat16" if precision else "float32"}
     return RunRecord(
         key=trial.key,
         name=recipe.name,
         recipe=recipe.model_dump(mode="json", exclude={"seeds"}),
-        recipe_digest=recipe.digest,
+        recipe_digest=plugins.bound(recipe.digest, used),
         seed=trial.seed,
         suite=recipe.suite,
         dataset=recipe.data.dataset,
         **trial.prepared.facts(),
         limited=recipe.limited,
-        environment=describe(device) | {"precision": "bfloat16" if precision else "float32"},
+        environment=environment | ({"plugins": used} if used else {}),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         status="failed",

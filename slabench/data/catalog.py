@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from slabench.errors import unknown_name
+from slabench import registry
+
+if TYPE_CHECKING:
+    from slabench.data.store import RawImages
 
 # Alphabetical, which is the label order of the original archive's `fine_label_names`.
 _CIFAR100 = tuple(
@@ -76,6 +79,8 @@ class DatasetInfo:
         first_labels: labels of the first training images in the original order, by which a source that has kept that
             order is known; empty where unknown.
         note: what its store keeps of the original images, where that is not all of them.
+        make: of a plug-in's embedded data set: makes its images; see `slabench.data.own.dataset`.
+        class_split: of a plug-in's few-shot data set: names of the classes of `train`, `val` and `test`.
     """
 
     name: str
@@ -100,6 +105,8 @@ class DatasetInfo:
     md5: str = ""
     first_labels: tuple[int, ...] = ()
     note: str = ""
+    make: Callable[[], RawImages] | None = None
+    class_split: Mapping[str, tuple[str, ...]] | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -304,11 +311,13 @@ _ALL = (
     ),
 )
 
-DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({entry.name: entry for entry in _ALL})
+for _entry in _ALL:
+    registry.DATASETS.add(_entry.name, _entry, _entry.summary)
+DATASETS: Mapping[str, DatasetInfo] = registry.DATASETS.objects()
+"""By name, plug-ins included."""
 
 
 def info(name: str) -> DatasetInfo:
     """The catalog entry called `name`; an unknown name raises with a did-you-mean."""
-    if name not in DATASETS:
-        raise unknown_name("dataset", name, DATASETS)
-    return DATASETS[name]
+    entry: DatasetInfo = registry.DATASETS.get(name)
+    return entry

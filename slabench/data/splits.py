@@ -48,6 +48,9 @@ def load_split(name: str) -> ClassSplit:
     if not entry.fewshot:
         fewshot = ", ".join(sorted(other.name for other in DATASETS.values() if other.fewshot))
         raise UsageError(f"dataset '{name}' has no class split: its splits are images", f"few-shot datasets: {fewshot}")
+    if entry.class_split is not None:
+        value = {"store": entry.store, "classes": dict(entry.class_split), "source": entry.source}
+        return parse_split(value, name, entry.classes, Path(f"class_split of {name}"))
     path = split_path(name)
     if not path.is_file():
         raise DataError(

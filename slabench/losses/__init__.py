@@ -11,6 +11,8 @@ joint class is p_i / M, and constants cancel).
 | ldam | ce of s * (cos - m_y at y), m_i = max_m * (n_i / n_min)^(-1/4) | Cao et al., NeurIPS 2019, eq. 13 |
 | balanced-softmax | ce of z + log n | Ren et al., NeurIPS 2020, eq. 3 |
 | logit-adjusted | ce of z + tau * log p | Menon et al., ICLR 2021, eq. 10 |
+
+A plug-in's loss is a `LossFunction`, registered in `slabench.registry.LOSSES`.
 """
 
 from __future__ import annotations
@@ -18,15 +20,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from slabench import registry
 from slabench.errors import UsageError, unknown_name
 
 Counts = Sequence[int]
+
+
+class LossFunction(Protocol):
+    """A plug-in's loss: pure, no parameters, any number of classes."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        """Losses `[B]` from logits float32 `[B, C]`, labels int64 `[B]` and training images by class float64 `[C]`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +53,7 @@ class Loss:
         gamma: of the focal factor; 0 is none.
         smoothing: label smoothing, over all classes.
         cosine: whether it needs the logits of a cosine layer.
+        function: a plug-in's loss, in place of cross-entropy; it gets the scaled logits and `counts`.
     """
 
     name: str
@@ -52,6 +64,7 @@ class Loss:
     gamma: float = 0.0
     smoothing: float = 0.0
     cosine: bool = False
+    function: LossFunction | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses `[B]` in float32 from logits `[B, C]` and labels int64 `[B]`."""
@@ -68,6 +81,8 @@ class Loss:
             z = z * self.scale
         if self.shift is not None:
             z = z + self.shift.to(z.device)
+        if self.function is not None:
+            return self.function(z, labels, self.counts.to(z.device))
         losses = functional.cross_entropy(z, labels, reduction="none", label_smoothing=self.smoothing)
         if self.gamma:
             # p_y from the log-probability itself: exp(-loss) would not be a probability under label smoothing.
@@ -90,13 +105,8 @@ class Loss:
         )
 
 
-LOSSES: dict[str, str] = {
-    "ce": "cross-entropy",
-    "focal": "focal loss over softmax, gamma 1 (Lin et al. 2017; gamma as in LDAM-DRW)",
-    "ldam": "label-distribution-aware margins on cosines, max margin 0.5, s 30 (Cao et al. 2019)",
-    "balanced-softmax": "log counts added to the logits in training (Ren et al. 2020)",
-    "logit-adjusted": "tau log priors added to the logits in training (Menon et al. 2021)",
-}
+LOSSES = registry.LOSSES.summaries()
+"""Name to summary, plug-ins included."""
 
 
 def build_loss(
@@ -122,6 +132,7 @@ def build_loss(
 
     Raises:
         UsageError: an unknown name, a class without images, a parameter out of range.
+        PluginError: a plug-in's loss cannot be loaded.
     """
     n = _counts(counts)
     if not 0 <= smoothing < 1:
@@ -142,7 +153,12 @@ def build_loss(
         return replace(base, shift=n.log().float())
     if name == "logit-adjusted":
         return replace(base, shift=(tau * (n / n.sum()).log()).float())
-    raise unknown_name("loss", name, LOSSES)
+    if smoothing:
+        registry.LOSSES.entry(name)
+        raise UsageError(
+            f"label smoothing {smoothing} with the loss '{name}' of a plug-in", "it smooths by itself, or not"
+        )
+    return replace(base, function=registry.LOSSES.get(name))
 
 
 Reweighting = Literal["none", "inverse", "sqrt-inverse", "effective"]

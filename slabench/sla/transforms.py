@@ -6,11 +6,13 @@ inner one, t_0 is the identity. Copies of a batch are interleaved: row b*M + j o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from slabench.errors import UsageError, unknown_name
+from slabench import registry
+from slabench.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,24 +117,71 @@ def _set(name: str, turns: tuple[int, ...], orders: tuple[Channels, ...]) -> Tra
     return TransformSet(name, tuple(product(turns, orders)))
 
 
-TRANSFORM_SETS: dict[str, TransformSet] = {
-    chosen.name: chosen
-    for chosen in (
-        _set("rotation", _ALL_TURNS, _IDENTITY),
-        _set("rotation2", (0, 2), _IDENTITY),
-        _set("color-perm", (0,), _ALL_ORDERS),
-        _set("color-perm3", (0,), _CYCLES),
-        _set("rot-color-perm6", (0, 2), _CYCLES),
-        _set("rot-color-perm12", _ALL_TURNS, _CYCLES),
-        _set("rot-color-perm24", _ALL_TURNS, _ALL_ORDERS),
-    )
-}
+for _chosen in (
+    _set("rotation", _ALL_TURNS, _IDENTITY),
+    _set("rotation2", (0, 2), _IDENTITY),
+    _set("color-perm", (0,), _ALL_ORDERS),
+    _set("color-perm3", (0,), _CYCLES),
+    _set("rot-color-perm6", (0, 2), _CYCLES),
+    _set("rot-color-perm12", _ALL_TURNS, _CYCLES),
+    _set("rot-color-perm24", _ALL_TURNS, _ALL_ORDERS),
+):
+    _turns = sorted({turn for turn, _ in _chosen.views})
+    _orders = len({order for _, order in _chosen.views})
+    registry.TRANSFORMS.add(_chosen.name, _chosen, f"M = {_chosen.M}: quarter turns {_turns}, {_orders} channel orders")
+TRANSFORM_SETS: Mapping[str, TransformSet] = registry.TRANSFORMS.objects()
+"""By name, plug-ins included."""
 
 IDENTITY = _set("identity", (0,), _IDENTITY)
 
 
 def transform_set(name: str) -> TransformSet:
     """The transformation set called `name`; an unknown name is a usage error with a did-you-mean."""
-    if name not in TRANSFORM_SETS:
-        raise unknown_name("transformation set", name, TRANSFORM_SETS)
-    return TRANSFORM_SETS[name]
+    chosen: TransformSet = registry.TRANSFORMS.get(name)
+    return chosen
+
+
+@dataclass(frozen=True)
+class FunctionSet(TransformSet):
+    """Transformations that are functions of a batch; see `function_set`. It has no `views` and cannot `undo`."""
+
+    functions: tuple[Callable[[Tensor], Tensor], ...] = ()
+
+    @property
+    def M(self) -> int:
+        """The number of transformations, the identity included."""
+        return len(self.functions)
+
+    def apply(self, images: Tensor) -> Tensor:
+        """As `TransformSet.apply`; the memory format is contiguous."""
+        import torch
+
+        self.check(images)
+        return torch.stack([function(images) for function in self.functions], 1).flatten(0, 1)
+
+    def apply_each(self, images: Tensor, which: Tensor) -> Tensor:
+        """As `TransformSet.apply_each`; the memory format is contiguous."""
+        import torch
+
+        self.check(images)
+        out = torch.empty_like(images, memory_format=torch.contiguous_format)
+        for j, function in enumerate(self.functions):
+            rows = (which == j).nonzero().squeeze(1).to(images.device)
+            if len(rows):
+                out[rows] = function(images[rows])
+        return out
+
+    def undo(self, images: Tensor, j: int) -> Tensor:
+        """Refused: a function's inverse is not known."""
+        raise UsageError(f"'{self.name}' is made of functions, whose inverses are not known", "use a set of views")
+
+
+def function_set(name: str, functions: Sequence[Callable[[Tensor], Tensor]]) -> FunctionSet:
+    """A plug-in's own transformations.
+
+    Args:
+        name: kebab-case name.
+        functions: t_0 .. t_{M-1}, t_0 the identity; each maps `[B, 3, H, W]` to the same shape, image by image, without
+            randomness, and leaves its input as it is.
+    """
+    return FunctionSet(name, (), tuple(functions))

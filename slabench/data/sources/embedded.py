@@ -15,8 +15,8 @@ _DIGITS_TEST_EVERY = 5
 
 def prepare(entry: DatasetInfo, path: Path, *, replace: bool = False) -> Store:
     """Make the embedded data set `entry` and write its store to `path`."""
-    makers = {"glyphs": _glyphs, "digits": _digits}
-    return write_store(path, makers[entry.store](), replace=replace)
+    make = entry.make or {"glyphs": _glyphs, "digits": _digits}[entry.store]
+    return write_store(path, make(), replace=replace)
 
 
 def _glyphs() -> RawImages:
