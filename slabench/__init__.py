@@ -22,13 +22,24 @@ _PUBLIC = {
     "compare": "slabench.results.comparison:compare",
     "reproduce": "slabench.reproduction.run:reproduce",
     "plan_table": "slabench.reproduction.plan:plan_table",
+    "leaderboard": "slabench.api:leaderboard",
+    "SLA": "slabench.sla.wrapper:SLA",
     "load_data": "slabench.data:load",
     "EpisodeSampler": "slabench.episodes:EpisodeSampler",
     "load_episodes": "slabench.episode_files:load_episodes",
     "TransformSet": "slabench.sla.transforms:TransformSet",
     "transform_set": "slabench.sla.transforms:transform_set",
+    "function_set": "slabench.sla.transforms:function_set",
+    "Head": "slabench.heads:Head",
+    "Backbone": "slabench.backbones:Backbone",
+    "dataset": "slabench.data.own:dataset",
+    "load_plugin": "slabench.plugins:load_plugin",
+    "check": "slabench.conformance:check",
     "HEADS": "slabench.registry:HEADS",
     "BACKBONES": "slabench.registry:BACKBONES",
+    "LOSSES": "slabench.registry:LOSSES",
+    "TRANSFORMS": "slabench.registry:TRANSFORMS",
+    "DATASETS": "slabench.registry:DATASETS",
     "SlabenchError": "slabench.errors:SlabenchError",
 }
 
@@ -47,14 +58,25 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from slabench.api import leaderboard as leaderboard
+    from slabench.backbones import Backbone as Backbone
+    from slabench.conformance import check as check
     from slabench.data import load as load_data  # noqa: F401
+    from slabench.data.own import dataset as dataset
     from slabench.episode_files import load_episodes  # noqa: F401
     from slabench.episodes import EpisodeSampler  # noqa: F401
     from slabench.errors import SlabenchError  # noqa: F401
+    from slabench.heads import Head as Head
+    from slabench.plugins import load_plugin as load_plugin
     from slabench.recipe import Recipe, load_recipe  # noqa: F401
     from slabench.registry import BACKBONES, HEADS  # noqa: F401
+    from slabench.registry import DATASETS as DATASETS
+    from slabench.registry import LOSSES as LOSSES
+    from slabench.registry import TRANSFORMS as TRANSFORMS
     from slabench.reproduction.plan import plan_table  # noqa: F401
     from slabench.reproduction.run import reproduce  # noqa: F401
     from slabench.results.comparison import compare  # noqa: F401
     from slabench.runner import plan, run  # noqa: F401
     from slabench.sla.transforms import TransformSet, transform_set  # noqa: F401
+    from slabench.sla.transforms import function_set as function_set
+    from slabench.sla.wrapper import SLA as SLA

@@ -1,0 +1,162 @@
+"""What a data set promises; see `slabench.data.own`. A built-in one that is not here, and cannot be made, is skipped."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from slabench import paths
+from slabench.conformance import (
+    OWN_GENERATOR,
+    Check,
+    Finding,
+    NotApplicable,
+    expect,
+    no_global_random,
+    run_checks,
+)
+from slabench.data.catalog import DatasetInfo
+from slabench.data.loading import load
+from slabench.data.splits import load_split
+from slabench.data.store import Store, differences, is_prepared, open_store, store_folder, verify_store
+
+
+class Subject:
+    """A catalog entry, and a store of it: made in `folder`, or the one that is prepared here."""
+
+    def __init__(self, entry: DatasetInfo, folder: Path) -> None:
+        self.entry, self.folder = entry, folder
+        self.here = store_folder(entry, paths.data())
+
+    def make(self, name: str) -> Store:
+        """Make the store anew in a folder of this name."""
+        from slabench.data.sources.embedded import prepare
+
+        return prepare(self.entry, store_folder(self.entry, self.folder / name))
+
+    @property
+    def data(self) -> Path:
+        """The data folder to read from."""
+        return self.folder / "first" if self.entry.embedded else paths.data()
+
+
+def _store(s: Subject) -> None:
+    if not s.entry.embedded:
+        if not is_prepared(s.here):
+            raise NotApplicable(f"its data is not on this machine: slabench data get {s.entry.store}")
+        open_store(s.here)
+        return
+    with no_global_random("making it"):
+        s.make("first")
+
+
+def _opened(s: Subject) -> Store:
+    path = store_folder(s.entry, s.data)
+    if not is_prepared(path):
+        raise NotApplicable("its data is not on this machine")
+    return open_store(path)
+
+
+def _images(s: Subject) -> None:
+    images = _opened(s).images(s.entry.name)
+    size = s.entry.image_size
+    expect(images.images.dtype == np.uint8, f"its images are {images.images.dtype}, not uint8 0..255")
+    expect(
+        images.images.shape[1:] == (size, size, 3), f"its images are {images.images.shape[1:]}, not {(size, size, 3)}"
+    )
+    expect(len(images.images) == len(images.labels), f"{len(images.images)} images have {len(images.labels)} labels")
+    expect(
+        images.n_classes == s.entry.n_classes,
+        f"it has {images.n_classes} classes, and n_classes says {s.entry.n_classes}",
+    )
+    low, high = int(images.labels.min()), int(images.labels.max())
+    expect(
+        low >= 0 and high < images.n_classes,
+        f"labels run from {low} to {high}, classes from 0 to {images.n_classes - 1}",
+    )
+    empty = [name for name, rows in zip(images.class_names, images.class_rows(), strict=True) if not len(rows)]
+    expect(not empty, f"classes without images: {', '.join(empty[:3])}")
+    pixels = images.images.reshape(len(images), -1)
+    expect(bool((pixels.max(1) > pixels.min(1)).any()), "every image is of one colour")
+
+
+def _twice(s: Subject) -> None:
+    if not s.entry.embedded:
+        raise NotApplicable("it is not made here")
+    first, second = _opened(s).digest, s.make("second").digest
+    expect(first == second, f"made twice it has two digests, {first[:12]} and {second[:12]}")
+
+
+def _here(s: Subject) -> None:
+    if not is_prepared(s.here):
+        raise NotApplicable("it is not prepared here")
+    problems = verify_store(s.here)
+    expect(not problems, "; ".join(problems))
+    if s.entry.embedded:
+        here, made = open_store(s.here).digest, _opened(s).digest
+        expect(here == made, f"the prepared store has digest {here[:12]}, made now it has {made[:12]}")
+
+
+def _splits(s: Subject) -> None:
+    store = _opened(s)
+    total = 0
+    for split in s.entry.splits:
+        images = load(s.entry.name, split, s.data)
+        expect(len(images) > 0 or split == "test", f"its split '{split}' has no images")
+        expect(
+            images.digest == store.digest, f"'{split}' has digest {images.digest[:12]}, its store {store.digest[:12]}"
+        )
+        if s.entry.fewshot:
+            expect(images.split_digest == load_split(s.entry.name).digest, f"'{split}' carries another split's digest")
+            expect(images.n_classes >= 2, f"its split '{split}' has {images.n_classes} class")
+        total += len(images) if split != "all" else 0
+    if not s.entry.fewshot:
+        expect(
+            total == store.manifest["n_images"], f"train and test have {total} of {store.manifest['n_images']} images"
+        )
+
+
+def _published(s: Subject) -> None:
+    if s.entry.digest is None and not s.entry.n_published:
+        raise NotApplicable("nobody has published what it should be")
+    found = differences(s.entry, _opened(s))
+    expect(not found, "; ".join(found))
+
+
+def _statistics(s: Subject) -> str | None:
+    images = _opened(s).images(s.entry.name)
+    part = np.asarray(images.images[:: max(1, len(images) // 500)], np.float64)
+    mean = part.mean((0, 1, 2))
+    expect(min(s.entry.std) > 0, f"std {s.entry.std} has a channel without spread")
+    expect(min(s.entry.mean) >= 0 and max(s.entry.mean) <= 255, f"mean {s.entry.mean} is not in units of 0..255")
+    off = max(abs(mean - np.asarray(s.entry.mean)) / np.asarray(s.entry.std))
+    expect(
+        off < 4, f"mean {s.entry.mean} and std {s.entry.std} leave normalised pixels {off:.1f} away from 0 on average"
+    )
+    return None
+
+
+CHECKS: tuple[Check[Subject], ...] = (
+    Check(
+        "makes a store", _store, f"the maker gives images, labels and test flags; it must {OWN_GENERATOR}", needed=True
+    ),
+    Check(
+        "images",
+        _images,
+        "uint8 [n, size, size, 3], labels 0..C-1, every class with images; say so in the entry",
+        needed=True,
+    ),
+    Check("same digest twice", _twice, f"the same images every time: {OWN_GENERATOR}, read files in sorted order"),
+    Check("prepared copy", _here, "make it anew: slabench data get NAME --replace"),
+    Check("splits", _splits, "name every class of class_split as in classes; give test images, or a class split"),
+    Check("as published", _published, "import the whole of it: slabench data import NAME PATH --replace"),
+    Check("normalisation", _statistics, "give mean and std by channel in units of 0..255"),
+)
+
+
+def check_dataset(entry: DatasetInfo) -> list[Finding]:
+    """All checks of a data set; what is made is made in a folder that is removed again."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run_checks(Subject(entry, Path(folder)), CHECKS)
