@@ -8,13 +8,27 @@ from typing import Annotated
 
 import typer
 
-from slabench.cli import compare, data, demo, episodes, leaderboard, listing, longtail, posthoc, score
+from slabench.cli import (
+    check,
+    compare,
+    data,
+    demo,
+    doctor,
+    episodes,
+    leaderboard,
+    listing,
+    longtail,
+    plugin,
+    posthoc,
+    score,
+)
 from slabench.cli import reproduce as reproduce_module
 from slabench.cli import run as run_module
 from slabench.errors import SlabenchError
 
 app = typer.Typer(
     name="slabench",
+    cls=plugin.Group,
     help="Benchmarks for Self-supervised Label Augmentation: few-shot and long-tailed image classification, honestly measured.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -26,6 +40,8 @@ app.command("reproduce")(reproduce_module.reproduce)
 app.command("demo")(demo.demo)
 app.command("list")(listing.list_)
 app.command("show")(listing.show)
+app.command("check")(check.check)
+app.command("doctor")(doctor.doctor)
 app.command("posthoc")(posthoc.posthoc)
 app.command("score")(score.score)
 app.command("leaderboard")(leaderboard.leaderboard)
@@ -52,6 +68,7 @@ def _data_dir(value: Path | None) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -59,8 +76,15 @@ def _main(
         Path | None,
         typer.Option("--data-dir", callback=_data_dir, help="Folder of prepared data (or set SLABENCH_DATA)."),
     ] = None,
+    plugins: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--plugin", help="A Python file that registers own methods; may be repeated.", envvar="SLABENCH_PLUGINS"
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if plugins:
+        plugin.load(plugins, context.invoked_subcommand)
 
 
 def main() -> None:

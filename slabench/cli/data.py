@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slabench.cli import complete
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,7 +22,10 @@ _Replace = Annotated[bool, typer.Option("--replace", help="Write over data that 
 
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(help="A data set: see `slabench list datasets`.")], replace: _Replace = False
+    name: Annotated[
+        str, typer.Argument(help="A data set: see `slabench list datasets`.", autocompletion=complete.datasets)
+    ],
+    replace: _Replace = False,
 ) -> None:
     """Download a data set (or draw it, if it is embedded) and prepare it."""
     from rich.console import Console
@@ -42,7 +47,9 @@ def get(
 
 @app.command("import")
 def import_(
-    name: Annotated[str, typer.Argument(help="A data set: see `slabench list datasets`.")],
+    name: Annotated[
+        str, typer.Argument(help="A data set: see `slabench list datasets`.", autocompletion=complete.datasets)
+    ],
     path: Annotated[
         Path, typer.Argument(help="Its files: a folder or an archive, in any layout of `slabench show dataset`.")
     ],
@@ -66,7 +73,10 @@ def import_(
 
 @app.command()
 def verify(
-    name: Annotated[str | None, typer.Argument(help="A data set; all that are prepared, if left out.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A data set; all that are prepared, if left out.", autocompletion=complete.datasets),
+    ] = None,
 ) -> None:
     """Read every byte of the prepared data and hold it against its sha256. Exit code 1 when something has changed."""
     from rich.console import Console

@@ -7,33 +7,62 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slabench.cli import complete
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import Console
 
-_LISTS = (
-    "datasets",
-    "recipes",
-    "backbones",
-    "heads",
-    "objectives",
-    "transforms",
-    "losses",
-    "reweightings",
-    "samplers",
-    "mixings",
-    "episodes",
-    "subsets",
-    "runs",
-)
-_SHOWS = ("dataset", "recipe", "run")
+LISTS = {
+    "datasets": "what is learned on, and whether it is here",
+    "recipes": "published recipes: slabench run NAME",
+    "backbones": "images to features",
+    "learners": "what is trained: backbone and what sits on it",
+    "heads": "few-shot classifiers on features",
+    "objectives": "baseline, SLA and its rivals",
+    "transforms": "the sets of transformations of SLA",
+    "losses": "losses of a classifier",
+    "reweightings": "class weights",
+    "samplers": "re-sampling of classes",
+    "mixings": "mixing of images in pairs",
+    "episodes": "frozen test and validation episodes",
+    "subsets": "frozen long-tail subsets",
+    "plugins": "what is not slabench's own",
+    "runs": "records in results/",
+}
+SHOWS = {
+    "dataset": "datasets",
+    "recipe": "recipes",
+    "run": "runs",
+    "backbone": "backbones",
+    "learner": "learners",
+    "head": "heads",
+    "objective": "objectives",
+    "transform": "transforms",
+    "loss": "losses",
+    "reweighting": "reweightings",
+    "sampler": "samplers",
+    "mixing": "mixings",
+    "episodes": "episodes",
+    "subset": "subsets",
+    "plugin": "plugins",
+}
+"""What `show` takes, and the list that it is in."""
+
+LEARNERS = {
+    "episodic": "a backbone, a head and one learned scale, trained on episodes (suite fewshot)",
+    "classifier": "a backbone and a layer for each output of the objective (suites imbalanced and supervised)",
+}
 
 _Results = Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")]
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help=", ".join(_LISTS) + ".")],
+    kind: Annotated[
+        str | None,
+        typer.Argument(help=", ".join(LISTS) + ". Left out: what can be listed.", autocompletion=complete.kinds),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     results: _Results = None,
 ) -> None:
@@ -44,7 +73,10 @@ def list_(
     from slabench.errors import unknown_name
 
     console = Console(highlight=False)
-    if kind == "datasets":
+    kind = SHOWS.get(kind or "", kind)
+    if kind is None:
+        _print(console, "slabench list", list(LISTS.items()), as_json)
+    elif kind == "datasets":
         from slabench.cli.datasets import list_datasets
 
         list_datasets(console, as_json)
@@ -52,15 +84,22 @@ def list_(
         from slabench.cli.runs import list_runs
 
         list_runs(console, paths.results(results), as_json)
-    elif kind in _LISTS:
+    elif kind in LISTS:
         _print(console, kind, list(_entries(kind)), as_json)
     else:
-        raise unknown_name("list", kind, _LISTS)
+        raise unknown_name("list", kind, LISTS)
+    if kind in ("plugins", "datasets", "transforms", "backbones", "heads", "losses"):
+        from slabench.cli.plugin import warn_of_problems
+
+        warn_of_problems(None if kind == "plugins" else kind)
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help=", ".join(_SHOWS) + ".")],
-    name: Annotated[str, typer.Argument(help="Its name, or the first characters of a run's key.")],
+    kind: Annotated[str, typer.Argument(help=", ".join(SHOWS) + ".", autocompletion=complete.shown)],
+    name: Annotated[
+        str,
+        typer.Argument(help="Its name, or the first characters of a run's key.", autocompletion=complete.shown_name),
+    ],
     test_prior: Annotated[
         str | None,
         typer.Option(
@@ -69,13 +108,16 @@ def show(
     ] = None,
     results: _Results = None,
 ) -> None:
-    """Show one dataset, recipe (resolved) or run."""
+    """Show one thing of any kind that can be listed: a recipe resolved, a run, a head with what it is and where."""
     from rich.console import Console
 
     from slabench import paths
-    from slabench.errors import unknown_name
+    from slabench.errors import UsageError, unknown_name
 
     console = Console(highlight=False)
+    kind = next((one for one, many in SHOWS.items() if kind == many), kind)
+    if test_prior is not None and kind in SHOWS and kind != "run":
+        raise UsageError(f"--test-prior says nothing to a {kind}", "slabench show run KEY --test-prior uniform")
     if kind == "dataset":
         from slabench.cli.datasets import show_dataset
 
@@ -84,33 +126,32 @@ def show(
         from slabench.cli.runs import show_run
 
         show_run(console, paths.results(results), name, test_prior)
-    elif kind == "recipe":
-        import json
+    elif kind in SHOWS:
+        from slabench.cli import showing
 
-        from slabench.recipe import load_recipe
-
-        for recipe in load_recipe(name):
-            console.print(f"# {recipe.name}, digest {recipe.digest[:12]}, seeds {list(recipe.seeds)}", markup=False)
-            for section, values in recipe.resolved().items():
-                if isinstance(values, dict):
-                    console.print(f"\\[{section}]")
-                    for key, value in values.items():
-                        # TOML has no null: a key that is left out is one.
-                        line = f"{key} = {json.dumps(value)}" if value is not None else f"# {key}: as evaluated"
-                        console.print(line, markup=False, soft_wrap=True)
-                else:
-                    console.print(f"{section} = {json.dumps(values)}", markup=False)
-            console.print()
+        showing.show(console, kind, name)
     else:
-        raise unknown_name("thing to show", kind, _SHOWS)
+        raise unknown_name("thing to show", kind, SHOWS)
+
+
+def names_of(plural: str) -> dict[str, str]:
+    """Name to summary of what `slabench list` lists, but for datasets and runs."""
+    return dict(_entries(plural))
 
 
 def _entries(kind: str) -> Iterable[tuple[str, str]]:
-    if kind in ("backbones", "heads"):
-        from slabench import registry
+    if kind in ("backbones", "heads", "losses", "transforms"):
+        from slabench.registry import REGISTRIES
 
-        for entry in registry.BACKBONES if kind == "backbones" else registry.HEADS:
-            yield entry.name, entry.summary
+        for entry in REGISTRIES[kind]:
+            yield entry.name, entry.summary + ("" if entry.built_in else f" ({entry.origin})")
+    elif kind == "learners":
+        yield from LEARNERS.items()
+    elif kind == "plugins":
+        from slabench.plugins import installed
+
+        for what, name, origin in installed():
+            yield name, f"{what} of {origin}"
     elif kind == "objectives":
         from slabench.sla.classification import CLASSIFIER_OBJECTIVES
         from slabench.sla.objectives import OBJECTIVES
@@ -121,14 +162,7 @@ def _entries(kind: str) -> Iterable[tuple[str, str]]:
             chosen = in_episodes or in_classes
             assert chosen is not None
             yield name, chosen.summary + where
-    elif kind == "transforms":
-        from slabench.sla.transforms import TRANSFORM_SETS
-
-        for transforms in TRANSFORM_SETS.values():
-            turns = sorted({turn for turn, _ in transforms.views})
-            orders = len({order for _, order in transforms.views})
-            yield transforms.name, f"M = {transforms.M}: quarter turns {turns}, {orders} channel orders"
-    elif kind in ("losses", "reweightings", "samplers", "mixings"):
+    elif kind in ("reweightings", "samplers", "mixings"):
         yield from _rules(kind).items()
     elif kind == "recipes":
         from slabench.recipe import Recipe, load_recipe, recipe_names
@@ -160,11 +194,10 @@ def _entries(kind: str) -> Iterable[tuple[str, str]]:
 
 def _rules(kind: str) -> dict[str, str]:
     from slabench.data.mixing import MIXINGS
-    from slabench.losses import LOSSES
     from slabench.losses.resampling import RESAMPLINGS
     from slabench.suites.classification_rules import REWEIGHTS
 
-    return {"losses": LOSSES, "reweightings": REWEIGHTS, "samplers": RESAMPLINGS, "mixings": MIXINGS}[kind]
+    return {"reweightings": REWEIGHTS, "samplers": RESAMPLINGS, "mixings": MIXINGS}[kind]
 
 
 def _print(console: Console, kind: str, entries: list[tuple[str, str]], as_json: bool) -> None:
@@ -174,10 +207,14 @@ def _print(console: Console, kind: str, entries: list[tuple[str, str]], as_json:
         console.out(json.dumps([{"name": name, "summary": summary} for name, summary in entries], indent=2))
         return
     from rich.table import Table
+    from rich.text import Text
 
+    if not entries:
+        console.print(f"no {kind}")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(kind, no_wrap=True)
     table.add_column("")
     for name, summary in entries:
-        table.add_row(name, summary)
+        table.add_row(name, Text(summary))
     console.print(table)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slabench.cli import complete
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -46,29 +48,47 @@ def run(
     target: Annotated[
         str,
         typer.Argument(
-            help="`fewshot`, `imbalanced`, `supervised`, the name of a recipe, or a TOML file.", metavar="SUITE|RECIPE"
+            help="`fewshot`, `imbalanced`, `supervised`, the name of a recipe, or a TOML file.",
+            metavar="SUITE|RECIPE",
+            autocompletion=complete.suites_and_recipes,
         ),
     ],
-    dataset: Annotated[str | None, typer.Option(help="See: slabench list datasets.", rich_help_panel=_WHAT)] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="See: slabench list datasets.", autocompletion=complete.datasets, rich_help_panel=_WHAT),
+    ] = None,
     sla: Annotated[
         bool | None,
         typer.Option("--sla/--no-sla", help="Train with joint labels: --objective sla.", rich_help_panel=_WHAT),
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="baseline, da, sla; rotated-classes (fewshot); mt, sla+sd (others).", rich_help_panel=_WHAT),
+        typer.Option(
+            help="baseline, da, sla; rotated-classes (fewshot); mt, sla+sd (others).",
+            autocompletion=complete.objectives,
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     transforms: Annotated[
-        str | None, typer.Option(help="rotation, rotation2, color-perm, ...", rich_help_panel=_WHAT)
+        str | None,
+        typer.Option(
+            help="rotation, rotation2, color-perm, ...", autocompletion=complete.transforms, rich_help_panel=_WHAT
+        ),
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="See: slabench list backbones.", rich_help_panel=_WHAT)] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="See: slabench list backbones.", autocompletion=complete.backbones, rich_help_panel=_WHAT),
+    ] = None,
     ways: Annotated[int | None, typer.Option(help="Classes of an episode.", rich_help_panel=_FEWSHOT)] = None,
     shots: Annotated[int | None, typer.Option(help="Support images of a class.", rich_help_panel=_FEWSHOT)] = None,
     queries: Annotated[
         int | None, typer.Option(help="Query images of a class in the test.", rich_help_panel=_FEWSHOT)
     ] = None,
     episodes: Annotated[int | None, typer.Option(help="Test episodes.", rich_help_panel=_FEWSHOT)] = None,
-    head: Annotated[str | None, typer.Option(help="See: slabench list heads.", rich_help_panel=_FEWSHOT)] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="See: slabench list heads.", autocompletion=complete.heads, rich_help_panel=_FEWSHOT),
+    ] = None,
     learner: Annotated[
         str | None,
         typer.Option(help="episodic, or classifier: pre-trained on the classes.", rich_help_panel=_FEWSHOT),
@@ -97,7 +117,10 @@ def run(
     per_class: Annotated[
         int | None, typer.Option(help="Limited data: training images a class.", rich_help_panel=_CLASSIFIER)
     ] = None,
-    loss: Annotated[str | None, typer.Option(help="See: slabench list losses.", rich_help_panel=_CLASSIFIER)] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="See: slabench list losses.", autocompletion=complete.losses, rich_help_panel=_CLASSIFIER),
+    ] = None,
     reweight: Annotated[
         str | None, typer.Option(help="none, inverse, sqrt-inverse, effective, drw.", rich_help_panel=_CLASSIFIER)
     ] = None,
@@ -248,6 +271,9 @@ def _public_argv(words: list[str]) -> list[str]:
             skip = False
         elif word in ("--results", "--data-dir"):
             skip = True
+        elif word.startswith("--plugin=") or public[-1] == "--plugin":
+            flag, equals, file = word.partition("=") if word.startswith("--plugin=") else ("", "", word)
+            public.append(f"{flag}{equals}{Path(file).name}")  # its digest is in the record's environment
         else:
             public.append(Path(word).name if Path(word).is_absolute() else word)
     return public
