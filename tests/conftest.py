@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,18 @@ def cifar100(_own_data_folder: None, _imported_cifar100: Path, monkeypatch: pyte
     """The data folder with the real CIFAR-100 in it, shared by the tests that ask for it: they only read."""
     monkeypatch.setenv("SLABENCH_DATA", str(_imported_cifar100))
     return _imported_cifar100
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a test registers, or loads as a plug-in, is taken back after it."""
+    from slabench import plugins
+    from slabench.registry import REGISTRIES
+
+    before = {name: (kind.names(), dict(kind._entries), dict(kind.problems)) for name, kind in REGISTRIES.items()}
+    files = dict(plugins._loaded)
+    yield
+    for name, kind in REGISTRIES.items():
+        kind._entries, kind.problems = before[name][1], before[name][2]
+    plugins._loaded.clear()
+    plugins._loaded.update(files)

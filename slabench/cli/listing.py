@@ -73,7 +73,6 @@ def list_(
     from slabench.errors import unknown_name
 
     console = Console(highlight=False)
-    kind = SHOWS.get(kind or "", kind)
     if kind is None:
         _print(console, "slabench list", list(LISTS.items()), as_json)
     elif kind == "datasets":
@@ -115,7 +114,6 @@ def show(
     from slabench.errors import UsageError, unknown_name
 
     console = Console(highlight=False)
-    kind = next((one for one, many in SHOWS.items() if kind == many), kind)
     if test_prior is not None and kind in SHOWS and kind != "run":
         raise UsageError(f"--test-prior says nothing to a {kind}", "slabench show run KEY --test-prior uniform")
     if kind == "dataset":

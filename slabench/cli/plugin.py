@@ -24,7 +24,9 @@ class Group(TyperGroup):
         for word in words:
             if word == "--plugin":
                 value = next(words, None)
-                front += [word] if value is None else [word, value]
+                if value is None:
+                    ctx.fail("Option '--plugin' requires an argument: a Python file.")
+                front += [word, value]
             elif word.startswith("--plugin="):
                 front.append(word)
             else:

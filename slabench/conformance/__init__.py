@@ -65,7 +65,8 @@ def run_checks(subject: S, checks: Sequence[Check[S]]) -> list[Finding]:
             findings.append(Finding(check.name, "skipped", f"needs '{blocked}'"))
             continue
         try:
-            findings.append(Finding(check.name, "ok", check.run(subject) or ""))
+            with _states_put_back():
+                findings.append(Finding(check.name, "ok", check.run(subject) or ""))
         except NotApplicable as reason:
             findings.append(Finding(check.name, "skipped", str(reason)))
         except Exception as error:
@@ -123,6 +124,7 @@ def expect_finite(tensor: Tensor, what: str) -> None:
 
 def expect_close(a: Tensor, b: Tensor, message: str, tolerance: float = 1e-5) -> None:
     """Raise `Wrong` unless a and b agree to `tolerance`, relative to the largest of b (at least 1)."""
+    a, b = a.detach(), b.detach()
     off = float((a - b).abs().max()) / max(1.0, float(b.abs().max()))
     expect(off <= tolerance, f"{message} (they differ by {off:.2g}, allowed is {tolerance:g})")
 
@@ -138,21 +140,32 @@ def unchanged(what: str, **tensors: Tensor) -> Iterator[None]:
 
 @contextmanager
 def no_global_random(what: str) -> Iterator[None]:
-    """Raise `Wrong` if the block draws from, or seeds, a global generator of torch, numpy or Python; puts them back."""
-    states = torch.random.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    """Raise `Wrong` if the block draws from, or seeds, a global generator of torch, numpy or Python."""
+    before = _global_states()
+    yield
+    after = _global_states()
+    used = [
+        name
+        for name, same in (
+            ("torch", torch.equal(before[0], after[0])),
+            ("numpy", all(np.array_equal(x, y) for x, y in zip(before[1], after[1], strict=True))),
+            ("random", before[2] == after[2]),
+        )
+        if not same
+    ]
+    expect(not used, f"{what} draws from the global generator of {', '.join(used)}")
+
+
+def _global_states() -> tuple[Tensor, Any, Any]:
+    return torch.random.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+
+
+@contextmanager
+def _states_put_back() -> Iterator[None]:
+    """Whatever a broken method draws: the caller's random numbers go on as if it had not been checked."""
+    states = _global_states()
     try:
         yield
-        after = torch.random.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-        used = [
-            name
-            for name, same in (
-                ("torch", torch.equal(states[0], after[0])),
-                ("numpy", all(np.array_equal(x, y) for x, y in zip(states[1], after[1], strict=True))),
-                ("random", states[2] == after[2]),
-            )
-            if not same
-        ]
-        expect(not used, f"{what} draws from the global generator of {', '.join(used)}")
     finally:
         torch.random.set_rng_state(states[0])
         np.random.set_state(states[1])  # noqa: NPY002

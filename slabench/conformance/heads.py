@@ -238,6 +238,7 @@ def _joint(s: Subject) -> None:
     expect_finite(logits, "joint logits")
 
 
+@torch.no_grad()
 def _decomposes(s: Subject) -> str | None:
     """Logits are compared up to a summand that all classes of a query share: an argmax and a softmax do not see it."""
     e = episode()

@@ -68,19 +68,18 @@ def _gradient(s: Subject) -> None:
     (gradient,) = torch.autograd.grad(total, logits)
     expect_finite(gradient, "entries of the gradient")
     expect(bool((gradient != 0).any()), "the gradient is zero: nothing is learned")
-    way = torch.randn(gradient.shape, generator=torch_generator(0, "way"))
-    way = way / way.norm()
-    h = 1e-2
-    with torch.no_grad():
-        slope = float((loss(logits + h * way, labels).double() - loss(logits - h * way, labels).double()).sum()) / (
-            2 * h
+    # Along the gradient itself, where a wrong length shows, and along others, where a wrong direction does.
+    others = torch.randn(4, *gradient.shape, generator=torch_generator(0, "ways"))
+    h, length = 1e-2, float(gradient.norm())
+    for way in (gradient, *others):
+        way = way / way.norm()
+        with torch.no_grad():
+            ahead, behind = loss(logits + h * way, labels), loss(logits - h * way, labels)
+        slope, expected = float((ahead.double() - behind.double()).sum()) / (2 * h), float((gradient * way).sum())
+        expect(
+            abs(slope - expected) < 0.02 * length,
+            f"the gradient is not the derivative: the loss changes by {slope:.4g} where the gradient says {expected:.4g}",
         )
-    expected = float((gradient * way).sum())
-    off = abs(slope - expected) / max(float(gradient.norm()), 1e-6)
-    expect(
-        off < 0.02,
-        f"the gradient is not the derivative: the loss changes by {slope:.4g}, the gradient says {expected:.4g}",
-    )
 
 
 def _descends(s: Subject) -> None:

@@ -34,11 +34,11 @@ def _count(s: TransformSet) -> None:
 def _shape(s: TransformSet) -> None:
     for dtype in (torch.float32, torch.uint8):
         images = _images(dtype)
-        for name, out, rows in (
-            ("apply", s.apply(images), B * s.M),
-            ("apply_each", s.apply_each(images, torch.arange(B) % s.M), B),
-        ):
-            expect_shape(out, (rows, 3, SIZE, SIZE), f"the copies that {name} makes of {B} images under M = {s.M}")
+        every = s.apply(images)
+        expect_shape(every, (B * s.M, 3, SIZE, SIZE), f"the copies that apply makes of {B} images under M = {s.M}")
+        each = s.apply_each(images, torch.arange(B) % s.M)
+        expect_shape(each, (B, 3, SIZE, SIZE), f"the copies that apply_each makes of {B} images")
+        for name, out in (("apply", every), ("apply_each", each)):
             expect(out.dtype == dtype, f"{name} makes {out.dtype} of images in {dtype}")
 
 
