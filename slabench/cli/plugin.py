@@ -26,7 +26,8 @@ class Group(TyperGroup):
                 value = next(words, None)
                 if value is None:
                     ctx.fail("Option '--plugin' requires an argument: a Python file.")
-                front += [word, value]
+                else:
+                    front += [word, value]
             elif word.startswith("--plugin="):
                 front.append(word)
             else:
