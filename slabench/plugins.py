@@ -82,7 +82,7 @@ def load_plugin(path: str | Path) -> Plugin:
     except BaseException as error:
         del sys.modules[name]
         for kind in registry.REGISTRIES.values():
-            kind.remove(file.name, str(file))
+            kind.remove(str(file))
         if isinstance(error, SlabenchError | KeyboardInterrupt):
             raise
         raise PluginError(

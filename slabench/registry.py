@@ -85,6 +85,8 @@ class Registry:
                 origin = BUILT_IN
             else:
                 origin, file = _loading[-1] if _loading else (module, caller.get("__file__"))
+        elif _loading and origin != BUILT_IN:
+            file = file or _loading[-1][1]
         if origin != BUILT_IN:
             self._read_built_ins()
         if not _KEBAB.match(name):
@@ -111,9 +113,9 @@ class Registry:
 
         return decorate
 
-    def remove(self, origin: str, file: str) -> None:
-        """Take back all that `origin` has registered from `file`."""
-        self._entries = {n: e for n, e in self._entries.items() if (e.origin, e.file) != (origin, file)}
+    def remove(self, file: str) -> None:
+        """Take back all that was registered from `file`."""
+        self._entries = {name: entry for name, entry in self._entries.items() if entry.file != file}
 
     def get(self, name: str) -> Any:
         """The object called `name`, imported now if need be.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from slabench.conformance import check
 from slabench.conformance import datasets as of_datasets
 from slabench.conformance.backbones import check_backbone
 from slabench.conformance.datasets import check_dataset
+from slabench.data import load
 from slabench.data.own import dataset
 from slabench.data.sources.embedded import prepare
 from slabench.registry import BACKBONES, DATASETS
@@ -229,6 +231,20 @@ BROKEN_DATA: list[tuple[str, dict[str, Any], str]] = [
 def test_each_check_of_data_sets_can_fail(name: str, changes: dict[str, Any], message: str) -> None:
     found = broken(**changes)
     assert message in found.get(name, ""), found
+
+
+def test_a_few_shot_data_set_conforms_and_loads_by_its_class_split(tmp_path: Path) -> None:
+    def six() -> tuple[Any, Any, Any]:
+        images, _, _ = pictures(60)
+        return images, np.arange(60) % 6, np.zeros(60, bool)
+
+    split = {"train": ["f", "a"], "val": ["b", "c"], "test": ["d", "e"]}
+    assert broken(six, classes=tuple("abcdef"), class_split=split) == {}
+    train = load("own", "train", tmp_path)
+    assert train.class_names == ("f", "a")
+    # Class f holds the images 5, 11, 17, ... of the maker, in whatever order the store gives them.
+    expected = {image.tobytes() for image in six()[0][5::6]}
+    assert {image.tobytes() for image in train.images[train.labels == 0]} == expected
 
 
 def test_a_prepared_copy_of_other_images_is_found() -> None:

@@ -186,7 +186,7 @@ def test_the_record_holds_the_digest_and_no_path(glyphs: Path, tmp_path: Path, m
 
     # The same recipe with other code is another trial, and another row of the leaderboard.
     for kind in registry.REGISTRIES.values():
-        kind.remove("mine.py", str(path))
+        kind.remove(str(path))
     plugins._loaded.clear()
     head(folder / "secret", decomposes=False)
     code, output = here(*flags)

@@ -142,7 +142,8 @@ def _entries(kind: str) -> Iterable[tuple[str, str]]:
         from slabench.registry import REGISTRIES
 
         for entry in REGISTRIES[kind]:
-            yield entry.name, entry.summary + ("" if entry.built_in else f" ({entry.origin})")
+            told = entry.built_in or entry.origin in entry.summary
+            yield entry.name, entry.summary if told else f"{entry.summary} ({entry.origin})"
     elif kind == "learners":
         yield from LEARNERS.items()
     elif kind == "plugins":
