@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 
 from slabench import paths
-from slabench.results.leaderboard import LeaderboardRow, rows
+from slabench.results.leaderboard import rows
+from slabench.results.leaderboard_row import LeaderboardRow
 from slabench.results.store import ResultStore
 
 

@@ -14,7 +14,12 @@ def compare(
     a: Annotated[
         str, typer.Argument(metavar="A", help="A recipe as the leaderboard prints it, or the start of a key.")
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="What A is compared with; the difference is A - B.")],
+    b: Annotated[
+        str | None, typer.Argument(metavar="B", help="What A is compared with; the difference is A - B.")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Hold A alone against the numbers of papers (results/published).")
+    ] = False,
     predictor_a: Annotated[
         str | None,
         typer.Option("--predictor-a", help="single, aggregated, ... Default: all that have a question behind."),
@@ -38,15 +43,30 @@ def compare(
     training seeds. Runs on other data, splits or episodes are refused. Points of percent in the table, fractions in json and csv.
 
         slabench compare controls/sla controls/baseline --protocol fc100/5w5s
+        slabench compare controls/baseline --published --protocol fc100/5w5s
     """
     from rich.console import Console
 
-    from slabench.errors import unknown_name
+    from slabench.errors import UsageError, unknown_name
     from slabench.results.comparison import compare as compare_runs
     from slabench.results.comparison_table import render, to_csv, to_json
 
     if output_format not in FORMATS:
         raise unknown_name("format", output_format, FORMATS)
+    if published:
+        given = (("B", b), ("--predictor-a", predictor_a), ("--predictor-b", predictor_b))
+        extra = [name for name, value in given if value is not None]
+        if extra or output_format != "table":
+            raise UsageError(
+                f"--published holds one recipe against papers: {', '.join(extra) or '--format'} says nothing to it",
+                "slabench compare A --published",
+            )
+        _published(a, protocol, results)
+        return
+    if b is None:
+        raise UsageError(
+            f"what is {a} compared with?", "name a second run, or give --published for the numbers of papers"
+        )
     made = compare_runs(a, b, results, predictor_a=predictor_a, predictor_b=predictor_b, protocol=protocol)
     notes = Console(stderr=True, highlight=False, markup=False)
     for warning in made.warnings:
@@ -59,3 +79,19 @@ def compare(
         console.print(part, markup=False)
     console.print()
     console.print(made.conclusion, markup=False)
+
+
+def _published(a: str, protocol: str | None, results: Path | None) -> None:
+    from rich.console import Console
+
+    from slabench.results.comparison import open_store
+    from slabench.results.comparison_choice import choose_one
+    from slabench.results.published_verdict import compare_published
+
+    store, records, warnings = open_store(results)
+    notes = Console(stderr=True, highlight=False, markup=False)
+    for warning in warnings:
+        notes.print(f"warning: {warning}", soft_wrap=True)
+    console = Console(highlight=False, markup=False)
+    for line in compare_published(choose_one(store, records, a, protocol), store, width=min(console.width, 120)):
+        console.print(line, soft_wrap=True)

@@ -52,7 +52,8 @@ SHOWS = {
 
 LEARNERS = {
     "episodic": "a backbone, a head and one learned scale, trained on episodes (suite fewshot)",
-    "classifier": "a backbone and a layer for each output of the objective (suites imbalanced and supervised)",
+    "classifier": "a backbone and a layer for each output of the objective (suites imbalanced and supervised); in the suite "
+    "fewshot pre-trained on the training classes, a head comes to it in the test",
 }
 
 _Results = Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")]

@@ -120,6 +120,18 @@ class _Context:
     warnings: list[str] = field(default_factory=list)
 
 
+def open_store(results: Path | None) -> tuple[ResultStore, list[RunRecord], list[str]]:
+    """The folder asked for with its records, or the published ones where nobody asked and there are none; and warnings."""
+    store = ResultStore(paths.results(results))
+    records, warnings = store.scan()
+    if not records and results is None and paths.published_results().resolve() != store.root.resolve():
+        warnings.append(f"{store.folder} holds no records: these are the published ones of this version")
+        store = ResultStore(paths.published_results())
+        records, problems = store.scan()
+        warnings += problems
+    return store, records, warnings
+
+
 def compare(
     a: str,
     b: str,
@@ -150,15 +162,9 @@ def compare(
     """
     from slabench.results.comparison_text import conclusion, task
 
-    context = _Context(ResultStore(paths.results(results)), confidence)
-    records, context.warnings[:] = context.store.scan()
-    if not records and results is None and paths.published_results().resolve() != context.store.root.resolve():
-        context.warnings.append(
-            f"{context.store.folder} holds no records: these are the published ones of this version"
-        )
-        context.store = ResultStore(paths.published_results())
-        records, problems = context.store.scan()
-        context.warnings += problems
+    store, records, warned = open_store(results)
+    context = _Context(store, confidence)
+    context.warnings[:] = warned
     left, right = choose(context.store, records, a, b, protocol)
     first = first_record(left)
     wanted = predictor_pairs(left, right, predictor_a, predictor_b)

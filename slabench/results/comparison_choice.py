@@ -48,6 +48,19 @@ def choose(
     return left, right
 
 
+def choose_one(store: ResultStore, records: Sequence[RunRecord], text: str, protocol: str | None) -> RunRecord:
+    """The first record of the one model that `text` means; see `choose`.
+
+    Raises:
+        UsageError: there is none, or it was run on several protocols.
+    """
+    found = _models(store, records, text, protocol)
+    if len(found) > 1:
+        names = sorted({first_record(model).protocol for model in found})
+        raise UsageError(f"'{text}' was run on {len(found)} protocols: {', '.join(names)}", "give --protocol, or a key")
+    return first_record(found[0])
+
+
 def _models(store: ResultStore, records: Sequence[RunRecord], text: str, protocol: str | None) -> list[Model]:
     """What `text` may mean: a recipe by its name, on each protocol it was run on; else a run by its key."""
     wanted = text.strip()
