@@ -149,7 +149,7 @@ def rows(
 def _row(entry: Entry) -> LeaderboardRow:
     records, scores = entry.records, entry.scores
     first, recipe = records[0], records[0].recipe
-    interval, source = _interval(entry)
+    interval, source = entry_interval(entry)
     costs = [record.cost for record in records if record.cost]
     transforms = _at(recipe, "sla", "transforms")
     return LeaderboardRow(
@@ -176,7 +176,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         posthoc=_at(recipe, "posthoc", "method"),
         objective=_at(recipe, "sla", "objective"),
         transforms=transforms,
-        M=_copies(transforms) if transforms else None,
+        M=copies(transforms) if transforms else None,
         predictor=entry.predictor,
         n_seeds=len(records),
         seeds=tuple(record.seed for record in records),
@@ -252,7 +252,8 @@ def _layer(recipe: Mapping[str, Any]) -> str | None:
     return layer
 
 
-def _interval(entry: Entry) -> tuple[float | None, str | None]:
+def entry_interval(entry: Entry) -> tuple[float | None, str | None]:
+    """Half of the 95 % interval over episodes or images (a fraction), and what it is of; see `LeaderboardRow.ci95_from`."""
     if entry.episodes is not None:
         half = finite_or_none(t_interval(entry.episodes).half_width)
         return half, None if half is None else "seed-averaged"
@@ -314,10 +315,11 @@ def _at(recipe: Mapping[str, Any], *names: str) -> Any:
 
 
 @lru_cache
-def _copies(transforms: str) -> int | None:
+def copies(transforms: str) -> int | None:
+    """M of a transformation set; None for one of a plug-in that is not installed here."""
     from slabench.sla.transforms import transform_set
 
     try:
         return transform_set(transforms).M
-    except UsageError:  # a set of a plug-in that is not installed here
+    except UsageError:
         return None

@@ -1,0 +1,257 @@
+"""One visual language for all figures: colour is the objective, shade and dash the predictor, marker the recipe.
+
+No pyplot and no backend are chosen: a `Figure` is made by itself and saved by the canvas of its file type. Equal figures
+give equal bytes: no date is written, and ids within an SVG come from a fixed salt.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, RULE, PAPER = "#1b1f24", "#59636e", "#d4d9df", "#ffffff"
+"""Text and axes, notes, grid lines, ground. The report gives these four other values in its dark theme."""
+
+OBJECTIVES = {
+    "baseline": "#7a7a7a",
+    "sla": "#0072b2",
+    "sla+sd": "#2f9ad1",
+    "da": "#c77b00",
+    "mt": "#009e73",
+    "rotated-classes": "#c0609a",
+}
+"""Colours by objective after Okabe and Ito (2008), set to a middling lightness: they are to be seen on white and on black."""
+
+OTHERS = ("#d55e00", "#8a63c9", "#a0704f", "#5d8a1f")
+"""For objectives of plug-ins, in order of their names."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES = {"single": (0, (4, 2)), "aggregated": "-", "distilled": (0, (1, 1))}
+SUFFIXES = ("png", "svg", "pdf")
+
+WIDTH = 5.4
+"""Inches of one column of panels: 390 CSS pixels show its letters at two thirds, which can be read."""
+
+ROW = 0.205
+"""Inches of one row of a chart whose rows carry text."""
+
+_SETTINGS: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.linewidth": 0.7,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "hatch.linewidth": 0.8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.edgecolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": RULE,
+    "axes.facecolor": "none",
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "path.simplify": False,
+}
+
+
+@contextmanager
+def style(salt: str = "slabench") -> Iterator[None]:
+    """The settings of every figure, put back afterwards; `salt` makes the ids of an SVG its own."""
+    import matplotlib
+
+    # The defaults first: a user's matplotlibrc changes no figure.
+    defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
+    settings: Any = {**defaults, **_SETTINGS, "svg.hashsalt": salt}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def panels(heights: Sequence[float], columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel for each of `heights` (inches), row by row in `columns`."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = max(1, min(columns, len(heights)))
+    rows = [max(heights[start : start + columns]) for start in range(0, len(heights), columns)]
+    engine = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.07)
+    figure = Figure(figsize=(WIDTH * columns, sum(rows) + 0.1 * len(rows) + 0.2), layout=engine)
+    grid = figure.add_gridspec(len(rows), columns, height_ratios=rows)
+    return figure, [figure.add_subplot(grid[index // columns, index % columns]) for index in range(len(heights))]
+
+
+def colours(objectives: Sequence[str]) -> dict[str, str]:
+    """The colour of each objective; unknown ones share out the further colours in order of their names."""
+    unknown = sorted(set(objectives) - set(OBJECTIVES))
+    return {
+        name: OBJECTIVES.get(name) or OTHERS[unknown.index(name) % len(OTHERS)] for name in dict.fromkeys(objectives)
+    }
+
+
+def fill(colour: str, predictor: str) -> dict[str, Any]:
+    """How a bar of a predictor is filled: `single` light, `aggregated` full, any other hatched."""
+    from matplotlib.colors import to_rgba
+
+    if predictor == "aggregated":
+        return {"facecolor": colour, "edgecolor": colour, "linewidth": 0.8}
+    hatch = None if predictor == "single" else "////"
+    return {"facecolor": to_rgba(colour, 0.3), "edgecolor": colour, "hatch": hatch, "linewidth": 0.8}
+
+
+def dot(colour: str, predictor: str) -> dict[str, Any]:
+    """How a marker of a predictor is filled, as its bar would be."""
+    faces = {"single": PAPER, "aggregated": colour}
+    return {"markeredgecolor": colour, "markerfacecolor": faces.get(predictor, RULE), "markeredgewidth": 1.2}
+
+
+def value(mean: float, half_width: float | None, signed: bool = False) -> str:
+    """A fraction in percent with its interval, "53.8 ± 0.4"; `signed` for differences."""
+    text = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
+    text = text.replace("-", "\N{MINUS SIGN}")
+    return text if half_width is None else f"{text} ± {100 * half_width:.1f}"
+
+
+def percent_axis(axes: Axes, right: float) -> None:
+    """Percent from 0 on, with room for a value at the right of the longest bar, and no tick beyond 100."""
+    axes.set_xlim(0, right * 1.3)
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= min(100.0, right * 1.3)])
+
+
+def predictor_legend(figure: Figure, predictors: Sequence[str]) -> None:
+    """Say above the panels what the fillings of bars mean; nothing when there is one predictor alone."""
+    from matplotlib.patches import Patch
+
+    if len(predictors) > 1:
+        handles = [Patch(label=name, **fill(MUTED, name)) for name in predictors]
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+
+
+@dataclass(frozen=True)
+class End:
+    """The last point of a line (data coordinates), its name and colour."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def end_labels(axes: Axes, ends: Sequence[End], size: float = 7.5) -> None:
+    """Name lines at the right of where they end, moved apart where they would touch.
+
+    Args:
+        axes: with its data and limits.
+        ends: one a line.
+        size: points.
+    """
+    low, high = axes.get_ylim()
+    last = max(end.x for end in ends)
+    line = (high - low) * size * 1.3 / 72 / _height(axes)
+    for x in sorted({end.x for end in ends}):
+        ordered = sorted((end for end in ends if end.x == x), key=lambda end: (end.y, end.text))
+        places = _apart([end.y for end in ordered], [line * (end.text.count("\n") + 1.15) for end in ordered])
+        for end, place in zip(ordered, places, strict=True):
+            arrow = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
+            if x == last:
+                where: dict[str, Any] = {"xytext": (1.02, place), "textcoords": axes.get_yaxis_transform()}
+                text = end.text
+            else:  # within the panel, over other lines
+                where = {
+                    "xytext": (8, 72 * (place - end.y) / (high - low) * _height(axes)),
+                    "textcoords": "offset points",
+                }
+                where["bbox"] = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+                text = end.text.replace("\n", "")
+            axes.annotate(
+                text, (end.x, end.y), va="center", fontsize=size, arrowprops=arrow, annotation_clip=False, **where
+            )
+
+
+def _apart(places: list[float], heights: Sequence[float]) -> list[float]:
+    """`places`, in ascending order, moved until labels of these heights do not touch."""
+    for _ in range(300):
+        moved = False
+        for index in range(len(places) - 1):
+            short = (heights[index] + heights[index + 1]) / 2 - (places[index + 1] - places[index])
+            if short > heights[index] * 1e-2:
+                places[index] -= short / 2
+                places[index + 1] += short / 2
+                moved = True
+        if not moved:
+            break
+    return places
+
+
+def _height(axes: Axes) -> float:
+    """About the inches that the data of this panel will have once it is laid out."""
+    spec, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    assert spec is not None
+    assert figure is not None
+    ratios: Any = spec.get_gridspec().get_height_ratios()
+    own = float(ratios[spec.rowspan.start]) / float(sum(ratios)) * float(figure.get_size_inches()[1])
+    return max(own - 0.75, own / 2)
+
+
+def render(figure: Figure, suffix: str, salt: str = "slabench") -> bytes:
+    """The figure as a file of the type `suffix`: png (150 dots an inch), svg or pdf. Equal figures give equal bytes."""
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    file = io.BytesIO()
+    with style(salt):
+        figure.savefig(file, format=suffix, dpi=150, metadata=metadata[suffix])
+    return file.getvalue()
+
+
+def add_caption(figure: Figure, title: str, caption: str) -> None:
+    """Write title and caption below the panels of a picture that goes into the world without the report around it."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(f"{title}. {caption}", int(width * 15.5))
+    strip = 0.16 * len(lines) + 0.12
+    figure.set_size_inches(width, height + strip)
+    engine: Any = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(rect=(0, strip / (height + strip), 1, height / (height + strip)))
+    figure.text(0.1 / width, (strip - 0.04) / (height + strip), "\n".join(lines), fontsize=7.5, color=MUTED, va="top")
+
+
+def wrap(text: str, width: int = 24) -> str:
+    """`text` broken after hyphens, blanks and plus signs into lines of about `width` letters."""
+    if len(text) <= width:
+        return text
+    parts = text.replace("+", "+\0").replace("-", "-\0").replace(" ", " \0").split("\0")
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
