@@ -18,8 +18,10 @@ from slabench.cli import (
     leaderboard,
     listing,
     longtail,
+    plot,
     plugin,
     posthoc,
+    report,
     score,
 )
 from slabench.cli import reproduce as reproduce_module
@@ -46,6 +48,8 @@ app.command("posthoc")(posthoc.posthoc)
 app.command("score")(score.score)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("plot")(plot.plot)
 app.add_typer(data.app, name="data")
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(longtail.app, name="longtail")

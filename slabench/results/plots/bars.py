@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slabench.results.gains import Gain, gains
 from slabench.results.leaderboard import Entry, entry_interval
@@ -79,6 +79,10 @@ _WORDS = {
 }
 
 
+_BOX: dict[str, Any] = {"facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.4}
+"""Under text that the line of no difference may cross."""
+
+
 def gain_chart(source: Source) -> Drawing:
     """Paired difference of every method to its baselines: as papers compare, and to both controls; a panel a protocol."""
     found = [(group, gains(group.entries, source.store)) for group in source.groups()]
@@ -113,7 +117,14 @@ def _gains(panel: Axes, group: Group, own: list[Gain]) -> None:
         if gain.entry is not last:
             heading = f"{group.name(gain.entry)}, {gain.entry.predictor}"
             panel.text(
-                0.01, y, heading, transform=panel.get_yaxis_transform(), va="center", fontsize=8, fontweight="bold"
+                0.01,
+                y,
+                heading,
+                transform=panel.get_yaxis_transform(),
+                va="center",
+                fontsize=8,
+                fontweight="bold",
+                bbox=_BOX,
             )
             y += 1
         last = gain.entry
@@ -130,8 +141,7 @@ def _gains(panel: Axes, group: Group, own: list[Gain]) -> None:
     span = max(max(values) - min(values), 1e-3)
     panel.set_xlim(min(values) - 0.06 * span, max(values) + 0.24 * span)
     for place, end, text in ends:
-        box = {"facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.4}
-        panel.text(end + 0.02 * span, place, text, va="center", fontsize=7.5, bbox=box)
+        panel.text(end + 0.02 * span, place, text, va="center", fontsize=7.5, bbox=_BOX)
     panel.axvline(0, color=style.INK, linewidth=1, zorder=1)
     panel.set_ylim(y - 0.3, -0.7)
     panel.set_yticks([place for place, _ in ticks], [name for _, name in ticks])

@@ -99,7 +99,7 @@ def _by_size(panel: Axes, group: Group, own: Mapping[int, Mapping[str, float]]) 
     panel.set_xlim(left=min(0, panel.get_xlim()[0]))
     panel.set_title(style.wrap(group.title, 40))
     counts = (group.first.training_set or {}).get("groups") or {}
-    classes = "; " + ", ".join(f"{n} {part}" for part, n in counts.items()) + " classes" if counts else ""
+    classes = "\n" + ", ".join(f"{n} {part}" for part, n in counts.items()) + " classes" if counts else ""
     panel.set_xlabel(f"recall (%), n = {group.size:,} {group.unit}{classes}")
 
 

@@ -15,7 +15,11 @@ from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
 
 if TYPE_CHECKING:
+    import numpy
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from slabench.results.leaderboard import EpisodeReader
 
 _PREDICTORS = ("single", "aggregated", "distilled")
 
@@ -135,6 +139,20 @@ class Source:
             found = entries(records, include_limited, store.episodes if store else None)
         problems = list(dict.fromkeys(str(warning.message) for warning in caught))
         return cls(tuple(found), store, columns, problems)
+
+    def reader(self) -> EpisodeReader | None:
+        """Reads the accuracies of single episodes; what it cannot read is among the problems already."""
+        if self.store is None:
+            return None
+        store = self.store
+
+        def read(record: RunRecord) -> Mapping[str, NDArray[numpy.float32]]:
+            try:
+                return store.episodes(record)
+            except DataError:
+                return {}
+
+        return read
 
     def only(self, keep: Callable[[Entry], bool]) -> Source:
         """The same source with the entries for which `keep` holds; problems are shared."""

@@ -1,0 +1,63 @@
+"""`slabench plot KIND`: one figure from the records, as PNG, SVG or PDF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slabench.results.plots import KINDS
+
+if TYPE_CHECKING:
+    from slabench.results.record import RunRecord
+
+
+def plot(
+    kind: Annotated[str, typer.Argument(help="One of: " + ", ".join(KINDS) + ".")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png, .svg or .pdf, written atomically.")],
+    suite: Annotated[str | None, typer.Option(help="Only fewshot, imbalanced or supervised.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Only protocols with this in their name, such as fc100/5w5s.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="The folder of results. Default: SLABENCH_RESULTS, else results/ here."),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="The records that travel with slabench, not your own.")
+    ] = False,
+    include_quick: Annotated[bool, typer.Option("--include-quick", help="Draw runs of a reduced budget too.")] = False,
+) -> None:
+    """Draw one kind of figure; a panel for each protocol of the records that are left.
+
+    bars, gains, passes, groups, per-class, reliability, shots-ways, transforms, training: docs/report.md says what each shows.
+    """
+    from rich.console import Console
+
+    from slabench.cli.chosen import chosen
+    from slabench.errors import unknown_name
+    from slabench.fsio import write_bytes
+    from slabench.results.plots import draw, file_type, picture
+
+    # What is wrong with the request is said before a file is read.
+    if kind not in KINDS:
+        raise unknown_name("kind of plot", kind, KINDS)
+    suffix = file_type(output)
+
+    def keep(record: RunRecord) -> bool:
+        return (
+            (suite is None or record.suite == suite)
+            and (dataset is None or record.dataset == dataset)
+            and (protocol is None or protocol in record.protocol)
+        )
+
+    notes = Console(stderr=True, highlight=False, markup=False)
+    source = chosen(notes, results, published, include_quick=include_quick, keep=keep, columns=2)
+    known = len(source.problems)
+    drawing = draw(kind, source)
+    for problem in source.problems[known:]:
+        notes.print(f"warning: {problem}", soft_wrap=True)
+    write_bytes(output, picture(drawing, suffix))
+    notes.print(f"{drawing.title} in {output}", soft_wrap=True)
