@@ -123,8 +123,8 @@ def _why(missing: list[str]) -> tuple[str, str]:
     if missing:
         count = f"{len(missing)} classifier{'s' if len(missing) > 1 else ''}"
         return (
-            f"the logits of {count} are not on this machine or damaged ({missing[0]})",
-            "reliability needs the file that a run leaves beside its record: slabench run imbalanced --ratio 100 --resume force",
+            f"the logits of {count} are not here, or damaged ({missing[0]}): they stay on the machine of the run",
+            "slabench run imbalanced --ratio 100 --resume force",
         )
     return (
         "no record names logits: few-shot and post-hoc records have none",

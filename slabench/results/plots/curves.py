@@ -61,12 +61,17 @@ def points(records: Sequence[RunRecord], predictor: str) -> list[Point]:
     return made
 
 
+def all_points(group: Group) -> list[Point]:
+    """The validations of every recipe of a protocol under every predictor; a recipe with a seed without a curve has none."""
+    return [point for predictor in _predictors(group) for _, own in _lines(group, predictor) for point in own]
+
+
 def passes(source: Source) -> Drawing:
     """Validation accuracy against image passes, copies counted; a panel a protocol and predictor."""
     panels = [
         (group, predictor, lines)
         for group in source.groups()
-        for predictor in group.predictors
+        for predictor in _predictors(group)
         if (lines := _lines(group, predictor))
     ]
     if not panels:
@@ -87,15 +92,16 @@ def passes(source: Source) -> Drawing:
     )
 
 
+def _predictors(group: Group) -> list[str]:
+    """Those of the validations: the scored ones in their order, then any other."""
+    found = [p for entry in group.entries for record in entry.records for point in record.curve for p in point.val]
+    return [*(name for name in group.predictors if name in found), *sorted(set(found) - set(group.predictors))]
+
+
 def _lines(group: Group, predictor: str) -> list[tuple[str, list[Point]]]:
     """Name and points of each recipe that validated under `predictor`."""
-    made = []
-    for entry in group.entries:
-        if entry.predictor == predictor and all(record.curve for record in entry.records):
-            own = points(entry.records, predictor)
-            if own:
-                made.append((group.name(entry), own))
-    return made
+    recipes = [method[0] for method in group.methods()]
+    return [(group.name(entry), own) for entry in recipes if (own := points(entry.records, predictor))]
 
 
 def _passes(panel: Axes, group: Group, lines: list[tuple[str, list[Point]]]) -> None:

@@ -182,7 +182,9 @@ def title(record: RunRecord) -> str:
         return f"{record.dataset}, {ways}-way {shots}-shot{more}{seen}"
     # imbalanced/cifar100/exp-r100/standard: what stands between the data set's name and the end describes it
     rest = [part for part in record.protocol.split("/") if part not in (record.suite, record.dataset)]
-    return ", ".join([record.dataset, *([record.suite] if record.suite else []), *rest]) + seen
+    # Long tails go by the name that the field has for them.
+    start = [f"{record.dataset}-LT"] if record.suite == "imbalanced" else [record.dataset, record.suite]
+    return ", ".join([*start, *rest]) + seen
 
 
 def short_names(own: Sequence[Entry]) -> dict[str, str]:

@@ -33,7 +33,7 @@ def shots_and_ways(source: Source) -> Drawing:
     if not found:
         raise NothingToDraw(
             "no method was scored on one data set at two numbers of shots or of ways",
-            "slabench run fewshot/controls --dataset fc100 --shots 1, and the same with --shots 5",
+            "slabench run fewshot/controls --dataset fc100 --shots 1",
         )
     used = [entry for _, _, lines in found for line in lines.values() for _, entry in line]
     with style.style():
@@ -113,7 +113,7 @@ def transforms(source: Source) -> Drawing:
     if not found:
         raise NothingToDraw(
             "no method was trained with two transformation sets on one protocol",
-            "slabench run fewshot --dataset fc100 --shots 5 --sla --transforms color-perm, and likewise rotation",
+            "slabench run fewshot --dataset fc100 --shots 5 --sla --transforms color-perm",
         )
     with style.style():
         heights = [style.ROW * len(own) + 0.8 for _, _, own in found]

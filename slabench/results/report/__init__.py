@@ -15,7 +15,6 @@ from slabench.results.plots.source import Group, NothingToDraw, Source
 from slabench.results.report import html, provenance, summary, tables
 
 _IN_PROTOCOL = ("bars", "gains", "passes", "groups", "per-class", "reliability", "transforms", "training")
-_ACROSS = ("shots-ways",)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,8 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
         name = name if name not in names else f"{name}-{len(names)}"
         names.append(name)
         sections.append(Section(group.title, name, _protocol(source, group, name, drawn)))
-    across = _figures(source, _ACROSS, "across", drawn)
+    datasets = sorted({entry.records[0].dataset for entry in source.entries})
+    across = "".join(_across(source, dataset, drawn) for dataset in datasets)
     if across:
         sections.append(Section("Across shots and ways", "across", f'<div class="figures">\n{across}</div>\n'))
     absent = _absent(source, drawn)
@@ -74,6 +74,11 @@ def _protocol(source: Source, group: Group, name: str, drawn: set[str]) -> str:
     return body
 
 
+def _across(source: Source, dataset: str, drawn: set[str]) -> str:
+    own = source.only(lambda entry: entry.records[0].dataset == dataset)
+    return _figures(own, ("shots-ways",), f"across-{html.anchor(dataset)}", drawn)
+
+
 def _figures(source: Source, kinds: tuple[str, ...], name: str, drawn: set[str]) -> str:
     made = []
     for kind in kinds:
@@ -93,7 +98,8 @@ def _absent(source: Source, drawn: set[str]) -> str:
             try:
                 draw(kind, source)
             except NothingToDraw as error:
-                why = f"{escape(KINDS[kind].summary)}: {escape(error.message)}. To have it: <code>{escape(error.remedy)}</code>"
+                why = f"{escape(KINDS[kind].summary)}: {escape(error.message)}. To have it: "
+                why += f"<code>{escape(error.remedy)}</code>"
                 items.append(f"<li><strong>{escape(kind)}</strong>, {why}</li>\n")
     return f"<ul>\n{''.join(items)}</ul>\n" if items else ""
 
@@ -103,7 +109,7 @@ def _page(source: Source, groups: list[Group], sections: list[Section]) -> str:
     lead = (
         "slabench compares image classifiers trained with and without Self-supervised Label Augmentation (SLA; Lee, Hwang and "
         "Shin, ICML 2020), which gives every pair of class and transformation a label of its own. This page shows "
-        f"{len(records)} finished trial{'s' if len(records) > 1 else ''} on {len(groups)} protocol{'s' if len(groups) > 1 else ''}, "
+        f"{_count(len(records), 'finished trial')} on {_count(len(groups), 'protocol')}, "
         "made from their records and from nothing else. It needs no network."
     )
     contents = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>\n' for part in sections)
@@ -116,6 +122,10 @@ def _page(source: Source, groups: list[Group], sections: list[Section]) -> str:
         contents=contents,
         rest="".join(map(_section, rest)),
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _section(part: Section) -> str:
@@ -162,21 +172,22 @@ _TEMPLATE = """<!doctype html>
 
 _READING = """<dl>
 <dt>single, aggregated, distilled</dt>
-<dd>Ways to ask one trained model: one look at the image; the mean over its M transformed copies; a student in one look, trained
-to say what the aggregated model says. Each is a row of its own.</dd>
+<dd>Ways to ask one trained model: one look at the image; the mean over its M transformed copies; a student in one look,
+trained to say what the aggregated model says. Each is a row of its own.</dd>
 <dt>image passes</dt>
-<dd>Images passed through the backbone in training, transformed copies counted. Rows are comparable in cost by this number; minutes are
-those of the machine of the run.</dd>
+<dd>Images passed through the backbone in training, transformed copies counted. Rows are comparable in cost by this number;
+minutes are those of the machine of the run.</dd>
 <dt>± test and ± seeds</dt>
-<dd>Half of the 95 % t interval over test episodes or images, for the trained models at hand; the standard deviation over training
-seeds, for training again. They answer two questions and are never added up.</dd>
+<dd>Half of the 95 % t interval over test episodes or images, for the trained models at hand; the standard deviation over
+training seeds, for training again. They answer two questions and are never added up.</dd>
 <dt>rank</dt>
-<dd>1 + the number of rows that are better beyond doubt, whose paired interval over the same episodes lies above 0. Rows that cannot be
-told apart may share a rank. Runs of a reduced budget, and those selected on the test, have none.</dd>
+<dd>1 + the number of rows that are better beyond doubt, whose paired interval over the same episodes lies above 0. Rows that
+cannot be told apart may share a rank. Runs of a reduced budget, and those selected on the test, have none.</dd>
 <dt>the two controls</dt>
-<dd>The baseline asked as often as SLA is, and a baseline trained on as many images: what SLA earns is what it earns against both.</dd>
+<dd>The baseline asked as often as SLA is, and a baseline trained on as many images: what SLA earns is what it earns against
+both.</dd>
 <dt>colours</dt>
-<dd>Colour is the training objective: grey the baseline, blue joint labels (SLA), orange transformations as augmentation (DA), green as a
-second task (MT). A light or hollow filling is single, a full one aggregated.</dd>
+<dd>Colour is the training objective: grey the baseline, blue joint labels (SLA), orange transformations as augmentation (DA),
+green as a second task (MT). A light or hollow filling is single, a full one aggregated.</dd>
 </dl>
 """
