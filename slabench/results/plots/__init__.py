@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slabench.errors import UsageError, did_you_mean, unknown_name
+from slabench.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from slabench.results.plots.source import Drawing, Source
@@ -62,10 +62,8 @@ def file_type(path: Path) -> str:
 
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
-        near = did_you_mean(suffix, SUFFIXES) if suffix else f"known: {', '.join(SUFFIXES)}"
-        known = "" if near.startswith("known") else f" known: {', '.join(SUFFIXES)}"
         raise UsageError(
-            f"a plot cannot be written as '{path.name}'", f"the end of the name says the type; {near}{known}"
+            f"a plot cannot be written as '{path.name}'", f"the end of the name says the type: {', '.join(SUFFIXES)}"
         )
     return suffix
 

@@ -25,10 +25,10 @@ OBJECTIVES = {
     "sla": "#0072b2",
     "sla+sd": "#2f9ad1",
     "da": "#c77b00",
-    "mt": "#009e73",
-    "rotated-classes": "#c0609a",
+    "mt": "#2e8b57",
+    "rotated-classes": "#a83c82",
 }
-"""Colours by objective after Okabe and Ito (2008), set to a middling lightness: they are to be seen on white and on black."""
+"""Colours by objective, after those of Okabe and Ito (2008) but of a middling lightness: seen on white and on black alike."""
 
 OTHERS = ("#d55e00", "#8a63c9", "#a0704f", "#5d8a1f")
 """For objectives of plug-ins, in order of their names."""
