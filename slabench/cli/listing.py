@@ -29,6 +29,7 @@ LISTS = {
     "episodes": "frozen test and validation episodes",
     "subsets": "frozen long-tail subsets",
     "plugins": "what is not slabench's own",
+    "plots": "figures that slabench plot draws",
     "runs": "records in results/",
 }
 SHOWS = {
@@ -162,6 +163,11 @@ def _entries(kind: str) -> Iterable[tuple[str, str]]:
             chosen = in_episodes or in_classes
             assert chosen is not None
             yield name, chosen.summary + where
+    elif kind == "plots":
+        from slabench.results.plots import KINDS
+
+        for name, plot in KINDS.items():
+            yield name, plot.summary
     elif kind in ("reweightings", "samplers", "mixings"):
         yield from _rules(kind).items()
     elif kind == "recipes":

@@ -32,7 +32,7 @@ def plot(
 ) -> None:
     """Draw one kind of figure; a panel for each protocol of the records that are left.
 
-    bars, gains, passes, groups, per-class, reliability, shots-ways, transforms, training: docs/report.md says what each shows.
+    slabench list plots says what each kind shows. Your own results are drawn; where there are none, those that travel with slabench.
     """
     from rich.console import Console
 

@@ -32,11 +32,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; `numeric` columns stand at the right and sort by number; `title` explains it."""
+    """A heading; `numeric` columns stand at the right and sort by number; `title` explains it.
+
+    A `key` column says what a row is: where the page is narrow it stays in sight while the others scroll.
+    """
 
     name: str
     numeric: bool = True
     title: str = ""
+    key: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Its CSS classes."""
+        return ("num" if self.numeric else "text") + (" key" if self.key else "")
 
 
 def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> str:
@@ -44,19 +53,20 @@ def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]
     heads = []
     for column in columns:
         tip = f' title="{escape(column.title)}"' if column.title else ""
-        kind = "num" if column.numeric else "text"
-        heads.append(f'<th scope="col" class="{kind}"{tip}><button type="button">{escape(column.name)}</button></th>')
+        heads.append(
+            f'<th scope="col" class="{column.kind}"{tip}><button type="button">{escape(column.name)}</button></th>'
+        )
     body = "\n".join("<tr>" + "".join(map(_cell, columns, row)) + "</tr>" for row in rows)
     label = escape(caption, quote=True)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">\n<table class="sortable">\n'
-        f"<caption>{escape(caption)}</caption>\n<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
+        f"<caption><span>{escape(caption)}</span></caption>\n<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
         "</table>\n</div>\n"
     )
 
 
 def _cell(column: Column, cell: Cell) -> str:
-    kind = " ".join(part for part in ("num" if column.numeric else "text", cell.mark) if part)
+    kind = f"{column.kind} {cell.mark}".strip()
     sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
     dot = "" if cell.colour is None else f'<span class="dot" style="background:{cell.colour}"></span>'
     return f'<td class="{kind}"{sort}>{dot}{escape(cell.text)}</td>'

@@ -166,7 +166,7 @@ def _weak(own: Sequence[Line]) -> str:
 
 def _table(caption: str, found: Sequence[Line]) -> str:
     columns = [
-        html.Column("task", numeric=False),
+        html.Column("task", numeric=False, key=True),
         html.Column("recipe", numeric=False),
         html.Column("predictor", numeric=False),
         html.Column("accuracy %"),

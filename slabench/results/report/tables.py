@@ -33,7 +33,7 @@ def leaderboard(group: Group, source: Source) -> str:
     parts = [part for part in ("many", "medium", "few") if any(getattr(row, part) is not None for row in made)]
     columns = [
         html.Column("rank"),
-        html.Column("recipe", numeric=False),
+        html.Column("recipe", numeric=False, key=True),
         html.Column("predictor", numeric=False),
         html.Column("accuracy %"),
         html.Column("± test", title=f"half of the 95 % interval over test {group.unit}"),
