@@ -193,6 +193,12 @@ def test_without_joint_labels_the_summary_says_so(tmp_path: Path) -> None:
     assert "No recipe with joint labels stands beside a baseline" in text
 
 
+def test_quick_runs_make_no_claim(tmp_path: Path) -> None:
+    for objective in ("baseline", "sla"):
+        ResultStore(tmp_path).save(make_record(objective, limited=True), {})
+    assert lines(Source.of(ResultStore(tmp_path).records(), ResultStore(tmp_path), include_limited=True)) == []
+
+
 def test_inline_figures_follow_the_theme_and_keep_only_ids_in_use() -> None:
     svg = (
         '<?xml version="1.0"?><!DOCTYPE svg><svg width="9pt" height="4pt" viewBox="0 0 9 4"><metadata>x</metadata>'
@@ -292,6 +298,8 @@ def test_wrong_requests(empty: Path) -> None:
     assert "fewshot/fc100/5w5s15q" in failure("plot", "bars", "-o", "a.png", "--suite", "imbalanced").remedy
     assert "slabench run imbalanced" in failure("plot", "groups", "-o", "a.png").remedy
     assert not Path("a.png").exists()
+    Path("file").touch()
+    assert "file/a.png cannot be written: File exists" in failure("plot", "bars", "-o", "file/a.png").message
 
 
 def test_filters_keep_what_was_asked_for(empty: Path) -> None:

@@ -59,6 +59,25 @@ def chosen(
     return source
 
 
+def deliver(output: Path, data: bytes) -> None:
+    """Write `data` to `output` atomically; a place that cannot be written to is an error of the request."""
+    from slabench.errors import UsageError
+    from slabench.fsio import write_bytes
+
+    try:
+        write_bytes(output, data)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}", "name another file with -o") from error
+
+
+def refuse_folder(output: Path) -> None:
+    """Before anything is drawn: `-o` names a file, not a folder."""
+    from slabench.errors import UsageError
+
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", f"name a file in it: -o {output / 'FILE'}")
+
+
 def _why(store: object, records: list[RunRecord], wanted: list[RunRecord]) -> tuple[str, str]:
     from slabench.results.store import ResultStore
 

@@ -32,19 +32,20 @@ def plot(
 ) -> None:
     """Draw one kind of figure; a panel for each protocol of the records that are left.
 
-    slabench list plots says what each kind shows. Your own results are drawn; where there are none, those that travel with slabench.
+    slabench list plots says what each kind shows. Your own results are drawn; where there are none, those that travel
+    with slabench.
     """
     from rich.console import Console
 
-    from slabench.cli.chosen import chosen
+    from slabench.cli.chosen import chosen, deliver, refuse_folder
     from slabench.errors import unknown_name
-    from slabench.fsio import write_bytes
     from slabench.results.plots import draw, file_type, picture
 
     # What is wrong with the request is said before a file is read.
     if kind not in KINDS:
         raise unknown_name("kind of plot", kind, KINDS)
     suffix = file_type(output)
+    refuse_folder(output)
 
     def keep(record: RunRecord) -> bool:
         return (
@@ -59,5 +60,5 @@ def plot(
     drawing = draw(kind, source)
     for problem in source.problems[known:]:
         notes.print(f"warning: {problem}", soft_wrap=True)
-    write_bytes(output, picture(drawing, suffix))
+    deliver(output, picture(drawing, suffix))
     notes.print(f"{drawing.title} in {output}", soft_wrap=True)

@@ -30,17 +30,15 @@ def report(
     """
     from rich.console import Console
 
-    from slabench.cli.chosen import chosen
+    from slabench.cli.chosen import chosen, deliver, refuse_folder
     from slabench.errors import UsageError
-    from slabench.fsio import write_text
     from slabench.results.report import build
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(
             f"a report is an HTML page, and '{output.name}' does not end in .html", "slabench report -o report.html"
         )
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder", "name a file in it: -o report.html")
+    refuse_folder(output)
     notes = Console(stderr=True, highlight=False, markup=False)
     source = chosen(notes, results, published, include_quick=include_quick)
     known = set(source.problems)
@@ -48,5 +46,5 @@ def report(
     for problem in dict.fromkeys(source.problems):
         if problem not in known:
             notes.print(f"warning: {problem}", soft_wrap=True)
-    write_text(output, page)
+    deliver(output, page.encode())
     notes.print(f"{len(page.encode()) / 1e6:.1f} MB in {output}", soft_wrap=True)

@@ -37,7 +37,7 @@ class Line:
 
 
 def lines(source: Source) -> list[Line]:
-    """Every recipe trained with joint labels that stands beside a control, under each predictor."""
+    """Every recipe trained with joint labels that stands beside a control, under each predictor; quick runs do not count."""
     made = []
     for group in source.groups():
         by_entry: dict[int, dict[str, Gain]] = {}
@@ -46,7 +46,7 @@ def lines(source: Source) -> list[Line]:
         made += [
             Line(group, entry, by_entry[id(entry)])
             for entry in group.entries
-            if id(entry) in by_entry and objective(entry).startswith("sla")
+            if id(entry) in by_entry and objective(entry).startswith("sla") and not entry.records[0].limited
         ]
     return made
 
@@ -57,7 +57,8 @@ def section(source: Source) -> str:
     if not found:
         return html.paragraph(
             "No recipe with joint labels stands beside a baseline of the same model and protocol here, so that nothing can be "
-            "said of what SLA buys. To make one: slabench run fewshot/controls --dataset fc100 --shots 5",
+            "said of what SLA buys (runs of a reduced budget do not count). "
+            "To make one: slabench run fewshot/controls --dataset fc100 --shots 5",
         )
     trained, derived = [line for line in found if line.as_trained], [line for line in found if not line.as_trained]
     text = (
