@@ -320,6 +320,11 @@ def test_filters_keep_what_was_asked_for(empty: Path) -> None:
         assert gone not in text
 
 
+def test_the_kinds_can_be_listed() -> None:
+    listed = [line.split()[0] for line in run("list", "plots").stdout.splitlines()[1:]]
+    assert listed == list(KINDS)
+
+
 def test_the_docs_name_every_kind() -> None:
     text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
     for kind in KINDS:

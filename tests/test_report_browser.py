@@ -73,7 +73,14 @@ def test_tables_scroll_within_their_boxes(tab: browser.Page, report: Path) -> No
     tab.open(report)
     box = "document.querySelector('.scroll')"
     assert tab.run(f"{box}.scrollWidth > {box}.clientWidth")
+    key = f"{box}.querySelector('tbody .key').getBoundingClientRect().left"
+    before = tab.run(key)
     assert tab.run(f"{box}.scrollLeft = 50, {box}.scrollLeft") == 50
+    assert tab.run(key) == before, "what a row is stays in sight"
+    also = f"{box}.querySelector('.also').getBoundingClientRect().height > 0"
+    assert tab.run(also), "with all that tells it from others"
+    tab.resize(1440)
+    assert not tab.run(also)
 
 
 def test_headings_sort(tab: browser.Page, report: Path) -> None:
@@ -83,7 +90,7 @@ def test_headings_sort(tab: browser.Page, report: Path) -> None:
 
     def column(name: str) -> list[str]:
         place = f"[...{table}.tHead.rows[0].cells].findIndex(each => each.textContent == {name!r})"
-        values: list[str] = tab.run(f"[...{table}.tBodies[0].rows].map(row => row.cells[{place}].textContent)")
+        values: list[str] = tab.run(f"[...{table}.tBodies[0].rows].map(row => row.cells[{place}].dataset.sort)")
         return values
 
     def click(name: str) -> str:

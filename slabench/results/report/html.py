@@ -22,12 +22,14 @@ class Cell:
         sort: number or text; None sorts last in both directions.
         colour: of a mark before the text, "#rrggbb".
         mark: "good" or "bad" for a value beyond doubt; the text says it too, by its sign.
+        also: of a key column, what else tells the row from others; shown where the page is narrow and that scrolls away.
     """
 
     text: str
     sort: float | str | None = None
     colour: str | None = None
     mark: str = ""
+    also: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def _cell(column: Column, cell: Cell) -> str:
     kind = f"{column.kind} {cell.mark}".strip()
     sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
     dot = "" if cell.colour is None else f'<span class="dot" style="background:{cell.colour}"></span>'
-    return f'<td class="{kind}"{sort}>{dot}{escape(cell.text)}</td>'
+    also = f'<span class="also" aria-hidden="true">{escape(cell.also)}</span>' if cell.also else ""
+    return f'<td class="{kind}"{sort}>{dot}{escape(cell.text)}{also}</td>'
 
 
 def figure(drawing: Drawing, name: str) -> str:

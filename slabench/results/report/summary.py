@@ -183,7 +183,7 @@ def _table(caption: str, found: Sequence[Line]) -> str:
         colour = line.group.colours()[objective(entry)]
         rows.append(
             [
-                html.Cell(line.group.title, line.group.title),
+                html.Cell(line.group.title, line.group.title, also=f"{line.group.name(entry)}, {entry.predictor}"),
                 html.Cell(line.group.name(entry), line.group.name(entry), colour),
                 html.Cell(entry.predictor, entry.predictor),
                 html.Cell(f"{100 * entry.mean:.2f}", round(100 * entry.mean, 4)),

@@ -49,7 +49,7 @@ def leaderboard(group: Group, source: Source) -> str:
         body.append(
             [
                 html.Cell("–") if row.rank is None else html.Cell(str(row.rank), row.rank),
-                html.Cell(name, name, colours[row.recipe_digest]),
+                html.Cell(name, name, colours[row.recipe_digest], also=row.predictor),
                 html.Cell(row.predictor, row.predictor),
                 _percent(row.mean),
                 _percent(row.ci95_test),
