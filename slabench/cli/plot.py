@@ -32,8 +32,7 @@ def plot(
 ) -> None:
     """Draw one kind of figure; a panel for each protocol of the records that are left.
 
-    slabench list plots says what each kind shows. Your own results are drawn; where there are none, those that travel
-    with slabench.
+    slabench list plots says what each kind shows. Your own results are drawn; where you have none, those that come with it.
     """
     from rich.console import Console
 
