@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slabench.results.leaderboard import LeaderboardRow, rows
+from slabench.results.leaderboard_row import LeaderboardRow, rows
 from slabench.results.plots.source import Group, Source, objective
 from slabench.results.report import html
 
