@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from slabench import paths
 from slabench.classifier_recipe import ClassifierRecipe
 from slabench.episode_profiles import BALANCED, parse_profile
 from slabench.errors import DataError, UsageError, did_you_mean, unknown_name
 from slabench.recipe_base import LATER, BaseRecipe, Natural, Part, Positive
+
+ADAPTED = ("maml", "anil")
+"""Learners that adapt weights to each episode; they have no head."""
 
 
 class Data(Part):
@@ -49,12 +52,41 @@ class Model(Part):
     """Backbone and head by their registered names, and how they are trained.
 
     `episodic`: backbone and head together, on episodes. `classifier`: the backbone with a linear layer over the training classes,
-    on batches of images; the head comes to it on validation and test episodes.
+    on batches of images; the head comes to it on validation and test episodes. `maml` and `anil` adapt a linear layer to each
+    episode in place of a head; `head` then repeats the learner's name, so that tables show it where they show a head.
     """
 
     backbone: str = "conv4"
     head: str = "protonet"
-    learner: Literal["episodic", "classifier"] = Field(default="episodic", json_schema_extra=LATER)
+    learner: Literal["episodic", "classifier", "maml", "anil"] = Field(default="episodic", json_schema_extra=LATER)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adapted_layer_for_head(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("learner") not in ADAPTED:
+            return given
+        learner, default = given["learner"], cls.model_fields["head"].default
+        if given.get("head", default) not in (default, learner):
+            raise ValueError(f"the learner {learner} has no head: it adapts a linear layer to each episode")
+        return {**given, "head": learner}
+
+
+class Maml(Part):
+    """The inner loop of the learners `maml` and `anil`: gradient descent on the mean cross-entropy of an episode's supports.
+
+    Steps and rate are those of MAML on mini-ImageNet (Finn, Abbeel and Levine, ICML 2017, appendix A.1). learn2learn's examples
+    take 1 step of rate 0.5 for MAML (`maml_miniimagenet.py`) and 5 of rate 0.1 for ANIL (`anil_fc100.py`).
+    """
+
+    steps: Positive = Field(default=5, description="inner steps in training")
+    test_steps: Positive = Field(default=10, description="inner steps on validation and test episodes")
+    lr: Annotated[float, Field(gt=0)] = Field(default=0.01, description="inner rate")
+    first_order: bool = Field(default=False, description="no gradient through the inner gradients (FOMAML)")
+    batch_norm: Literal["auto", "support", "batch", "running"] = Field(
+        default="auto",
+        description="whose statistics normalise the queries: of the episode's supports, of the queries themselves (transductive, "
+        "as in both papers' code), or running ones; auto: support for maml, running for anil",
+    )
 
 
 class Sla(Part):
@@ -120,9 +152,18 @@ class Recipe(BaseRecipe):
     data: Data
     protocol: Protocol = Protocol()
     model: Model = Model()
+    maml: Maml = Field(default=Maml(), json_schema_extra=LATER)
     sla: Sla = Sla()
     train: Train = Train()
     select: Select = Select()
+
+    @property
+    def batch_norm(self) -> str:
+        """`maml.batch_norm`, or what the learner takes where that is `auto`."""
+        chosen = self.maml.batch_norm
+        if chosen == "auto":
+            return "support" if self.model.learner == "maml" else "running"
+        return chosen
 
     @property
     def train_ways(self) -> int:
@@ -174,6 +215,7 @@ def load_recipe(
         for key, value in (overrides or {}).items():
             if value is not None:
                 _assign(merged, key, value, (typed or {}).get(key, key))
+        _refuse_idle(merged, overrides or {}, typed or {})
         recipes.append(parse_recipe(merged, name))
     return recipes
 
@@ -263,6 +305,23 @@ def _assign(table: dict[str, Any], key: str, value: Any, typed: str) -> None:
     table[leaf] = value
     if key == "train.epochs":
         table.pop("steps", None)  # the recipe's steps would take the place of the epochs that were asked for
+
+
+def _refuse_idle(table: Mapping[str, Any], overrides: Mapping[str, Any], typed: Mapping[str, str]) -> None:
+    """What a person asks for must not be dropped silently: a head of a learner without one, or an inner loop of one without."""
+    learner = (table.get("model") or {}).get("learner", "episodic")
+    for key, value in overrides.items():
+        flag = typed.get(key, key)
+        if value is not None and key == "model.head" and learner in ADAPTED and value != learner:
+            raise UsageError(
+                f"{flag} {value} says nothing to the learner {learner}: it adapts a linear layer to each episode",
+                f"leave {flag} out, or choose another learner",
+            )
+        if value is not None and key.startswith("maml.") and learner not in ADAPTED:
+            raise UsageError(
+                f"{flag} says nothing to the learner {learner}: it has no inner loop",
+                "leave it out, or set model.learner to maml or anil",
+            )
 
 
 def _explain(error: ValidationError, origin: str, kind: type[BaseModel]) -> tuple[str, str]:

@@ -268,6 +268,10 @@ BACKBONES.add("resnet18-cifar", f"{_CIFAR}:resnet18_cifar", "ResNet-18 with a 3x
 BACKBONES.add("wrn-28-10", f"{_CIFAR}:wrn_28_10", "wide ResNet of depth 28 and factor 10 (Zagoruyko, Komodakis 2016)")
 BACKBONES.add("resnet18", "slabench.backbones.imagenet_resnet:resnet18", "torchvision's ResNet-18, from 64 pixels on")
 BACKBONES.add("resnet50", "slabench.backbones.imagenet_resnet:resnet50", "torchvision's ResNet-50, from 64 pixels on")
+_L2L = "slabench.backbones.learn2learn"
+BACKBONES.add("l2l-cnn4", f"{_L2L}:CNN4", "learn2learn's CNN4, 64 channels (needs learn2learn)")
+BACKBONES.add("l2l-resnet12", f"{_L2L}:ResNet12", "learn2learn's ResNet12 (needs learn2learn)")
+BACKBONES.add("l2l-wrn28", f"{_L2L}:WRN28", "learn2learn's WRN28, 28 layers of factor 10 (needs learn2learn)")
 
 DATASETS = Registry(
     "dataset",

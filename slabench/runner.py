@@ -246,6 +246,7 @@ def _record(
             "status": "done",
             "error": None,
             "scores": scored.scores,
+            "transductive": scored.transductive,
             "curve": [CurvePoint(**point) for point in progress.curve],
             "selection": Selection(
                 rule=recipe.select.rule,

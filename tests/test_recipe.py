@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from slabench.errors import DataError, UsageError
-from slabench.recipe import known_keys, load_recipe, parse_assignment, recipe_names
+from slabench.recipe import known_keys, load_recipe, parse_assignment, parse_recipe, recipe_names
 from slabench.suites import suite_of
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_published_recipes_are_valid(name: str) -> None:
+    if "maml" in name:
+        pytest.importorskip("learn2learn", reason="learn2learn could not be installed here")
     for recipe in load_recipe(name):
         suite_of(recipe).check(recipe)
         assert suite_of(recipe).warnings(recipe) == []
@@ -166,3 +169,29 @@ def test_known_keys_are_leaves() -> None:
     keys = set(known_keys())
     assert {"train.lr", "data.dataset", "select.rule", "limited", "seeds"} <= keys
     assert not {"train", "data"} & keys
+
+
+def test_keys_of_finished_trials_stay_what_they_are() -> None:
+    """The digest of every committed few-shot record can be made again: settings added since say nothing to it."""
+    files = list((Path(__file__).parents[1] / "results" / "runs" / "fewshot").rglob("*.json"))
+    assert files
+    for file in files:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        assert parse_recipe(record["recipe"]).digest == record["recipe_digest"], file.name
+
+
+@pytest.mark.parametrize("learner", ["maml", "anil"])
+def test_learners_that_adapt_have_no_head(learner: str) -> None:
+    (recipe,) = load_recipe("fewshot/standard", {"model.learner": learner})
+    assert recipe.model.head == learner
+    assert parse_recipe(recipe.model_dump(mode="json")).digest == recipe.digest
+    with pytest.raises(UsageError, match="--head ridge says nothing to the learner"):
+        load_recipe("fewshot/standard", {"model.learner": learner, "model.head": "ridge"}, {"model.head": "--head"})
+    with pytest.raises(UsageError, match="has no head"):
+        parse_recipe(
+            {"name": "x", "data": {"dataset": "fc100"}, "model": {"learner": learner, "head": "metaoptnet-rr"}}
+        )
+    other = load_recipe("fewshot/standard", {"model.learner": learner, "maml.lr": 0.5})[0]
+    assert other.digest != recipe.digest
+    with pytest.raises(UsageError, match="says nothing to the learner episodic"):
+        load_recipe("fewshot/standard", {"maml.lr": 0.5})

@@ -55,6 +55,8 @@ LEARNERS = {
     "episodic": "a backbone, a head and one learned scale, trained on episodes (suite fewshot)",
     "classifier": "a backbone and a layer for each output of the objective (suites imbalanced and supervised); in the suite "
     "fewshot pre-trained on the training classes, a head comes to it in the test",
+    "maml": "a backbone and a linear layer, both adapted to each episode (suite fewshot; needs learn2learn)",
+    "anil": "the same with only the layer adapted (suite fewshot; needs learn2learn)",
 }
 
 _Results = Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")]

@@ -91,7 +91,7 @@ def run(
     ] = None,
     learner: Annotated[
         str | None,
-        typer.Option(help="episodic, or classifier: pre-trained on the classes.", rich_help_panel=_FEWSHOT),
+        typer.Option(help="episodic, classifier (pre-trained on the classes), maml or anil.", rich_help_panel=_FEWSHOT),
     ] = None,
     support_profile: Annotated[
         str | None,

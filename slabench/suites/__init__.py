@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,11 +37,13 @@ class Scored:
         scores: one of each predictor.
         per_unit: per predictor, the accuracy of every test episode or image, `[n]`, for paired tests.
         outputs: logits, features and layers of a classifier, or the weights of a few-shot trial: for what needs no training.
+        transductive: whether the queries of an episode were seen together.
     """
 
     scores: list[Score]
     per_unit: Mapping[str, NDArray[np.float32]]
     outputs: ModelOutputs | ModelWeights | None = None
+    transductive: bool = False
 
 
 class Prepared(Protocol):
@@ -90,6 +92,15 @@ class SuiteTask(Task, Protocol):
 
     def score(self, progress: Progress) -> Scored:
         """Score the weights in `module` on the test."""
+        ...
+
+
+@runtime_checkable
+class ScoresOtherwise(Protocol):
+    """A task that embeds its images not once but anew in every episode, and so knows better what its scoring takes."""
+
+    def seconds_to_score(self) -> float:
+        """Seconds that all validations and the test will take, measured on a few episodes."""
         ...
 
 
@@ -153,6 +164,8 @@ def estimate(task: SuiteTask, seconds: float = 3.0) -> dict[str, float]:
 
 def estimate_scoring(task: SuiteTask) -> float:
     """Seconds that all validations and the test will take, from embedding a few test-sized batches."""
+    if isinstance(task, ScoresOtherwise):
+        return task.seconds_to_score()
     size = task.info.image_size
     sample = torch.zeros((128, size, size, 3), dtype=torch.uint8)
     start = time.perf_counter()

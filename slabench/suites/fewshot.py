@@ -21,7 +21,7 @@ from slabench.errors import UsageError
 from slabench.fsio import digest_json
 from slabench.heads import Head
 from slabench.learners.episodic import EpisodicLearner, build_learner
-from slabench.recipe import Recipe
+from slabench.recipe import ADAPTED, Recipe
 from slabench.registry import BACKBONES, HEADS
 from slabench.results.record import protocol_digest
 from slabench.results.weights import ModelWeights
@@ -114,15 +114,21 @@ def check(recipe: Recipe) -> None:
             "few-shot datasets: fc100, cifar-fs, mini-imagenet, glyphs",
         )
     BACKBONES.entry(recipe.model.backbone)
-    head: Head = HEADS.get(recipe.model.head)
-    if recipe.model.learner == "classifier":
+    if recipe.model.learner in ADAPTED:
+        from slabench.suites.fewshot_maml import check_adapted
+
+        check_adapted(recipe)
+        objective(recipe.sla.objective)
+    elif recipe.model.learner == "classifier":
         classifier_objective(recipe.sla.objective)
+        head: Head = HEADS.get(recipe.model.head)
         if head.module is not None:
             raise UsageError(
                 f"the head {head.name} learns from episodes, and --learner classifier trains on none",
                 "choose another --head (logistic, simpleshot, protonet, ...), or --learner episodic",
             )
     else:
+        HEADS.entry(recipe.model.head)
         objective(recipe.sla.objective)
     transform_set(recipe.sla.transforms)
     train = recipe.train
@@ -142,6 +148,10 @@ def check(recipe: Recipe) -> None:
 
 def warnings(recipe: Recipe) -> list[str]:
     """What is legal and doubtful about a recipe."""
+    if recipe.model.learner == "maml" and recipe.batch_norm == "running":
+        return [
+            "maml adapts weights whose running statistics are of other weights: maml.batch_norm = support tests better"
+        ]
     found: list[str] = []
     if recipe.model.learner == "classifier":
         return found
@@ -159,7 +169,7 @@ def warnings(recipe: Recipe) -> list[str]:
 def label(recipe: Recipe, seed: int) -> str:
     """What a person calls the trial: `fc100 5w5s protonet/conv4 sla 8,000 steps seed 0`."""
     p = recipe.protocol
-    learner = "" if recipe.model.learner == "episodic" else f"{recipe.model.learner}+"
+    learner = "classifier+" if recipe.model.learner == "classifier" else ""
     return (
         f"{recipe.data.dataset} {p.ways}w{p.shots}s{profile_suffix(p.support_profile, p.query_profile)}"
         f" {learner}{recipe.model.head}/{recipe.model.backbone} {recipe.sla.objective}"
@@ -334,4 +344,8 @@ def build_task(
         from slabench.suites.fewshot_pretraining import PretrainingTask
 
         return PretrainingTask(recipe, seed, prepared, device, autocast)
+    if recipe.model.learner in ADAPTED:
+        from slabench.suites.fewshot_maml import AdaptedTask
+
+        return AdaptedTask(recipe, seed, prepared, device, autocast)
     return EpisodicTask(recipe, seed, prepared, device, autocast)

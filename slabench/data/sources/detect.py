@@ -9,7 +9,7 @@ import numpy as np
 from slabench import paths
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART
-from slabench.data.sources import Kind, folders, miniimagenet, parquet, photographs, pybatches
+from slabench.data.sources import Kind, folders, learn2learn, miniimagenet, parquet, photographs, pybatches
 from slabench.data.sources.pixels import refuse_html
 from slabench.data.store import RawImages, Store, differences, is_prepared, store_folder, write_store
 from slabench.errors import DataError, UsageError
@@ -28,6 +28,8 @@ def _kinds(entry: DatasetInfo) -> tuple[Kind, ...]:
         return (miniimagenet.CACHES, miniimagenet.CSVS)
     if entry.store in _PHOTOGRAPHS:
         return (_PHOTOGRAPHS[entry.store],)
+    if entry.store == "cifar100":
+        return (pybatches.KIND, parquet.KIND, folders.KIND, learn2learn.FC100, learn2learn.CIFARFS)
     return (pybatches.KIND, parquet.KIND, folders.KIND)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from slabench.results.leaderboard_row import LeaderboardRow, rows
+from slabench.results.leaderboard import rows
+from slabench.results.leaderboard_row import LeaderboardRow
 from slabench.results.plots.source import Group, Source, objective
 from slabench.results.report import html
 

@@ -1,0 +1,197 @@
+"""FC100 and CIFAR-FS as learn2learn downloads them: CIFAR-100 cut into class splits, its two official parts mixed.
+
+A class has its 600 images there, but nothing says which were official training images; FC100's files do not even name their
+classes. `cifar100_images.json` tells both from the pixels, so that such a folder gives the very store that CIFAR-100 itself
+gives. Nothing is unpickled but by the restricted reader.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slabench.data.catalog import DatasetInfo
+from slabench.data.imageset import ImageSet
+from slabench.data.sources import Kind
+from slabench.data.sources.pixels import decode_all, refuse_html
+from slabench.data.sources.unpickle import read_pickle
+from slabench.data.splits import SPLIT_NAMES
+from slabench.data.store import RawImages, canonical_order, pixel_digests
+from slabench.errors import DataError
+
+_FC100_LAYOUT = "learn2learn's FC100: FC100_train.pickle, FC100_val.pickle and FC100_test.pickle in one folder"
+_CIFARFS_LAYOUT = "learn2learn's CIFAR-FS: cifarfs/cifar100/data/<class>/*.png"
+_AGAIN = "it may be a cut-off download: fetch it again, then import"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the pixels of a data set tell of an image's class and part.
+
+    Attributes:
+        first: of each class, in label order, the first 16 hex digits of its smallest pixel sha256.
+        test: bool `[n]` in canonical order, official test images.
+        sha256: of all pixel digests in canonical order, hex.
+    """
+
+    first: tuple[str, ...]
+    test: npt.NDArray[np.bool_]
+    sha256: str
+
+    @classmethod
+    def of(cls, images: ImageSet) -> Key:
+        """The key of a whole store, whose rows are in canonical order."""
+        digests = pixel_digests(images.images)
+        first = tuple(digests[rows[0]].tobytes().hex()[:16] for rows in images.class_rows())
+        return cls(first, images.parts == 1, hashlib.sha256(digests.tobytes()).hexdigest())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the bits packed, in base64."""
+        bits = base64.b64encode(np.packbits(self.test).tobytes()).decode("ascii")
+        return {"n": len(self.test), "sha256": self.sha256, "test": bits, "first": list(self.first)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Key:
+        """What `to_json` made."""
+        packed = np.frombuffer(base64.b64decode(value["test"]), np.uint8)
+        bits = np.unpackbits(packed, count=value["n"]).astype(bool)
+        return cls(tuple(value["first"]), bits, value["sha256"])
+
+
+def cifar100_key() -> Key:
+    """That of CIFAR-100, made from lossless files whose digest is the catalog's."""
+    return Key.from_json(json.loads(Path(__file__).with_name("cifar100_images.json").read_text(encoding="utf-8")))
+
+
+def find_fc100(path: Path) -> bool:
+    """Whether `path` holds at least one of the pickles."""
+    return any(_pickle(path, split).is_file() for split in SPLIT_NAMES)
+
+
+def read_fc100(path: Path, entry: DatasetInfo) -> RawImages:
+    """Read the three pickles: dicts of `data`, uint8 `[n, 32, 32, 3]`, and `labels`, n numbers."""
+    images, groups = [], []
+    for split in SPLIT_NAMES:
+        file = _pickle(path, split)
+        if not file.is_file():
+            raise DataError(f"{path} lacks {file.name}", f"slabench reads {_FC100_LAYOUT}")
+        refuse_html(file)
+        with open(file, "rb") as stream:
+            value = read_pickle(stream, str(file))
+        content = {_text(key): item for key, item in value.items()} if isinstance(value, dict) else {}
+        pixels, labels = content.get("data"), content.get("labels")
+        shape = (entry.image_size, entry.image_size, 3)
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
+            found = getattr(pixels, "shape", type(pixels).__name__)
+            raise DataError(f"{file}: data is {found}, not uint8 [n, {', '.join(map(str, shape))}]", _AGAIN)
+        if not isinstance(labels, list | np.ndarray) or len(labels) != len(pixels):
+            raise DataError(f"{file} has no label for each of its {len(pixels):,} images", _AGAIN)
+        images.append(pixels)
+        groups += [f"{split} class {int(label)}" for label in labels]
+    return identified(np.concatenate(images), groups, entry, path, cifar100_key(), "learn2learn's FC100", {})
+
+
+def find_cifarfs(path: Path) -> bool:
+    """Whether CIFAR-FS lies unpacked at `path`."""
+    return _class_folders(path) is not None
+
+
+def read_cifarfs(path: Path, entry: DatasetInfo) -> RawImages:
+    """Read every image of the class folders."""
+    root = _class_folders(path)
+    assert root is not None
+    files = sorted(file for file in root.glob("*/*.png") if not file.name.startswith("."))
+    if not files:
+        raise DataError(f"{root} has no images", f"slabench reads {_CIFARFS_LAYOUT}")
+    images, formats = decode_all(
+        lambda row: files[row].read_bytes(), lambda row: str(files[row]), len(files), entry.image_size, fit="exact"
+    )
+    groups = [file.parent.name for file in files]
+    notes = {"image_formats": formats}
+    return identified(images, groups, entry, path, cifar100_key(), "learn2learn's CIFAR-FS", notes)
+
+
+def identified(
+    images: npt.NDArray[np.uint8],
+    groups: Sequence[str],
+    entry: DatasetInfo,
+    path: Path,
+    key: Key,
+    kind: str,
+    notes: dict[str, Any],
+) -> RawImages:
+    """Labels and parts from the pixels.
+
+    Args:
+        images: uint8 `[n, H, W, 3]`, all images of the data set in any order.
+        groups: what the source calls the class of each image.
+        entry: the data set.
+        path: for errors.
+        key: what is known of its pixels.
+        kind: as of `RawImages`.
+        notes: likewise.
+
+    Raises:
+        DataError: these are not, bit for bit, the images of the data set.
+    """
+    digests = pixel_digests(images)
+    label_of = {first: label for label, first in enumerate(key.first)}
+    smallest: dict[str, bytes] = {}
+    for group, digest in zip(groups, digests, strict=True):
+        smallest[group] = min(digest.tobytes(), smallest.get(group, b"\xff" * 32))
+    for group, digest in smallest.items():
+        if digest.hex()[:16] not in label_of:
+            raise DataError(
+                f"{path}: the images of '{group}' are not, bit for bit, those of a class of {entry.store}",
+                _other(entry),
+            )
+    labels = np.array([label_of[smallest[group].hex()[:16]] for group in groups], np.int64)
+    raw = RawImages(
+        images=images,
+        labels=labels,
+        parts=np.zeros(len(images), np.uint8),
+        source_positions=np.full(len(images), -1, np.int32),
+        class_names=entry.classes,
+        kind=kind,
+        notes=notes,
+    )
+    order = canonical_order(raw, digests)
+    if len(images) != len(key.test) or hashlib.sha256(digests[order].tobytes()).hexdigest() != key.sha256:
+        raise DataError(
+            f"{path} has {len(images):,} images that are not, bit for bit, the {len(key.test):,} of {entry.store}: "
+            "which of them are official training images cannot be told",
+            _other(entry),
+        )
+    raw.parts[order] = key.test
+    return raw
+
+
+def _other(entry: DatasetInfo) -> str:
+    return f"import {entry.store} itself: `slabench show dataset {entry.name}` lists its layouts"
+
+
+def _pickle(path: Path, split: str) -> Path:
+    return path / f"FC100_{split}.pickle"
+
+
+def _class_folders(path: Path) -> Path | None:
+    for folder in (path / "cifarfs" / "cifar100" / "data", path / "cifar100" / "data"):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+FC100 = Kind(_FC100_LAYOUT, find_fc100, read_fc100)
+CIFARFS = Kind(_CIFARFS_LAYOUT, find_cifarfs, read_cifarfs)
