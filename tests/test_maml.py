@@ -346,7 +346,7 @@ def test_anil_from_cached_features_scores_as_episode_by_episode() -> None:
         type(task)._from_features = kept
     for name in fast:
         # Folded batch norms round otherwise, which may turn a query of an untrained network.
-        assert (fast[name].accuracy - slow[name].accuracy).abs().max() <= 1 / 9 + 1e-6
+        assert (fast[name][0].accuracy - slow[name][0].accuracy).abs().max() <= 1 / 9 + 1e-6
 
 
 class _Stop:

@@ -1,4 +1,5 @@
-"""The SVM head beside learn2learn's (qpth) and liblinear, forward and backward, and how its cost grows.
+"""The SVM head beside learn2learn's (qpth) and liblinear, forward and backward, and how its cost grows; the logistic head beside
+scikit-learn's LogisticRegression as RFS calls it.
 
 Everything solves the same problems: clustered random features, 640 dimensions, mean squared length 300. learn2learn's head
 takes one episode a call and needs qpth, which imports cvxpy without using it here (an empty stand-in does).
@@ -20,6 +21,7 @@ from _measure import Row, compare, peer, report
 from torch import Tensor
 from torch.nn import functional
 
+from slabench.heads.logistic import logistic_logits
 from slabench.heads.svm import svm_logits, svm_solution
 from slabench.seeding import torch_generator
 from slabench.training.allocator import keep_heap
@@ -88,6 +90,31 @@ def liblinear(support: Tensor, labels: Tensor, query: Tensor) -> Callable[[], ob
     return run
 
 
+def logistic_rows() -> list[Row]:
+    """Forward: all episodes in one call, solved to 1e-8, beside lbfgs at scikit-learn's own tolerance, episode by episode."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows = []
+    for name, episodes, peers, shape in (("5-way 5-shot", 64, 16, (5, 5, 1)), ("20-way 5-shot joint", 8, 2, (5, 5, 4))):
+        ways = shape[0] * shape[2]
+        support, labels, query = features(episodes, *shape)
+
+        def ours_logistic(s: Tensor = support, y: Tensor = labels, q: Tensor = query, n: int = ways) -> None:
+            logistic_logits(s, y, q, n)
+
+        def theirs(s: Tensor = support, y: Tensor = labels, q: Tensor = query, n: int = peers) -> None:
+            x, asked = functional.normalize(s, dim=-1).numpy(), functional.normalize(q, dim=-1).numpy()
+            for i in range(n):
+                LogisticRegression(C=1.0, max_iter=1000).fit(x[i], y[i].numpy()).decision_function(asked[i])
+
+        note = f"{episodes} episodes a call, {query.shape[1]} queries, {torch.get_num_threads()} threads"
+        reference = [("scikit-learn LogisticRegression (lbfgs)", theirs, peers)]
+        rows += compare(
+            f"head: {name}", ("slabench logistic, forward", ours_logistic, episodes), reference, "episodes/s", 7, note
+        )
+    return rows
+
+
 def error_of(logits: Tensor, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> float:
     """Greatest difference to the solution in float64, relative to the greatest logit."""
     exact = svm_logits(support.double(), labels, query.double(), ways, C)
@@ -121,7 +148,7 @@ def measure() -> list[Row]:
                 references.append(("liblinear", liblinear(*few), peers))
             mine = (f"slabench svm, {what}", ours(support, labels, query, ways, backward), episodes)
             rows += compare(f"head: {name}", mine, references, "episodes/s", 7, note)
-    return rows
+    return rows + logistic_rows()
 
 
 def growth() -> None:

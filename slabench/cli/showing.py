@@ -135,7 +135,7 @@ def _recipe(console: Console, name: str) -> None:
                 console.print(f"\\[{section}]")
                 for key, value in values.items():
                     # TOML has no null: a key that is left out is one.
-                    line = f"{key} = {json.dumps(value)}" if value is not None else f"# {key}: as evaluated"
+                    line = f"{key} = {json.dumps(value)}" if value is not None else f"# {key}: not set"
                     console.print(line, markup=False, soft_wrap=True)
             else:
                 console.print(f"{section} = {json.dumps(values)}", markup=False)
