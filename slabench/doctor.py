@@ -19,7 +19,7 @@ State = Literal["ok", "note", "problem"]
 _NEEDED_BYTES = 2 << 30
 _EXTRAS = {
     "learn2learn": "scripts/install_learn2learn.sh (MAML, mini-ImageNet's download, parity tests)",
-    "qpth": "pip install qpth (the solver that MetaOptNet used, for comparisons of speed alone)",
+    "qpth": "pip install --no-deps qpth (the solver that MetaOptNet used, for comparisons of speed alone)",
 }
 
 

@@ -90,7 +90,7 @@ def test_missing_extras_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = by_name(diagnose(), "extras")
     assert {fact.state for fact in facts.values()} == {"note"}
     assert "scripts/install_learn2learn.sh" in facts["learn2learn"].remedy
-    assert "pip install qpth" in facts["qpth"].remedy
+    assert "pip install --no-deps qpth" in facts["qpth"].remedy
 
 
 @pytest.mark.usefixtures("registries")

@@ -77,7 +77,7 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Any]) -> 
     assert kills >= 2, "the trial is too short to be killed"
     assert resumed == sorted(resumed)  # nothing already computed is lost
     assert outcome(folder) == undisturbed
-    assert not list((folder / "results").rglob("*.safetensors"))
+    assert not list((folder / "results" / "checkpoints").rglob("*.safetensors"))
 
 
 def _saved_step(folder: Path) -> int:

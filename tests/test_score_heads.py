@@ -133,7 +133,7 @@ class TestScore:
         task.module.load_state_dict(dict(open_weights(record, store).tensors))
         task.module.eval()
         info = prepared.info
-        pixels = torch.from_numpy(np.array(prepared.test.images)).permute(0, 3, 1, 2).float() / 255
+        pixels = torch.from_numpy(np.array(prepared.test.images)).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(x)[:, None, None] for x in (info.mean, info.std))
         with torch.no_grad():
             x = normalize(task.module.embed((pixels - mean) / std).numpy())

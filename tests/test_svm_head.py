@@ -175,8 +175,11 @@ def test_learn2learn_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("learn2learn", reason="learn2learn could not be installed here")
     # qpth imports cvxpy for a solver that nothing here asks for.
     monkeypatch.setitem(sys.modules, "cvxpy", sys.modules.get("cvxpy", types.ModuleType("cvxpy")))
-    pytest.importorskip("qpth", reason="learn2learn's SVM head needs qpth, which is not installed")
-    from learn2learn.nn import SVClassifier
+    qp = pytest.importorskip("qpth.qp", reason="learn2learn's SVM head needs qpth, which is not installed")
+    from learn2learn.nn import SVClassifier, metaoptnet
+
+    # learn2learn looked for it when it was first imported, which may have been before cvxpy had its stand-in.
+    monkeypatch.setattr(metaoptnet, "QPFunction", qp.QPFunction)
 
     support, labels, query = episodes("learn2learn", [5] * 5, 64, batch=1, length=8.0)
     support, query = support.float(), query.float()

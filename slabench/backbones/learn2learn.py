@@ -74,7 +74,7 @@ class ResNet12(_Learn2learnBackbone):
     """
 
     def __init__(self, image_size: int, dropblock_size: int = 2) -> None:
-        check_size("l2l-resnet12", image_size, 16)
+        check_size("l2l-resnet12", image_size, 32)  # DropBlock of side 2 needs maps of 2 x 2 in the last block
         edge = image_size // 16
         pooled = edge == 5
         net = _models().ResNet12Backbone(avg_pool=pooled, dropblock_size=dropblock_size)

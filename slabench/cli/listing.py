@@ -47,6 +47,7 @@ SHOWS = {
     "mixing": "mixings",
     "episodes": "episodes",
     "subset": "subsets",
+    "plot": "plots",
     "plugin": "plugins",
 }
 """What `show` takes, and the list that it is in."""

@@ -6,6 +6,7 @@ One safetensors file that names its trial; its sha256, which the trial's record 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ def save(weights: ModelWeights, path: Path) -> str:
 
     # safetensors stores no aliases and no strides.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.tensors.items()}
-    data = pack(tensors, metadata={"schema": SCHEMA, "key": weights.key})
+    # One entry: safetensors writes several in any order, and equal weights are to give equal bytes.
+    data = pack(tensors, metadata={"slabench": json.dumps({"schema": SCHEMA, "key": weights.key}, sort_keys=True)})
     write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -60,9 +62,9 @@ def load(path: Path, sha256: str, key: str) -> ModelWeights:
         raise IntegrityError(f"{path} has the sha256 {found}, its record says {sha256}", _REMEDY)
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            if facts.get("schema") != SCHEMA or facts.get("key") != key:
+            facts = json.loads((file.metadata() or {}).get("slabench", "{}"))
+            if facts != {"schema": SCHEMA, "key": key}:
                 raise DataError(f"{path} holds no weights of trial {key[:12]}", _REMEDY)
             return ModelWeights(key, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path} holds no weights: {error}", _REMEDY) from error

@@ -28,9 +28,9 @@ def cached(path: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
     try:
         with safe_open(path, framework="pt") as file:
             facts, features = file.metadata() or {}, file.get_tensor("features")
-        if facts.get("key") == key and facts.get("sha256") == _digest(features):
+        if facts == {"key": key, "sha256": _digest(features)}:
             return features  # type: ignore[no-any-return]
-    except (SafetensorError, OSError, KeyError):
+    except (SafetensorError, OSError):
         pass
     features = compute().cpu().contiguous()
     if features.numel() * features.element_size() <= _LIMIT:
