@@ -45,7 +45,8 @@ def _use(kind: str, name: str) -> str:
         "reweighting": f"slabench run imbalanced --reweight {name}",
         "sampler": f"slabench run imbalanced --sampler {name}",
         "mixing": f"slabench run imbalanced --mix {name}",
-        "learner": "by the suite",
+        "learner": f"slabench run fewshot --learner {name}; the other suites have one learner",
+        "plot": f"slabench plot {name} -o {name}.png",
         "plugin": f"slabench check {name}",
     }[kind]
 
