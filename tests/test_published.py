@@ -297,6 +297,10 @@ def test_the_paper_recipe_itself_differs_in_nothing(tmp_path: Path) -> None:
     assert differences(replace(row, image_passes=2_400_000), record, published) == [
         "2.40M image passes instead of 26.40M"
     ]
+    for key, value, expected in (("batch_size", 128, []), ("queries", 15, ["also unlike: queries"])):
+        train = {**record.recipe["train"], key: value}  # episodes have no batches: the one says nothing, the other does
+        other = record.model_copy(update={"recipe": {**record.recipe, "train": train}})
+        assert differences(row, other, published) == expected
     assert differences(replace(row, backbone="conv4", selection="last"), record, published) == [
         "backbone conv4 instead of ResNet-12",
         "scored: the last step instead of the best on validation",

@@ -241,26 +241,39 @@ _TRAIN_KEYS = (
 
 def _training(row: LeaderboardRow, record: RunRecord, paper: AnyRecipe) -> list[str]:
     """Image passes, optimiser and schedule in words; the other settings that differ by name."""
+    # Recipes as they are kept: a setting that came later is in neither where it is at its default.
+    theirs = paper.resolved()
     ours: Mapping[str, Any] = record.recipe.get("train", {})
-    theirs = paper.model_dump(mode="json")["train"]
     found = []
     passes = _passes(paper, record, row)
     # Epochs end in part of a batch, so that equal trainings may differ by some images.
     if abs(row.image_passes - passes) > 0.01 * passes:
         found.append(f"{row.image_passes / 1e6:.2f}M image passes instead of {passes / 1e6:.2f}M")
-    unlike = [key for key in _TRAIN_KEYS if _plain(ours.get(key)) != _plain(theirs.get(key))]
+    used = [key for key in _TRAIN_KEYS if key not in _idle(row)]
+    unlike = _unlike(ours, theirs["train"], used)
     for key, name in (("optimizer", "optimiser"), ("schedule", "schedule")):
         if key in unlike:
-            found.append(f"{name} {ours.get(key)} instead of {theirs.get(key)}")
+            found.append(f"{name} {ours.get(key)} instead of {theirs['train'].get(key)}")
     rest = [key for key in unlike if key not in ("optimizer", "schedule")]
     if isinstance(paper, ClassifierRecipe):
         augment: Mapping[str, Any] = record.recipe.get("augment", {})
-        rest += [
-            key for key, value in paper.model_dump(mode="json")["augment"].items() if augment.get(key, value) != value
-        ]
+        papers: Mapping[str, Any] = theirs.get("augment", {})
+        rest += _unlike(augment, papers, list(dict.fromkeys([*papers, *augment])))
     if rest:
         found.append(f"also unlike: {', '.join(rest)}")
     return found
+
+
+def _idle(row: LeaderboardRow) -> tuple[str, ...]:
+    """Settings of a few-shot training that its learner does not look at: no batches in episodes, no episodes in batches."""
+    if row.suite != "fewshot":
+        return ()
+    return ("episodes_per_step", "ways", "shots", "queries") if row.learner == "classifier" else ("batch_size",)
+
+
+def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """The keys whose values differ; one that is on neither side is equal."""
+    return [key for key in keys if _plain(ours.get(key)) != _plain(theirs.get(key))]
 
 
 def _plain(value: Any) -> Any:
