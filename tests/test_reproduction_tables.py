@@ -12,10 +12,11 @@ from processes import here
 
 from slabench.errors import DataError, UsageError
 from slabench.recipe import load_recipe
-from slabench.reproduction.definition import PRESETS, cells, load_table, table_names
+from slabench.reproduction.definition import PRESETS, Table, cells, load_table, table_names
 from slabench.reproduction.estimate import workload
 from slabench.reproduction.plan import of_cell
 from slabench.reproduction.printed import printed
+from slabench.results.published import COLUMNS
 from slabench.results.store import ResultStore
 
 ROOT = Path(__file__).parent.parent
@@ -42,11 +43,9 @@ set.sla.objective = "sla"
 """
 
 
-def write(folder: Path, text: str = TINY, numbers: str = "") -> str:
+def write(folder: Path, text: str = TINY) -> str:
     path = folder / "tiny.toml"
     path.write_text(text, encoding="utf-8")
-    if numbers:
-        (folder / "published.csv").write_text(f"table,row,value,interval,verified\n{numbers}\n", encoding="utf-8")
     return str(path)
 
 
@@ -168,26 +167,42 @@ def test_controls_are_the_published_controls() -> None:
         assert tail.controls.trained.digest == tails[f"imbalanced/controls/{loss}-baseline-equal-passes"]
 
 
+# How many cells of each table have a printed number. The paper prints no MetaOptNet-SVM with SLA, no SLA+SI in its main table,
+# and of the composed sets none of 24; of 12 on Stanford Dogs only a gain is known.
+PRINTED = {"composed": 13, "da-mt": 12, "few-shot": 30, "full-supervision": 30, "imbalanced": 24}
+
+
 def test_published_numbers_are_those_of_the_cited_papers() -> None:
     few, tails = printed(load_table("sla2020/few-shot")), printed(load_table("sla2020/imbalanced"))
     # MetaOptNet, table 2; LDAM-DRW, table 2 (errors).
-    assert (few["fc100-5shot/protonet"].value, few["fc100-5shot/protonet"].interval) == (0.525, 0.006)
+    assert (few["fc100-5shot/protonet"].accuracy, few["fc100-5shot/protonet"].interval) == (0.525, 0.006)
     assert few["fc100-5shot/protonet"].text == "52.5 ± 0.6"
-    assert tails["cifar100-r100/ldam-drw"].value == pytest.approx(1 - 0.5796)
-    assert tails["cifar10-r10/cb-rw"].value == pytest.approx(1 - 0.1346)
-    for name in table_names():
-        table = load_table(name)
-        for cell, number in printed(table).items():
-            row = table.row(cell.split("/")[1])
-            if number.verified:  # a number of the SLA paper itself was never seen
-                assert row.baseline is None, cell
-                assert name in ("sla2020/few-shot", "sla2020/imbalanced"), cell
+    assert few["mini-imagenet-1shot/metaoptnet-svm"].text == "62.64 ± 0.61"  # table 1
+    assert tails["cifar100-r100/ldam-drw"].accuracy == pytest.approx(1 - 0.5796)
+    assert tails["cifar100-r100/ldam-drw"].text == "42.04"
+    assert tails["cifar10-r10/cb-rw"].accuracy == pytest.approx(1 - 0.1346)
+    assert few["fc100-5shot/protonet+sla"].text == "55.7 ± 0.6"
+    for name, count in PRINTED.items():
+        table = load_table(f"sla2020/{name}")
+        numbers = printed(table)
+        assert len(numbers) == count, name
+        for cell, number in numbers.items():
+            # A number of the SLA paper itself was never seen; those of MetaOptNet and LDAM-DRW were.
+            plain = table.row(cell.split("/")[1]).baseline is None
+            assert number.verified == (plain and name in ("few-shot", "imbalanced")), cell
 
 
-def test_every_line_of_the_csv_belongs_to_a_table() -> None:
-    with open(ROOT / "benchmarks" / "tables" / "sla2020" / "published.csv", encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == sum(len(printed(load_table(name))) for name in table_names())
+def test_composed_sets_are_told_apart() -> None:
+    numbers = printed(load_table("sla2020/composed"))
+    birds = {cell.split("/")[1]: number.text for cell, number in numbers.items() if cell.startswith("cub200/")}
+    assert birds == {
+        "baseline": "54.24", "rotation": "64.41", "color-perm": "61.10", "rotation2": "58.92", "color-perm3": "56.47",
+        "rot-color-perm6": "60.87", "rot-color-perm12": "65.53",
+    }  # fmt: skip
+    mt = printed(load_table("sla2020/da-mt"))
+    assert {row: mt[f"cifar100/{row}"].text for row in ("baseline", "da", "mt", "sla-si")} == {
+        "baseline": "68.27", "da": "65.73", "mt": "66.10", "sla-si": "68.68",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -224,33 +239,56 @@ def test_a_wrong_table_file_is_named_with_a_remedy(old: str, new: str, expected:
     assert "tiny" in caught.value.message
 
 
+OWN = {
+    "paper": "P", "table": "Table 3", "kind": "paper", "suite": "fewshot", "dataset": "glyphs", "ways": "5", "shots": "5",
+    "setting": "s", "backbone": "Conv4", "method": "m", "variant": "v", "metric": "accuracy", "value": "60.25",
+    "interval": "0.5", "selection": "last", "verified": "yes", "source": "its text", "learner": "episodic",
+    "head": "protonet", "objective": "sla", "transforms": "rotation", "predictor": "aggregated", "net": "conv4",
+}  # fmt: skip
+
+
+def with_numbers(folder: Path, where: str, *lines: dict[str, str]) -> Table:
+    with open(folder / "mine.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(lines)
+    return load_table(write(folder, TINY.replace("[[columns]]", f"[[published]]\n{where}\n[[columns]]", 1)))
+
+
+def test_numbers_of_ones_own(tmp_path: Path) -> None:
+    other = OWN | {"table": "Table 4", "value": "70", "variant": "w"}
+    plain = OWN | {
+        "variant": "y",
+        "objective": "baseline",
+        "transforms": "",
+        "predictor": "single",
+        "value": "50",
+        "interval": "",
+    }
+    memory = OWN | {"kind": "memory", "verified": "no", "variant": "x", "value": "80"}
+    where = 'file = "mine.csv"\ntables = ["Table 3*"]'
+    found = printed(with_numbers(tmp_path, where, memory, other, OWN, plain))
+    assert {cell: (row.text, row.verified) for cell, row in found.items()} == {
+        "glyphs/sla": ("60.25 ± 0.5", True),
+        "glyphs/protonet": ("50", True),
+    }
+    (number,) = printed(with_numbers(tmp_path, where, memory)).values()
+    assert (number.text, number.verified) == ("80 ± 0.5", False)
+
+
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("where", "changes", "expected"),
     [
-        ("tiny,glyphs/protonett,50.0,,yes", "did you mean 'glyphs/protonet'"),
-        ("tiny,glyphs/protonet,fifty,,yes", "'fifty' is no accuracy"),
-        ("tiny,glyphs/protonet,,,yes", "'' is no accuracy"),
-        ("tiny,glyphs/protonet,nan,,yes", "'nan' is no accuracy"),
-        ("tiny,glyphs/protonet,150,,yes", "'150' is no accuracy"),
-        ("tiny,glyphs/protonet,50,-1,yes", "'-1' is no accuracy"),
-        ("tiny,glyphs/protonet,50,,maybe", "verified is 'maybe'"),
-        ("tiny,glyphs/protonet,50,,yes\ntiny,glyphs/protonet,51,,yes", "a second number"),
-        ('tiny,"glyphs', "is not a CSV file"),
-        ("tiny,glyphs/protonet", "'' is no accuracy"),
+        ('file = "mine.csv"', {"value": "fifty"}, "mine.csv, line 2: 'value' is 'fifty'"),
+        ('file = "nine.csv"', {}, "there is no file"),
+        ('file = "mine"', {}, "mine.csv of published numbers"),
+        ('fiel = "mine.csv"', {}, "did you mean 'file'"),
     ],
 )
-def test_a_wrong_published_number_is_named(line: str, expected: str, tmp_path: Path) -> None:
-    table = load_table(write(tmp_path, numbers=line))
+def test_wrong_published_numbers_are_named(where: str, changes: dict[str, str], expected: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        printed(table)
+        printed(with_numbers(tmp_path, where, OWN | changes))
     assert expected in str(caught.value)
-    assert "published.csv" in str(caught.value)
-
-
-def test_numbers_of_other_tables_are_passed_over(tmp_path: Path) -> None:
-    table = load_table(write(tmp_path, numbers="other,a/b,x,,\ntiny,glyphs/sla,60.25,0.5,no"))
-    (number,) = printed(table).values()
-    assert (number.value, number.interval, number.verified) == (0.6025, 0.005, False)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +342,10 @@ def test_committed_records_are_read_where_the_data_is_not() -> None:
     code, output = here("reproduce", *arguments, str(ROOT / "results"))
     assert code == 0, output
     # docs/results.md, FC100 5-shot: found by another program from the same records.
-    for row in (r"ProtoNet +51\.31 ± 0\.37 52\.5 ± 0\.6", r"ProtoNet\+SLA\+AG 53\.82 ± 0\.39 55\.7 ± 0\.6 unverified"):
+    for row in (
+        r"ProtoNet +51\.31 ± 0\.37 52\.5 ± 0\.6",
+        r"ProtoNet\+SLA\+AG 53\.82 ± 0\.39 ~55\.7 ± 0\.6\? unverified",
+    ):
         assert re.search(row, output), output
     assert re.search(r"\+2\.51 ± 0\.21 -0\.46 ± 0\.18", output), output
     assert "-2.41 ± 0.26*" in output  # one seed of three

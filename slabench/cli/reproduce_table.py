@@ -126,10 +126,12 @@ def show_result(console: Console, result: Reproduction) -> None:
 
 
 def _legend(console: Console, result: Reproduction) -> None:
+    from slabench.results.published import UNVERIFIED
+
     plan, rows = result.plan, result.rows
     lines = ["%; ±: half of the 95 % interval over the test; n: seeds; passes: images passed in training."]
     if any(row.published and not row.published.verified for row in rows):
-        lines.append("unverified: written down from memory, never held against the paper; it decides nothing.")
+        lines.append(f"{UNVERIFIED}.")
     if plan.table.source:
         lines.append(f"Published: {plan.table.source}.")
     if plan.preset != "paper":
@@ -143,9 +145,12 @@ def _legend(console: Console, result: Reproduction) -> None:
 
 
 def _line(row: RowResult) -> Sequence[str]:
+    from slabench.results.published import marked
+
     published = "-"
     if row.published is not None:
-        published = row.published.text + ("" if row.published.verified else " unverified")
+        published = marked(row.published.text, row.published.verified)
+        published += "" if row.published.verified else " unverified"
     label = f" {_plain(row.cell.row.label)}"
     if row.measured is None:
         return (label, row.state, published, "", "", "")

@@ -70,6 +70,18 @@ class CellSettings(Layered):
     match: list[str]
 
 
+class Numbers(_Part):
+    """Where published numbers come from.
+
+    Attributes:
+        file: one of `results/published` by its name without `.csv`, or a file beside the table, which ends in it.
+        tables: of that file, globs over its column `table`.
+    """
+
+    file: str
+    tables: list[str] = ["*"]
+
+
 class Table(_Part):
     """A published table.
 
@@ -79,7 +91,8 @@ class Table(_Part):
         source: where the published numbers come from.
         note: in what the protocol here differs from the published one.
         presets: the recipe under all cells, by preset.
-        folder: where the file lies; published numbers lie beside it.
+        published: where the published numbers come from; of several that fit a cell the fittest is taken.
+        folder: where the file lies.
     """
 
     name: str
@@ -90,6 +103,7 @@ class Table(_Part):
     columns: list[Column] = Field(min_length=1)
     rows: list[Row] = Field(min_length=1)
     cells: list[CellSettings] = Field(default_factory=list)
+    published: list[Numbers] = Field(default_factory=list)
     folder: Path
 
     def row(self, name: str) -> Row:
@@ -123,7 +137,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """`fc100-5shot/protonet+sla`: for `--only`, and the key of the published number."""
+        """`fc100-5shot/protonet+sla`: for `--only`."""
         return f"{self.column.name}/{self.row.name}"
 
     @property
@@ -312,7 +326,12 @@ def _explain(error: ValidationError, path: Path) -> DataError:
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        kinds: dict[str, type[BaseModel]] = {"columns": Column, "rows": Row, "cells": CellSettings}
+        kinds: dict[str, type[BaseModel]] = {
+            "columns": Column,
+            "rows": Row,
+            "cells": CellSettings,
+            "published": Numbers,
+        }
         options = set(kinds.get(str(first["loc"][0]), Table).model_fields) - {"folder"}
         return DataError(f"{path}: unknown key '{where}'", did_you_mean(str(first["loc"][-1]), options))
     if first["type"] == "missing":

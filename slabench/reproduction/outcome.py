@@ -22,8 +22,9 @@ from slabench.evaluation.intervals import finite_or_none, paired_difference, t_i
 from slabench.recipe import AnyRecipe
 from slabench.reproduction.definition import Cell
 from slabench.reproduction.plan import Needs, TablePlan
-from slabench.reproduction.printed import Printed, printed
+from slabench.reproduction.printed import printed
 from slabench.results.leaderboard import Entry, entries
+from slabench.results.published import PublishedRow
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
 
@@ -83,7 +84,7 @@ class RowResult:
     cell: Cell
     state: str
     measured: Measured | None
-    published: Printed | None
+    published: PublishedRow | None
     controls: Mapping[Against, Measured]
     gains: Mapping[Against, Gain]
     needs: Needs | None
@@ -91,9 +92,9 @@ class RowResult:
     @property
     def difference(self) -> float | None:
         """Ours minus the published number, a fraction."""
-        if self.measured is None or self.published is None:
+        if self.measured is None or self.published is None or self.published.accuracy is None:
             return None
-        return self.measured.value - self.published.value
+        return self.measured.value - self.published.accuracy
 
 
 @dataclass(frozen=True)

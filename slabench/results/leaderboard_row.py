@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
 
+from slabench.results.published import UNVERIFIED, marked
+
 Format = Literal["table", "wide", "markdown", "latex", "html"]
 """`wide` is the terminal's table where it has the room."""
 
@@ -53,11 +55,8 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def published_text(row: LeaderboardRow) -> str:
-    """The published accuracy in percent; `~59.25?` where nobody has held it against the paper."""
-    if row.published is None:
-        return ""
-    text = percent(row.published)
-    return text if row.published_verified else f"~{text}?"
+    """The published accuracy in percent, marked where nobody has held it against the paper."""
+    return "" if row.published is None else marked(percent(row.published), bool(row.published_verified))
 
 
 def _recipe(row: LeaderboardRow) -> str:
@@ -329,7 +328,7 @@ def notes(tables: Sequence[Board]) -> list[str]:
         )
     rows = [row for table in tables for row in table.rows]
     if "published" in shown and any(row.published is not None and not row.published_verified for row in rows):
-        found.append("~value?: from memory, never held against the paper: it decides nothing, so it has no gap.")
+        found.append(f"{UNVERIFIED}, so it has no gap.")
     if any(table.stale for table in tables):
         found.append("Stale rows were measured by what slabench no longer measures: shown, never ranked.")
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +49,15 @@ _REMEDY = "results/published/README.md says what each column holds"
 _NO_METHOD = ("head", "loss", "reweight", "sampler", "mix", "objective", "transforms", "predictor")
 
 
+UNVERIFIED = "~value?: unverified, from memory, never held against the paper: it decides nothing"
+"""What the mark of `marked` means, for legends."""
+
+
+def marked(text: str, verified: bool) -> str:
+    """A published number as it is shown everywhere: `59.25`, or `~59.25?` where nobody has held it against the paper."""
+    return text if verified else f"~{text}?"
+
+
 @dataclass(frozen=True)
 class PublishedRow:
     """One printed number.
@@ -70,7 +79,8 @@ class PublishedRow:
         metric: one of `METRICS`.
         printed: the number as printed, in percent.
         accuracy: the same as an accuracy, a fraction; None for a relative gain.
-        interval: half width as printed, a fraction; None where none was.
+        printed_interval: its half width as printed, in percent; "" where none was.
+        interval: the same as a fraction; None where none was.
         selection: which weights were scored, one of `SELECTIONS`.
         verified: somebody has seen the number in the source.
         source: where it was seen, and how sure a memory is.
@@ -95,6 +105,7 @@ class PublishedRow:
     metric: str
     printed: str
     accuracy: float | None
+    printed_interval: str
     interval: float | None
     selection: str
     verified: bool
@@ -117,6 +128,15 @@ class PublishedRow:
         return "" if self.accuracy is None else f"{100 * self.accuracy:.2f}"
 
     @property
+    def text(self) -> str:
+        """The accuracy in percent and the half width of its interval, with the digits of the print: `52.5 ± 0.6`."""
+        if self.accuracy is None:
+            return ""
+        digits = len(self.printed.partition(".")[2])
+        interval = f" ± {self.printed_interval}" if self.printed_interval else ""
+        return f"{100 * self.accuracy:.{digits}f}{interval}"
+
+    @property
     def where(self) -> str:
         """Paper and table."""
         return f"{self.paper}, {self.table}"
@@ -132,46 +152,94 @@ def load(folder: Path | None = None) -> list[PublishedRow]:
         DataError: a file is not what it should be; names the line and the value.
     """
     folder = folder or paths.published_results() / "published"
-    rows: list[PublishedRow] = []
-    for path in sorted(folder.glob("*.csv")):
-        rows.extend(_read(path, path.stat().st_mtime_ns))
-    return rows
+    return [row for path in sorted(folder.glob("*.csv")) for row in read(path)]
 
 
-def match(row: LeaderboardRow, published: Iterable[PublishedRow]) -> list[PublishedRow]:
+def read(path: Path) -> tuple[PublishedRow, ...]:
+    """The published numbers of one file.
+
+    Raises:
+        DataError: it is not there, or not what it should be; names the line and the value.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path} of published numbers", _REMEDY)
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is scored, in which setting, as far as published numbers can be told apart by it; names are slabench's.
+
+    `images` says how many training images each class has, as the third part of a protocol does: `full`,
+    `exp-r100`, `exp-r100-s3`; it is of classifiers, `ways` and `shots` are of few-shot.
+    """
+
+    suite: str
+    dataset: str
+    ways: int | None
+    shots: int | None
+    images: str
+    learner: str | None
+    backbone: str | None
+    head: str | None
+    loss: str | None
+    reweight: str | None
+    sampler: str | None
+    mix: str | None
+    objective: str | None
+    transforms: str | None
+    predictor: str
+
+    @classmethod
+    def of(cls, row: LeaderboardRow) -> Method | None:
+        """The method of a row; None for what nobody prints: post-hoc methods, transductive runs, reduced budgets."""
+        if row.posthoc or row.transductive or row.limited:
+            return None
+        names = (field.name for field in fields(cls) if field.name != "images")
+        return cls(**{name: getattr(row, name) for name in names}, images=images_of(row.protocol))
+
+
+def images_of(protocol: str) -> str:
+    """How many images of each class a classifier learns from, by the name of its protocol; "" where that does not say it."""
+    return "".join(protocol.split("/")[2:3])
+
+
+def match(what: LeaderboardRow | Method, published: Iterable[PublishedRow]) -> list[PublishedRow]:
     """What was published for the method and the setting of a row, the fittest first.
 
     The same dataset, ways and shots (or profile and ratio), learner, head, loss, weights, sampler, mixing, objective,
     transformations and predictor; the backbone may differ and is stated. Verified numbers come before others, the row's own
     backbone before others, a paper's own table before quotations and re-runs.
     """
-    found = [candidate for candidate in published if _fits(candidate, row)]
+    method = what if isinstance(what, Method) else Method.of(what)
+    if method is None:
+        return []
+    found = [candidate for candidate in published if _fits(candidate, method)]
     # sorted() is stable: equal ones stay in the order of the files.
     return sorted(
-        found, key=lambda p: (not p.verified, p.net != (row.backbone or "-"), KINDS.index(p.kind), not p.protocol)
+        found, key=lambda p: (not p.verified, p.net != (method.backbone or "-"), KINDS.index(p.kind), not p.protocol)
     )
 
 
-def _fits(p: PublishedRow, row: LeaderboardRow) -> bool:
-    if not p.learner or p.accuracy is None or row.posthoc or row.transductive or row.limited:
+def _fits(p: PublishedRow, method: Method) -> bool:
+    if not p.learner or p.accuracy is None:
         return False
-    if (p.suite, p.dataset, p.learner) != (row.suite, row.dataset, row.learner):
+    if (p.suite, p.dataset, p.learner) != (method.suite, method.dataset, method.learner):
         return False
     if p.suite == "fewshot":
-        if (p.ways, p.shots) != (row.ways, row.shots):
+        if (p.ways, p.shots) != (method.ways, method.shots):
             return False
-    elif not _same_images(p, row):
+    elif not _same_images(p, method):
         return False
     # A field that the published row leaves empty says nothing, as the transformations of a baseline.
     wanted = ((name, getattr(p, name)) for name in _NO_METHOD)
-    return all(not value or value == getattr(row, name) for name, value in wanted)
+    return all(not value or value == getattr(method, name) for name, value in wanted)
 
 
-def _same_images(p: PublishedRow, row: LeaderboardRow) -> bool:
-    """Whether the row learns from as many images of each class: the third part of its protocol says all of it."""
+def _same_images(p: PublishedRow, method: Method) -> bool:
+    """Whether it learns from as many images of each class, whichever they are."""
     what = p.profile if p.ratio is None else f"{p.profile}-r{p.ratio:g}"
-    parts = row.protocol.split("/")
-    return len(parts) > 2 and (parts[2] == what or parts[2].startswith(f"{what}-s"))
+    return method.images == what or method.images.startswith(f"{what}-s")
 
 
 @lru_cache(maxsize=64)
@@ -241,6 +309,7 @@ def _parse(cells: dict[str, str], where: str) -> PublishedRow:
         ratio=_number(cells["ratio"], "ratio", where) if cells["ratio"] else None,
         printed=cells["value"],
         accuracy=accuracy,
+        printed_interval=cells["interval"],
         interval=interval,
         verified=verified,
     )

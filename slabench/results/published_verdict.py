@@ -153,9 +153,7 @@ def compare_published(
     if not any(found):
         texts.append(("", "", f"Nothing is published for {record.name} on {record.protocol} (results/published)."))
     elif any(not rival.verified for rivals in found for rival in rivals):
-        texts.append(
-            ("", "", "~value?: from memory, never held against the paper: shown, and no verdict is made of it.")
-        )
+        texts.append(("", "", f"{numbers.UNVERIFIED}, so no verdict is made of it."))
     return [line for first, after, text in texts for line in _wrap(text, width, first, after)]
 
 
@@ -202,7 +200,7 @@ def sentence(row: LeaderboardRow, record: RunRecord, published: PublishedRow) ->
     if other == [_UNKNOWN]:
         unlike = f" Not known to be the published protocol: {_UNKNOWN}."
     if not published.verified:
-        return f"no verdict: ~{printed}? ({what}) is not verified.{unlike}"
+        return f"no verdict: {numbers.marked(printed, False)} ({what}) is unverified.{unlike}"
     found = verdict(row.mean, row.ci95_test, published)
     return (
         f"{found.kind}: {100 * found.gap:+.2f} points from {printed} ({what}); tolerance {100 * found.tolerance:.2f}: "

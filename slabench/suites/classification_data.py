@@ -126,7 +126,7 @@ class ClassifierPrepared:
 
 def task_id(recipe: ClassifierRecipe) -> str:
     """Recipes with the same one share their prepared data."""
-    return f"{recipe.data} {_protocol(recipe)}"
+    return f"{recipe.data} {protocol_name(recipe)}"
 
 
 def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> ClassifierPrepared:
@@ -141,7 +141,9 @@ def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> Classi
     d = recipe.data
     if d.profile == "full":
         split = full_split(train, d.val_fraction, d.per_class, d.seed)
-        return ClassifierPrepared(entry, train, test, np.sort(split.rows), split.validation, _protocol(recipe), None)
+        return ClassifierPrepared(
+            entry, train, test, np.sort(split.rows), split.validation, protocol_name(recipe), None
+        )
     if d.counts is not None and len(d.counts) != train.n_classes:
         raise UsageError(f"{len(d.counts)} counts were given, and {entry.name} has {train.n_classes} classes")
     subset = load_subset(
@@ -156,10 +158,10 @@ def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> Classi
     )
     rows = np.sort(subset.subset.rows)  # the order in which they were drawn means nothing to training
     validation = left_out(train, rows, d.val_images)
-    return ClassifierPrepared(entry, train, test, rows, validation, _protocol(recipe), subset)
+    return ClassifierPrepared(entry, train, test, rows, validation, protocol_name(recipe), subset)
 
 
-def _protocol(recipe: ClassifierRecipe) -> str:
+def protocol_name(recipe: ClassifierRecipe) -> str:
     """Dataset, training images, and the training protocol with its augmentation.
 
     Published tables differ by points through augmentation alone (AutoAugment): rows are compared within one.
