@@ -120,7 +120,7 @@ def test_the_table_is_made_of_its_records(table: Path, tmp_path: Path) -> None:
         low, high = test.confidence_interval(0.95)
         gain = sla.gains[name]  # type: ignore[index]
         assert gain.value == pytest.approx((low + high) / 2)
-        assert gain.ci95 == pytest.approx((high - low) / 2)
+        assert gain.half_width == pytest.approx((high - low) / 2)
 
     # Nothing is run twice: neither by the same table, nor by `slabench run` with the same settings, nor the other way round.
     assert slabench.reproduce(str(table), "quick", results=results).outcomes == []

@@ -34,7 +34,8 @@ from rich.table import Table
 from slabench.evaluation.comparison import paired_over_seeds
 from slabench.evaluation.intervals import Paired, finite_or_none
 from slabench.fsio import write_text
-from slabench.results.contenders import Contender, equal_passes, usable
+from slabench.results.contenders import Contender, usable
+from slabench.results.controls import equal_passes
 from slabench.results.leaderboard import entries
 from slabench.results.store import ResultStore
 
@@ -89,7 +90,7 @@ def question(a: Contender, b: Contender) -> str:
     """Why a - b is of interest; empty when it is not."""
     if a.model != b.model:
         return ""
-    equal = equal_passes(a, b)
+    equal = equal_passes(a.passes, b.passes)
     if b.objective == "baseline" and (a.objective != "baseline" or a.entry.predictor != b.entry.predictor):
         return f"baseline {b.entry.predictor}" + (", equal passes" if equal else "")
     if a.entry.predictor != b.entry.predictor:
@@ -140,7 +141,7 @@ def _difference(
     return Difference(
         protocol=record.protocol,
         protocol_digest=record.protocol_digest[:12],
-        backbone=a.model[0] if a.model[0] == b.model[0] else f"{a.model[0]} - {b.model[0]}",
+        backbone=a.backbone if a.backbone == b.backbone else f"{a.backbone} - {b.backbone}",
         a=a.name,
         a_predictor=a.entry.predictor,
         a_recipe=a.entry.records[0].recipe_digest[:12],

@@ -177,8 +177,8 @@ def _gain(row: RowResult, against: Against) -> str:
     gain = row.gains.get(against)
     if gain is None:
         return "-"
-    interval = "" if gain.ci95 is None else f" ± {100 * gain.ci95:.2f}"
-    fewer = "*" if row.measured and gain.n_seeds < len(row.measured.seeds) else ""
+    interval = "" if gain.half_width is None else f" ± {100 * gain.half_width:.2f}"
+    fewer = "*" if row.measured and len(gain.seeds) < len(row.measured.seeds) else ""
     return f"{100 * gain.value:+.2f}{interval}{fewer}"
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from slabench import paths
 from slabench.errors import DataError, UsageError, did_you_mean, unknown_name
 from slabench.recipe import AnyRecipe, Recipe, load_recipe
+from slabench.results.controls import same_looks
 from slabench.sla.transforms import transform_set
 
 PRESETS = ("paper", "standard", "quick")
@@ -143,7 +144,7 @@ class Cell:
     @property
     def looks(self) -> str:
         """The baseline's predictor with as many looks at a test image as the row takes."""
-        return "aggregated" if self.row.predictor == "aggregated" else "single"
+        return same_looks(self.row.predictor)
 
 
 def table_names() -> list[str]:

@@ -12,26 +12,21 @@ Four questions are asked of every row that has a baseline, on the same test epis
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from slabench.errors import DataError
-from slabench.evaluation.intervals import finite_or_none, paired_difference, t_interval
 from slabench.recipe import AnyRecipe
 from slabench.reproduction.definition import Cell
 from slabench.reproduction.plan import Needs, TablePlan
 from slabench.reproduction.printed import printed
-from slabench.results.leaderboard import Entry, entries
+from slabench.results.gains import Gain, gain
+from slabench.results.leaderboard import Entry, entries, entry_interval
 from slabench.results.published import PublishedRow
 from slabench.results.record import RunRecord
-from slabench.results.store import ResultStore
+from slabench.results.store import EpisodeCache, ResultStore
 
 if TYPE_CHECKING:
-    import numpy
-    from numpy.typing import NDArray
-
     from slabench.runner import Outcome
 
 Against = Literal["baseline", "looked", "trained", "both"]
@@ -57,15 +52,6 @@ class Measured:
     seeds: tuple[int, ...]
     passes: int
     keys: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Gain:
-    """The row minus a control, over the seeds that both have: a fraction and its paired 95 % half width."""
-
-    value: float
-    ci95: float | None
-    n_seeds: int
 
 
 @dataclass(frozen=True)
@@ -133,11 +119,11 @@ def collect(plan: TablePlan, outcomes: Sequence[Outcome] = ()) -> Reproduction:
         gains = {}
         for against, (recipe, predictor) in _controls(cell).items():
             own = reader.measured(recipe, predictor)
-            gain = reader.gain((cell.recipe, cell.row.predictor), (recipe, predictor))
+            held = reader.gain((cell.recipe, cell.row.predictor), (recipe, predictor), against)
             if own is not None:
                 controls[against] = own
-            if gain is not None:
-                gains[against] = gain
+            if held is not None:
+                gains[against] = held
         state, needs = reader.state(cell.recipe), plan.needs.get(cell.recipe.digest)
         rows.append(RowResult(cell, state, measured, published.get(cell.name), controls, gains, needs))
     return Reproduction(plan, rows, list(outcomes))
@@ -163,7 +149,7 @@ class _Reader:
         self.plan, self.store = plan, ResultStore(plan.results)
         self.states = {outcome.trial.key: outcome.state for outcome in outcomes}
         self._records: dict[str, list[RunRecord]] = {}
-        self._arrays: dict[str, dict[str, NDArray[numpy.float32]]] = {}
+        self._cache = EpisodeCache(self.store)  # `finished` has warned of what is damaged
 
     def records(self, recipe: AnyRecipe) -> list[RunRecord]:
         """The finished records of a recipe, those of trials that were run since the plan too."""
@@ -196,45 +182,23 @@ class _Reader:
         entry = self._entry(self.records(recipe), predictor)
         if entry is None:
             return None
-        passes = [record.cost.images_seen for record in entry.records if record.cost]
         return Measured(
             entry.mean,
-            _half_width(entry),
+            entry_interval(entry)[0],
             entry.spread.std,
             tuple(record.seed for record in entry.records),
-            round(math.fsum(passes) / len(passes)),
+            entry.passes,
             tuple(record.key for record in entry.records),
         )
 
-    def gain(self, ours: tuple[AnyRecipe, str], theirs: tuple[AnyRecipe, str]) -> Gain | None:
+    def gain(self, ours: tuple[AnyRecipe, str], theirs: tuple[AnyRecipe, str], against: Against) -> Gain | None:
         """The difference of two recipes over their common seeds."""
-        first, second = self.records(ours[0]), self.records(theirs[0])
-        common = {record.seed for record in first} & {record.seed for record in second}
-        a = self._entry([record for record in first if record.seed in common], ours[1])
-        b = self._entry([record for record in second if record.seed in common], theirs[1])
+        a, b = (self._entry(self.records(recipe), predictor) for recipe, predictor in (ours, theirs))
         if a is None or b is None or a.group != b.group:
             return None
-        if a.episodes is None or b.episodes is None or len(a.episodes) != len(b.episodes):
-            return Gain(a.mean - b.mean, None, len(common))
-        paired = paired_difference(a.episodes, b.episodes)
-        return Gain(paired.mean, finite_or_none(paired.half_width), len(common))
+        found = gain(a, b, against, self._cache)
+        return found if found.seeds else None
 
     def _entry(self, records: Sequence[RunRecord], predictor: str) -> Entry | None:
-        found = entries(records, include_limited=True, episodes=self._episodes)
+        found = entries(records, include_limited=True, episodes=self._cache)
         return next((entry for entry in found if entry.predictor == predictor), None)
-
-    def _episodes(self, record: RunRecord) -> Mapping[str, NDArray[numpy.float32]]:
-        if record.key not in self._arrays:
-            try:
-                self._arrays[record.key] = self.store.episodes(record)
-            except DataError:  # `finished` has warned of it
-                self._arrays[record.key] = {}
-        return self._arrays[record.key]
-
-
-def _half_width(entry: Entry) -> float | None:
-    if entry.episodes is not None:
-        return finite_or_none(t_interval(entry.episodes).half_width)
-    widths = [score.ci95 for score in entry.scores]
-    known = [width for width in widths if width is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(widths) else None

@@ -15,7 +15,8 @@ from slabench import paths
 from slabench.errors import DataError
 from slabench.evaluation import comparison as stats
 from slabench.results.comparison_choice import Model, choose, first_record, predictor_pairs
-from slabench.results.contenders import Contender, contender, equal_passes, usable
+from slabench.results.contenders import Contender, contender, usable
+from slabench.results.controls import baselines, equal_passes
 from slabench.results.leaderboard import entries
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
@@ -240,22 +241,16 @@ def _controls(context: _Context, records: Iterable[RunRecord], a: Contender, b: 
         return ()
     method = sides[0]
     other = b if method is a else a
-    candidates = [
+    group = [
         entry
         for entry in entries(records, include_limited=method.record.limited)
-        if entry.group == method.entry.group
-        and entry.predictor in ("single", method.predictor)
-        and entry.records[0].limited == method.record.limited
+        if entry.group == method.entry.group and entry.predictor in ("single", method.predictor)
     ]
     found = []
-    for control in usable(candidates, context.store, context.warnings):
-        if (
-            control.objective != "baseline"
-            or control.model != method.model
-            or not set(control.seeds) & set(method.seeds)
-        ):
+    for control in usable(baselines(method.entry, group), context.store, context.warnings):
+        if not set(control.seeds) & set(method.seeds):
             continue
-        passes, looks = equal_passes(method, control), control.predictor == method.predictor
+        passes, looks = equal_passes(method.passes, control.passes), control.predictor == method.predictor
         asked = control.record.recipe_digest == other.record.recipe_digest and control.predictor == other.predictor
         of_asked = control.record.recipe_digest == other.record.recipe_digest
         if asked or not (passes or (looks and of_asked)):

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from slabench.results.controls import equal_passes
+
 if TYPE_CHECKING:
     from slabench.evaluation.intervals import Interval, Paired
     from slabench.results.comparison import Comparison, Pair, Side
     from slabench.results.record import RunRecord
 
 _TITLES = {"fc100": "FC100", "cifar-fs": "CIFAR-FS", "cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}
-_SAME_PASSES = 0.01
 
 
 def task(record: RunRecord, n: int) -> str:
@@ -140,7 +141,7 @@ def _verdict(made: Comparison, pair: Pair) -> str:
 
 
 def _equal(pair: Pair) -> bool:
-    return abs(pair.a.passes - pair.b.passes) <= _SAME_PASSES * max(pair.a.passes, pair.b.passes)
+    return equal_passes(pair.a.passes, pair.b.passes)
 
 
 def _cost(pair: Pair) -> str:

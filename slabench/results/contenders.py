@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slabench.errors import DataError, UsageError
-from slabench.results.leaderboard import Entry
+from slabench.errors import DataError
+from slabench.results.controls import model
+from slabench.results.leaderboard import Entry, copies
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Accuracies = dict[int, NDArray[numpy.float64]]  # by seed, [n] accuracies of the test units
-
-# Batches are whole numbers of images, so that budgets meant to be equal may differ by a fraction of a step.
-_EQUAL_PASSES = 0.01
 
 
 @dataclass(frozen=True)
@@ -54,40 +52,29 @@ class Contender:
     @property
     def objective(self) -> str:
         """The training objective: baseline, da, rotated-classes, sla."""
-        return str(self.record.recipe.get("sla", {}).get("objective", ""))
+        return self.entry.objective
 
     @property
-    def model(self) -> tuple[str, ...]:
-        """What is not in question between objectives: backbone, head; of a classifier also loss, balance, mixing, post-hoc."""
-        recipe = self.record.recipe
-        model, balance = recipe.get("model", {}), recipe.get("balance", {})
-        rest = (recipe.get("loss", {}).get("name", ""), balance.get("reweight", ""), balance.get("sampler", ""))
-        head = model.get("head", model.get("layer", ""))
-        posthoc, mix = recipe.get("posthoc", {}).get("method", ""), recipe.get("mix", {}).get("name", "")
-        return tuple(str(part) for part in (model.get("backbone", ""), head, *rest, posthoc, mix))
+    def backbone(self) -> str:
+        """The registered name of the backbone."""
+        return str(self.record.setting("model", "backbone") or "")
+
+    @property
+    def model(self) -> tuple[Any, ...]:
+        """What is not in question between objectives; see `slabench.results.controls.model`."""
+        return model(self.entry)
 
     @property
     def passes(self) -> int:
-        """Images passed through the backbone in training, of one seed."""
-        cost = self.record.cost
-        return cost.images_seen if cost else 0
+        """Images passed through the backbone in training, mean over seeds."""
+        return self.entry.passes
 
     @property
     def looks(self) -> int:
         """How often the predictor looks at an image: M when it aggregates over transformed copies, else once."""
         if self.predictor != "aggregated":
             return 1
-        from slabench.sla.transforms import transform_set
-
-        try:
-            return transform_set(str(self.record.recipe.get("sla", {}).get("transforms", ""))).M
-        except UsageError:  # a set of a plug-in that is not installed here
-            return 0
-
-
-def equal_passes(a: Contender, b: Contender) -> bool:
-    """Whether both were trained with the same number of image passes, within 1 %."""
-    return abs(a.passes - b.passes) <= _EQUAL_PASSES * max(a.passes, b.passes)
+        return copies(str(self.record.setting("sla", "transforms") or "")) or 0  # 0: of a plug-in that is not here
 
 
 def contender(entry: Entry, store: ResultStore) -> Contender:

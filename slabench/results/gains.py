@@ -1,29 +1,14 @@
-"""What an objective earns beside its controls: paired differences to the baselines of the same model.
-
-Three baselines answer three questions. `baseline`, in one look, is what papers compare with. `aggregated` is that same
-baseline asked as often as the method is: what it gains needs no training with joint labels. `equal passes` was trained
-with as many images as the method was, copies counted; of its predictors the better one is taken.
-"""
+"""What an objective earns beside its controls: paired differences to the baselines of `slabench.results.controls`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from slabench.errors import DataError
-from slabench.evaluation.intervals import finite_or_none, paired_difference
+from slabench.evaluation.intervals import finite_or_none
+from slabench.results.controls import controls
 from slabench.results.leaderboard import Entry
-from slabench.results.store import ResultStore
-
-if TYPE_CHECKING:
-    import numpy
-    from numpy.typing import NDArray
-
-CONTROLS = ("baseline", "aggregated", "equal passes")
-
-_EQUAL = 0.01
-"""Batches are whole numbers of images, so that budgets meant to be equal may differ by a fraction of a step."""
+from slabench.results.store import EpisodeCache, ResultStore
 
 
 @dataclass(frozen=True)
@@ -33,7 +18,7 @@ class Gain:
     Attributes:
         entry: a method that is no baseline, under one predictor.
         control: a baseline of the same model under one predictor.
-        question: one of `CONTROLS`.
+        question: what the control is for, such as one of `slabench.results.controls.CONTROLS`.
         value: the difference, a fraction.
         half_width: of its 95 % t interval over episodes or images; None where their accuracies cannot be read or seeds differ.
         n: episodes or images.
@@ -63,110 +48,32 @@ def gains(group: Sequence[Entry], store: ResultStore | None = None) -> list[Gain
         group: entries that may be compared, of one protocol.
         store: reads the accuracies of single episodes; without it differences have no interval.
     """
-    made = []
-    reader = _Reader(store)
-    for entry in group:
-        if _objective(entry) == "baseline":
-            continue
-        for question, control in controls(entry, group):
-            made.append(_difference(entry, control, question, reader))
-    return made
+    cache = EpisodeCache(store)
+    return [
+        gain(entry, control, question, cache)
+        for entry in group
+        if entry.objective != "baseline"
+        for question, control in controls(entry, group)
+    ]
 
 
-def controls(entry: Entry, group: Sequence[Entry]) -> list[tuple[str, Entry]]:
-    """The baselines that stand beside `entry`, with the question that each answers, in the order of `CONTROLS`."""
-    baselines = [other for other in group if _objective(other) == "baseline" and _model(other) == _model(entry)]
-    plain = _plain(entry, baselines)
-    found = []
-    if plain is not None:
-        for question, predictor in zip(CONTROLS, ("single", "aggregated"), strict=False):
-            own = [other for other in baselines if _digest(other) == plain and other.predictor == predictor]
-            found += [(question, other) for other in own]
-    equal = [other for other in baselines if _digest(other) != plain and _near(_passes(other), _passes(entry))]
-    if equal:
-        found.append((CONTROLS[2], max(equal, key=lambda other: (other.mean, other.predictor))))
-    return found
+def gain(entry: Entry, control: Entry, question: str, cache: EpisodeCache) -> Gain:
+    """`entry` - `control`, which may be compared."""
+    from slabench.evaluation.comparison import paired_over_seeds
 
-
-def _plain(entry: Entry, baselines: Sequence[Entry]) -> str | None:
-    """The digest of the baseline trained by the same schedule; failing that, of the one with the fewest image passes."""
-    train = entry.records[0].recipe.get("train")
-    same = [other for other in baselines if other.records[0].recipe.get("train") == train]
-    chosen = same or [other for other in baselines if not _near(_passes(other), _passes(entry))]
-    return min(((_passes(other), _digest(other)) for other in chosen), default=(0, None))[1]
-
-
-def _difference(entry: Entry, control: Entry, question: str, reader: _Reader) -> Gain:
-    import numpy
-
-    mine = {record.seed: record for record in entry.records}
-    theirs = {record.seed: record for record in control.records}
+    mine, theirs = ({record.seed: record for record in side.records} for side in (entry, control))
     seeds = tuple(sorted(set(mine) & set(theirs)))
     n = min(score.n for score in (*entry.scores, *control.scores))
-    pairs = [(reader.get(mine[s], entry.predictor), reader.get(theirs[s], control.predictor)) for s in seeds]
-    arrays = [(a, b) for a, b in pairs if a is not None and b is not None and len(a) == len(b)]
-    if seeds and len(arrays) == len(seeds) and len({len(a) for a, _ in arrays}) == 1:
-        left, right = (numpy.mean([pair[side] for pair in arrays], axis=0) for side in (0, 1))
-        paired = paired_difference(left, right)
+    left = {seed: cache(mine[seed]).get(entry.predictor) for seed in seeds}
+    right = {seed: cache(theirs[seed]).get(control.predictor) for seed in seeds}
+    known = {seed: a for seed, a in left.items() if a is not None}, {s: b for s, b in right.items() if b is not None}
+    lengths = {len(array) for side in known for array in side.values()}
+    if seeds and len(known[0]) == len(known[1]) == len(seeds) and len(lengths) == 1:
+        paired = paired_over_seeds(*known).together
         return Gain(entry, control, question, paired.mean, finite_or_none(paired.half_width), paired.n, seeds)
     return Gain(entry, control, question, _mean(entry, seeds) - _mean(control, seeds), None, n, seeds)
-
-
-class _Reader:
-    """Reads each side file once; a damaged one counts as missing: `entries` has named it already."""
-
-    def __init__(self, store: ResultStore | None) -> None:
-        self.store = store
-        self.read: dict[str, Mapping[str, NDArray[numpy.float32]]] = {}
-
-    def get(self, record: Any, predictor: str) -> NDArray[numpy.float64] | None:
-        if self.store is None:
-            return None
-        if record.key not in self.read:
-            try:
-                self.read[record.key] = self.store.episodes(record)
-            except DataError:
-                self.read[record.key] = {}
-        array = self.read[record.key].get(predictor)
-        return None if array is None else array.astype("float64")
 
 
 def _mean(entry: Entry, seeds: Sequence[int]) -> float:
     values = [s.value for r, s in zip(entry.records, entry.scores, strict=True) if not seeds or r.seed in seeds]
     return sum(values) / len(values)
-
-
-def _model(entry: Entry) -> tuple[Any, ...]:
-    """What is not in question between objectives: everything of the recipe but these, its name and the schedule."""
-    recipe = entry.records[0].recipe
-    model, balance = recipe.get("model") or {}, recipe.get("balance") or {}
-    rest = [(recipe.get(section) or {}).get(name) for section, name in _PARTS]
-    learner = recipe.get("learner")
-    return (
-        str(sorted(model.items())),
-        balance.get("reweight"),
-        balance.get("sampler"),
-        *rest,
-        str(learner),
-        entry.records[0].limited,
-    )
-
-
-_PARTS = (("loss", "name"), ("mix", "name"), ("posthoc", "method"), ("augment", "policy"))
-
-
-def _objective(entry: Entry) -> str:
-    return str((entry.records[0].recipe.get("sla") or {}).get("objective", "unknown"))
-
-
-def _digest(entry: Entry) -> str:
-    return entry.records[0].recipe_digest
-
-
-def _passes(entry: Entry) -> int:
-    costs = [record.cost.images_seen for record in entry.records if record.cost]
-    return round(sum(costs) / len(costs)) if costs else 0
-
-
-def _near(a: int, b: int) -> bool:
-    return abs(a - b) <= _EQUAL * max(a, b, 1)

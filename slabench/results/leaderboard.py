@@ -65,6 +65,17 @@ class Entry:
         return self.spread.mean
 
     @property
+    def objective(self) -> str:
+        """The training objective: baseline, da, mt, rotated-classes, sla, sla+sd, or that of a plug-in."""
+        return str(self.records[0].setting("sla", "objective") or "unknown")
+
+    @property
+    def passes(self) -> int:
+        """Images passed through the backbone in training, mean over seeds."""
+        costs = [record.cost.images_seen for record in self.records if record.cost]
+        return round(sum(costs) / len(costs)) if costs else 0
+
+    @property
     def group(self) -> tuple[Any, ...]:
         """What must be equal before two entries are compared. The digests are named beside the protocol's own, which
         covers them, so that a record with a wrong one stands alone instead of in the wrong company.
@@ -148,10 +159,10 @@ def rows(
 
 def _row(entry: Entry) -> LeaderboardRow:
     records, scores = entry.records, entry.scores
-    first, recipe = records[0], records[0].recipe
+    first = records[0]
     interval, source = entry_interval(entry)
     costs = [record.cost for record in records if record.cost]
-    transforms = _at(recipe, "sla", "transforms")
+    transforms = first.setting("sla", "transforms")
     return LeaderboardRow(
         rank=None,
         stale=entry.stale is not None,
@@ -160,21 +171,21 @@ def _row(entry: Entry) -> LeaderboardRow:
         dataset=first.dataset,
         protocol=first.protocol,
         protocol_version=first.protocol_version,
-        ways=_at(recipe, "protocol", "ways"),
-        shots=_at(recipe, "protocol", "shots"),
-        queries=_at(recipe, "protocol", "queries"),
-        profile=_at(recipe, "data", "profile"),
-        ratio=_at(recipe, "data", "ratio") if _at(recipe, "data", "profile") in ("exp", "step") else None,
+        ways=first.setting("protocol", "ways"),
+        shots=first.setting("protocol", "shots"),
+        queries=first.setting("protocol", "queries"),
+        profile=first.setting("data", "profile"),
+        ratio=first.setting("data", "ratio") if first.setting("data", "profile") in ("exp", "step") else None,
         name=first.name,
-        learner=_at(recipe, "model", "learner") or _LEARNERS.get(first.suite),
-        backbone=_at(recipe, "model", "backbone"),
-        head=_at(recipe, "model", "head") or _layer(recipe),
-        loss=_at(recipe, "loss", "name"),
-        reweight=_at(recipe, "balance", "reweight"),
-        sampler=_at(recipe, "balance", "sampler"),
-        mix=_at(recipe, "mix", "name"),
-        posthoc=_at(recipe, "posthoc", "method"),
-        objective=_at(recipe, "sla", "objective"),
+        learner=first.setting("model", "learner") or _LEARNERS.get(first.suite),
+        backbone=first.setting("model", "backbone"),
+        head=first.setting("model", "head") or _layer(first),
+        loss=first.setting("loss", "name"),
+        reweight=first.setting("balance", "reweight"),
+        sampler=first.setting("balance", "sampler"),
+        mix=first.setting("mix", "name"),
+        posthoc=first.setting("posthoc", "method"),
+        objective=first.setting("sla", "objective"),
         transforms=transforms,
         M=copies(transforms) if transforms else None,
         predictor=entry.predictor,
@@ -189,7 +200,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         **{name: _mean(_metric(score, name) for score in scores) for name in _METRICS},
         best_val=_mean(score.best_val.value if score.best_val else None for score in scores),
         oracle=_mean(score.oracle.value if score.oracle else None for score in scores),
-        image_passes=round(sum(cost.images_seen for cost in costs) / len(costs)),
+        image_passes=entry.passes,
         train_seconds=math.fsum(cost.train_seconds for cost in costs) / len(costs),
         score_seconds=math.fsum(cost.eval_seconds for cost in costs) / len(costs),
         parameters=max(cost.parameters for cost in costs),
@@ -244,11 +255,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known and len(known) == len(found) else None
 
 
-def _layer(recipe: Mapping[str, Any]) -> str | None:
+def _layer(first: RunRecord) -> str | None:
     """The output layer of a classifier: LDAM brings a cosine layer of itself."""
-    layer: str | None = _at(recipe, "model", "layer")
+    layer: str | None = first.setting("model", "layer")
     if layer == "auto":
-        return "cosine" if _at(recipe, "loss", "name") == "ldam" else "linear"
+        return "cosine" if first.setting("loss", "name") == "ldam" else "linear"
     return layer
 
 
@@ -305,13 +316,6 @@ def _order(entry: Entry) -> tuple[Any, ...]:
 
 def _rule(record: RunRecord) -> str:
     return record.selection.rule if record.selection else "last"
-
-
-def _at(recipe: Mapping[str, Any], *names: str) -> Any:
-    value: Any = recipe
-    for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
 
 
 @lru_cache

@@ -17,6 +17,7 @@ from slabench.classifier_recipe import ClassifierRecipe
 from slabench.errors import SlabenchError, UsageError
 from slabench.recipe import AnyRecipe, Recipe, load_recipe
 from slabench.results import published as numbers
+from slabench.results.controls import equal_passes
 from slabench.results.leaderboard import rows
 from slabench.results.leaderboard_row import LeaderboardRow
 from slabench.results.published import PublishedRow
@@ -244,8 +245,7 @@ def _training(row: LeaderboardRow, record: RunRecord, paper: AnyRecipe) -> list[
     ours: Mapping[str, Any] = record.recipe.get("train", {})
     found = []
     passes = _passes(paper, record, row)
-    # Epochs end in part of a batch, so that equal trainings may differ by some images.
-    if abs(row.image_passes - passes) > 0.01 * passes:
+    if not equal_passes(row.image_passes, passes):
         found.append(f"{row.image_passes / 1e6:.2f}M image passes instead of {passes / 1e6:.2f}M")
     used = [key for key in _TRAIN_KEYS if key not in _idle(row)]
     unlike = _unlike(ours, theirs["train"], used)

@@ -204,6 +204,13 @@ class RunRecord(_Strict):
             raise ValueError("side_file and side_sha256 go together")
         return self
 
+    def setting(self, *names: str) -> Any:
+        """`recipe[a][b]...`, or None where the recipe has no such key."""
+        value: Any = self.recipe
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
     def score(self, predictor: str) -> Score | None:
         """The score of `predictor`, None where this trial has none."""
         return next((score for score in self.scores if score.predictor == predictor), None)

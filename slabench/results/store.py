@@ -182,6 +182,28 @@ class ResultStore:
         yield from sorted(path for path in self.folder.rglob("*.json") if not path.name.startswith("."))
 
 
+class EpisodeCache:
+    """Accuracies behind records, each side file read once; one that is missing or damaged counts as none.
+
+    For callers that have named what is damaged already, by `ResultStore.episodes` itself. Without a store it has none at all.
+    """
+
+    def __init__(self, store: ResultStore | None) -> None:
+        self._store = store
+        self._read: dict[str, dict[str, NDArray[numpy.float32]]] = {}
+
+    def __call__(self, record: RunRecord) -> Mapping[str, NDArray[numpy.float32]]:
+        """Per predictor the accuracy on every test episode or image, [n]."""
+        if self._store is None:
+            return {}
+        if record.key not in self._read:
+            try:
+                self._read[record.key] = self._store.episodes(record)
+            except DataError:
+                self._read[record.key] = {}
+        return self._read[record.key]
+
+
 def read_record(path: Path) -> RunRecord:
     """Read one record. Whatever is wrong with it is a `DataError` that names the file."""
     value = read_json(path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from slabench.results.gains import Gain, gains
 from slabench.results.leaderboard import Entry, entry_interval
 from slabench.results.plots import style
-from slabench.results.plots.source import Drawing, Group, NothingToDraw, Source, objective, seeds_of, tested_on, units
+from slabench.results.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, tested_on, units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def _bars(panel: Axes, group: Group) -> None:
     for method in group.methods():
         start = y
         for entry in method:
-            colour = colours[objective(entry)]
+            colour = colours[entry.objective]
             half = entry_interval(entry)[0]
             panel.barh(y, 100 * entry.mean, height=0.82, **style.fill(colour, entry.predictor))
             if half is not None:
@@ -128,7 +128,7 @@ def _gains(panel: Axes, group: Group, own: list[Gain]) -> None:
             )
             y += 1
         last = gain.entry
-        colour = colours[objective(gain.entry)]
+        colour = colours[gain.entry.objective]
         half = 100 * (gain.half_width or 0)
         panel.errorbar(
             100 * gain.value, y, xerr=half or None, fmt="o", color=colour, ecolor=colour, capsize=2.5, markersize=5

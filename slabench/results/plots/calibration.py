@@ -13,7 +13,7 @@ from slabench.errors import DataError
 from slabench.evaluation.classification import ECE_BINS, expected_calibration_error
 from slabench.results.leaderboard import Entry
 from slabench.results.plots import style
-from slabench.results.plots.source import Drawing, Group, NothingToDraw, Source, objective
+from slabench.results.plots.source import Drawing, Group, NothingToDraw, Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +133,7 @@ def _why(missing: list[str]) -> tuple[str, str]:
 
 
 def _draw(panel: Axes, group: Group, entry: Entry, own: Reliability) -> None:
-    colour = group.colours()[objective(entry)]
+    colour = group.colours()[entry.objective]
     edges = np.arange(ECE_BINS) / ECE_BINS * 100
     width = 100 / ECE_BINS
     filled = own.share > 0

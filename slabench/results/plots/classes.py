@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from slabench.results.leaderboard import Entry
 from slabench.results.plots import style
-from slabench.results.plots.source import Drawing, Group, NothingToDraw, Source, objective, seeds_of, tested_on
+from slabench.results.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, tested_on
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def _by_size(panel: Axes, group: Group, own: Mapping[int, Mapping[str, float]]) 
             values = own.get(id(entry))
             if values is None:
                 continue
-            colour = colours[objective(entry)]
+            colour = colours[entry.objective]
             x = [100 * value for value in values.values()]
             panel.plot([min(x), max(x)], [y, y], "-", color=colour, linewidth=1, alpha=0.6, zorder=1)
             for part, value in values.items():
@@ -143,7 +143,7 @@ def _chosen(group: Group) -> list[Entry]:
     chosen: dict[str, Entry] = {}
     for entry in group.entries:
         if entry.records[0].derived is None:
-            chosen.setdefault(objective(entry), entry)
+            chosen.setdefault(entry.objective, entry)
     best = group.entries[0]
     return [*chosen.values()] if best in chosen.values() else [best, *chosen.values()]
 
@@ -165,7 +165,7 @@ def _named(panel: Axes, group: Group, own: Sequence[tuple[Entry, Mapping[str, fl
         x = [100 * values.get(name, float("nan")) for name in names]
         marker = markers[entry.records[0].recipe_digest]
         label = f"{group.name(entry)}, {entry.predictor}"
-        panel.plot(x, range(len(names)), marker, color=colours[objective(entry)], markersize=4.5, label=label)
+        panel.plot(x, range(len(names)), marker, color=colours[entry.objective], markersize=4.5, label=label)
     panel.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=7.5)
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
@@ -186,7 +186,7 @@ def _ranked(panel: Axes, group: Group, own: Sequence[tuple[Entry, Mapping[str, f
         names.sort(key=lambda name: -sum(values.get(name, 0) for _, values in own))
     colours, markers, ends = group.colours(), group.markers(), []
     for entry, values in own:
-        colour = colours[objective(entry)]
+        colour = colours[entry.objective]
         y = np.array([100 * values.get(name, np.nan) for name in names])
         x = np.arange(1, len(names) + 1)
         half = _SMOOTH // 2

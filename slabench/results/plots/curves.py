@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slabench.results.plots import style
-from slabench.results.plots.source import Drawing, Group, NothingToDraw, Source, objective, seeds_of
+from slabench.results.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of
 from slabench.results.record import RunRecord
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def training(source: Source) -> Drawing:
             colours, markers = group.colours(), group.markers()
             ends: dict[str, list[style.End]] = {"loss": [], "val": []}
             for entry in trained:
-                name, colour = group.name(entry), colours[objective(entry)]
+                name, colour = group.name(entry), colours[entry.objective]
                 for record in entry.records:
                     mark: dict[str, Any] = {"color": colour, "marker": markers[record.recipe_digest], "markersize": 3}
                     done = [100 * point.step / record.curve[-1].step for point in record.curve if record.curve[-1].step]

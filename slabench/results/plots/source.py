@@ -12,12 +12,10 @@ from slabench.errors import DataError
 from slabench.results.leaderboard import Entry, entries
 from slabench.results.plots import style
 from slabench.results.record import RunRecord
-from slabench.results.store import ResultStore
+from slabench.results.store import EpisodeCache, ResultStore
 
 if TYPE_CHECKING:
-    import numpy
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from slabench.results.leaderboard import EpisodeReader
 
@@ -95,13 +93,13 @@ class Group:
 
     def colours(self) -> dict[str, str]:
         """By objective."""
-        return style.colours([objective(entry) for entry in self.entries])
+        return style.colours([entry.objective for entry in self.entries])
 
     def markers(self) -> dict[str, str]:
         """By recipe digest: recipes of one objective, which share a colour, differ in the marker."""
         gathered: dict[str, list[str]] = defaultdict(list)
-        for entry in sorted(self.entries, key=lambda entry: (passes(entry), self.name(entry))):
-            digests = gathered[objective(entry)]
+        for entry in sorted(self.entries, key=lambda entry: (entry.passes, self.name(entry))):
+            digests = gathered[entry.objective]
             if entry.records[0].recipe_digest not in digests:
                 digests.append(entry.records[0].recipe_digest)
         marks = style.MARKERS
@@ -142,17 +140,7 @@ class Source:
 
     def reader(self) -> EpisodeReader | None:
         """Reads the accuracies of single episodes; what it cannot read is among the problems already."""
-        if self.store is None:
-            return None
-        store = self.store
-
-        def read(record: RunRecord) -> Mapping[str, NDArray[numpy.float32]]:
-            try:
-                return store.episodes(record)
-            except DataError:
-                return {}
-
-        return read
+        return EpisodeCache(self.store) if self.store else None
 
     def only(self, keep: Callable[[Entry], bool]) -> Source:
         """The same source with the entries for which `keep` holds; problems are shared."""
@@ -173,11 +161,10 @@ class Source:
 
 def title(record: RunRecord) -> str:
     """The protocol of a record in words."""
-    recipe = record.recipe
-    ways, shots = at(recipe, "protocol", "ways"), at(recipe, "protocol", "shots")
+    ways, shots = record.setting("protocol", "ways"), record.setting("protocol", "shots")
     seen = ", transductive" if record.transductive else ""
     if ways is not None and shots is not None:
-        queries = at(recipe, "protocol", "queries")
+        queries = record.setting("protocol", "queries")
         more = f", {queries} queries" if queries not in (None, 15) else ""
         return f"{record.dataset}, {ways}-way {shots}-shot{more}{seen}"
     # imbalanced/cifar100/exp-r100/standard: what stands between the data set's name and the end describes it
@@ -201,25 +188,6 @@ def short_names(own: Sequence[Entry]) -> dict[str, str]:
         digest: name + (f" {digest[:6]}" if listed.count(name) > 1 else "") + (" (quick)" if digest in limited else "")
         for digest, name in short.items()
     }
-
-
-def objective(entry: Entry) -> str:
-    """The training objective: baseline, da, mt, rotated-classes, sla, sla+sd, or that of a plug-in."""
-    return str(at(entry.records[0].recipe, "sla", "objective") or "unknown")
-
-
-def passes(entry: Entry) -> int:
-    """Images passed through the backbone in training, mean over seeds."""
-    costs = [record.cost.images_seen for record in entry.records if record.cost]
-    return round(sum(costs) / len(costs)) if costs else 0
-
-
-def at(recipe: Mapping[str, Any], *names: str) -> Any:
-    """recipe[a][b]..., or None where there is no such key."""
-    value: Any = recipe
-    for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
 
 
 def tested_on(groups: Sequence[Group]) -> str:

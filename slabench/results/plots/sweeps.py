@@ -13,8 +13,6 @@ from slabench.results.plots.source import (
     Group,
     NothingToDraw,
     Source,
-    at,
-    objective,
     seeds_of,
     short_names,
     tested_on,
@@ -63,12 +61,12 @@ def _series(source: Source, axis: str) -> list[tuple[tuple[str, int, str], _Line
     gathered: dict[tuple[Any, ...], dict[str, dict[int, Entry]]] = defaultdict(lambda: defaultdict(dict))
     for entry in source.entries:
         first = entry.records[0]
-        x, fixed = (at(first.recipe, "protocol", name) for name in (axis, _OTHER[axis]))
+        x, fixed = (first.setting("protocol", name) for name in (axis, _OTHER[axis]))
         if first.suite == "fewshot" and isinstance(x, int) and isinstance(fixed, int):
             model = str(sorted((first.recipe.get("model") or {}).items()))
             place = (first.dataset, fixed, entry.predictor, first.dataset_digest, first.transductive)
             # Of twins (other episodes, other schedule) the best one stands: entries come best first in each protocol.
-            gathered[place][f"{first.name}\0{objective(entry)}\0{model}"].setdefault(x, entry)
+            gathered[place][f"{first.name}\0{entry.objective}\0{model}"].setdefault(x, entry)
     made = []
     order = [name for group in source.groups() for name in group.predictors]
     ordered = sorted(gathered.items(), key=lambda item: (*item[0][:2], order.index(item[0][2]), str(item[0])))
@@ -81,14 +79,14 @@ def _series(source: Source, axis: str) -> list[tuple[tuple[str, int, str], _Line
 
 def _sweep(panel: Axes, axis: str, lines: _Lines) -> None:
     firsts = [line[0][1] for line in lines.values()]
-    names, colours = short_names(firsts), style.colours([objective(entry) for entry in firsts])
+    names, colours = short_names(firsts), style.colours([entry.objective for entry in firsts])
     seen: dict[str, int] = defaultdict(int)
     ends, ticks = [], set()
     for line in lines.values():
         entry = line[0][1]
-        colour, name = colours[objective(entry)], names[entry.records[0].recipe_digest]
-        marker = style.MARKERS[seen[objective(entry)] % len(style.MARKERS)]
-        seen[objective(entry)] += 1
+        colour, name = colours[entry.objective], names[entry.records[0].recipe_digest]
+        marker = style.MARKERS[seen[entry.objective] % len(style.MARKERS)]
+        seen[entry.objective] += 1
         x = [x for x, _ in line]
         y = [100 * own.mean for _, own in line]
         halves = [100 * (entry_interval(own)[0] or 0) for _, own in line]
@@ -107,7 +105,7 @@ def transforms(source: Source) -> Drawing:
     found = []
     for group in source.groups():
         for model, own in _by_model(group).items():
-            sets = {_set(entry) for entry in own if objective(entry) != "baseline"}
+            sets = {_set(entry) for entry in own if entry.objective != "baseline"}
             if len(sets) > 1:
                 found.append((group, model, own))
     if not found:
@@ -138,17 +136,17 @@ def _by_model(group: Group) -> dict[str, list[Entry]]:
     gathered: dict[str, list[Entry]] = defaultdict(list)
     for entry in group.entries:
         if entry.records[0].derived is None:
-            recipe = entry.records[0].recipe
-            parts = (at(recipe, "model", "backbone"), at(recipe, "model", "head"), at(recipe, "loss", "name"))
+            names = (("model", "backbone"), ("model", "head"), ("loss", "name"))
+            parts = [entry.records[0].setting(*each) for each in names]
             gathered[", ".join(str(part) for part in parts if part)].append(entry)
     order = group.predictors
 
     def place(entry: Entry) -> tuple[Any, ...]:
-        base = objective(entry) == "baseline"
+        base = entry.objective == "baseline"
         return (
             not base,
             "" if base else _set(entry),
-            objective(entry),
+            entry.objective,
             group.name(entry),
             order.index(entry.predictor),
         )
@@ -157,7 +155,7 @@ def _by_model(group: Group) -> dict[str, list[Entry]]:
 
 
 def _set(entry: Entry) -> str:
-    return str(at(entry.records[0].recipe, "sla", "transforms") or "none")
+    return str(entry.records[0].setting("sla", "transforms") or "none")
 
 
 def _transforms(panel: Axes, group: Group, own: Sequence[Entry]) -> None:
@@ -168,13 +166,13 @@ def _transforms(panel: Axes, group: Group, own: Sequence[Entry]) -> None:
     labels = []
     for y, entry in enumerate(own):
         half = entry_interval(entry)[0]
-        panel.barh(y, 100 * entry.mean, height=0.82, **style.fill(colours[objective(entry)], entry.predictor))
+        panel.barh(y, 100 * entry.mean, height=0.82, **style.fill(colours[entry.objective], entry.predictor))
         if half is not None:
             panel.errorbar(100 * entry.mean, y, xerr=100 * half, fmt="none", ecolor=style.INK, elinewidth=1, capsize=2)
         value = style.value(entry.mean, half)
         panel.text(100 * (entry.mean + (half or 0)) + right * 0.015, y, value, va="center", fontsize=7.5)
         m = copies(_set(entry))
-        labels.append(f"{objective(entry)}, {_set(entry)}" + (f" (M = {m})" if m else ""))
+        labels.append(f"{entry.objective}, {_set(entry)}" + (f" (M = {m})" if m else ""))
     panel.set_yticks(range(len(own)), [style.wrap(label, 36) for label in labels])
     panel.set_ylim(len(own) - 0.4, -0.6)
     style.percent_axis(panel, right)

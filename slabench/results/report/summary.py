@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from slabench.results.gains import CONTROLS, Gain, gains
+from slabench.results.controls import CONTROLS
+from slabench.results.gains import Gain, gains
 from slabench.results.leaderboard import Entry, copies
 from slabench.results.plots import style
-from slabench.results.plots.source import Group, Source, at, objective, passes
+from slabench.results.plots.source import Group, Source
 from slabench.results.report import html
 
 _LOOKS = ("aggregated", "distilled", "single")
@@ -33,7 +34,7 @@ class Line:
     def cost(self) -> float | None:
         """Image passes in training, as a multiple of the plain baseline's."""
         plain = self.gains.get(CONTROLS[0]) or self.gains.get(CONTROLS[1])
-        return passes(self.entry) / passes(plain.control) if plain and passes(plain.control) else None
+        return self.entry.passes / plain.control.passes if plain and plain.control.passes else None
 
 
 def lines(source: Source) -> list[Line]:
@@ -46,7 +47,7 @@ def lines(source: Source) -> list[Line]:
         made += [
             Line(group, entry, by_entry[id(entry)])
             for entry in group.entries
-            if id(entry) in by_entry and objective(entry).startswith("sla") and not entry.records[0].limited
+            if id(entry) in by_entry and entry.objective.startswith("sla") and not entry.records[0].limited
         ]
     return made
 
@@ -118,7 +119,7 @@ def sentences(found: Sequence[Line]) -> list[Said]:
             )
         )
     costs = sorted(line.cost for line in found if line.cost)
-    sets = {str(at(line.entry.records[0].recipe, "sla", "transforms")) for line in found}
+    sets = {str(line.entry.records[0].setting("sla", "transforms")) for line in found}
     m = sorted({size for name in sets if (size := copies(name))})
     if costs:
         low, high = f"{costs[0]:.1f}", f"{costs[-1]:.1f}"
@@ -180,7 +181,7 @@ def _table(caption: str, found: Sequence[Line]) -> str:
     rows = []
     for line in sorted(found, key=lambda line: order.get(line.entry.predictor, len(order))):
         entry = line.entry
-        colour = line.group.colours()[objective(entry)]
+        colour = line.group.colours()[entry.objective]
         rows.append(
             [
                 html.Cell(line.group.title, line.group.title, also=f"{line.group.name(entry)}, {entry.predictor}"),

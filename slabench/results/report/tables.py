@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slabench.results.leaderboard import rows
 from slabench.results.leaderboard_row import LeaderboardRow
-from slabench.results.plots.source import Group, Source, objective
+from slabench.results.plots.source import Group, Source
 from slabench.results.report import html
 
 
@@ -29,7 +29,7 @@ def leaderboard(group: Group, source: Source) -> str:
     records = {record.key: record for entry in group.entries for record in entry.records}
     limited = any(record.limited for record in records.values())
     made = rows(records.values(), limited, source.reader())
-    colours = {entry.records[0].recipe_digest[:12]: group.colours()[objective(entry)] for entry in group.entries}
+    colours = {entry.records[0].recipe_digest[:12]: group.colours()[entry.objective] for entry in group.entries}
     names = {digest[:12]: name for digest, name in group.names.items()}
     parts = [part for part in ("many", "medium", "few") if any(getattr(row, part) is not None for row in made)]
     columns = [
