@@ -108,6 +108,9 @@ def test_headings_sort(tab: browser.Page, report: Path) -> None:
     assert numbers == sorted(numbers, reverse=True)
     assert click("accuracy %") == "ascending"
     assert [float(text) for text in column("accuracy %")] == sorted(numbers)
+    assert click("rank") == "ascending", "the best first"
+    ranks = [float(text) for text in column("rank")]
+    assert ranks == sorted(ranks)
     assert tab.run(f"{table}.querySelectorAll('[aria-sort]').length") == 1
     assert tab.errors == []
 

@@ -17,6 +17,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import browser
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
@@ -236,13 +237,7 @@ def test_names_cannot_smuggle_markup_into_the_page() -> None:
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
-def _browser() -> str | None:
-    return next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-
-
-@pytest.mark.skipif(_browser() is None, reason="no Chromium here")
+@pytest.mark.skipif(browser.chromium() is None, reason="no Chromium here")
 def test_headings_sort_in_a_browser(made: list[LeaderboardRow], tmp_path: Path) -> None:
     press = "".join(
         f"""{{ const h = [...document.querySelectorAll("table")[0].tHead.rows[0].cells].find(c => c.innerText.trim() == "{name}");
@@ -253,10 +248,8 @@ def test_headings_sort_in_a_browser(made: list[LeaderboardRow], tmp_path: Path) 
     script = f"<script>const log = []; {press} document.title = JSON.stringify(log);</script></body>"
     page = tmp_path / "board.html"
     page.write_text(to_html(made).replace("</body>", script), encoding="utf-8")
-    browser = _browser()
-    assert browser
     done = subprocess.run(
-        [browser, *_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        [str(browser.chromium()), *_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,

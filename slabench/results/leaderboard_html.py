@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape
+from importlib.resources import files
 
 from slabench.results.leaderboard_row import Board, Column, LeaderboardRow, boards, columns, notes
 
@@ -24,7 +25,7 @@ a { color: var(--link); }
 :is(.scroll, button, a, summary):focus-visible { outline: 3px solid var(--link); outline-offset: 1px; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); }
-td.n, th.n { text-align: right; } thead th { background: var(--band); padding: 0; }
+td.num, th.num { text-align: right; } thead th { background: var(--band); padding: 0; }
 tbody tr:last-child > * { border-bottom: 0; } tbody tr:hover > * { background: var(--band); }
 tbody th { font-weight: 600; }
 .pin { position: sticky; left: 0; background: var(--ground); z-index: 1; } thead .pin { background: var(--band); }
@@ -39,27 +40,6 @@ th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem .8rem; } dt { font-weight: 600; } dd { margin: 0; }
 summary { cursor: pointer; }
 @media print { .scroll { overflow: visible; border: 0; } thead button::after { content: ""; } }
-"""
-
-# Numbers begin with the largest, names with a; cells without a value stay at the end; equal ones keep their order.
-_SCRIPT = """
-for (const table of document.querySelectorAll("table")) {
-  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
-  heads.forEach((head, place) => head.querySelector("button").addEventListener("click", () => {
-    const numeric = head.classList.contains("n"), first = numeric && place > 0 ? "descending" : "ascending";
-    const now = head.getAttribute("aria-sort"), other = first === "ascending" ? "descending" : "ascending";
-    const order = now === first ? other : first, sign = order === "ascending" ? 1 : -1;
-    const value = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
-    const rows = [...body.rows].map(row => [value(row), row]);
-    rows.sort(([a], [b]) => {
-      if (a === "" || b === "") return (a === "") - (b === "");
-      return sign * (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }));
-    });
-    body.append(...rows.map(([, row]) => row));
-    for (const each of heads) each.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", order);
-  }));
-}
 """
 
 
@@ -106,7 +86,7 @@ sorts its table, by click or by Enter.</p>
 </details>
 </section>
 </main>
-<script>{_SCRIPT}</script>
+<script>{(files("slabench.results") / "sorting.js").read_text(encoding="utf-8")}</script>
 </body>
 </html>
 """
@@ -128,7 +108,7 @@ def _section(board: Board, anchor: str) -> str:
 <h2 id="{anchor}">{escape(board.title)}</h2>
 {stale}<p class="facts">{escape(board.caption)}</p>
 <div class="scroll" role="region" aria-labelledby="{anchor}" tabindex="0">
-<table>
+<table class="sortable">
 <thead><tr>{heads}</tr></thead>
 <tbody>
 {body}
@@ -139,22 +119,22 @@ def _section(board: Board, anchor: str) -> str:
 
 
 def _classes(column: Column) -> str:
-    names = [*(["n"] if column.numeric else []), *(["pin"] if column.name == "name" else [])]
+    names = [*(["num"] if column.numeric else []), *(["pin"] if column.name == "name" else [])]
     return f' class="{" ".join(names)}"' if names else ""
 
 
 def _head(column: Column) -> str:
     hint = f' title="{escape(column.help)}"' if column.help else ""
-    order = ' aria-sort="ascending"' if column.name == "rank" else ""
+    order = ' aria-sort="ascending" data-first="ascending"' if column.name == "rank" else ""
     return (
         f'<th scope="col"{_classes(column)}{order}><button type="button"{hint}>{escape(column.heading)}</button></th>'
     )
 
 
 def _cell(column: Column, row: LeaderboardRow) -> str:
-    """A cell; numbers carry their plain value, by which they are sorted."""
+    """A cell; numbers carry their plain value, by which `sorting.js` sorts them."""
     value = getattr(row, column.name) if column.numeric else None
-    plain = f' data-value="{"" if value is None else value}"' if column.numeric else ""
+    plain = "" if value is None else f' data-sort="{value}"'
     kind, scope = ("th", ' scope="row"') if column.name == "name" else ("td", "")
     text = escape(column.text(row))
     if column.name == "name":

@@ -115,8 +115,8 @@ def _page(source: Source, groups: list[Group], sections: list[Section]) -> str:
     contents = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>\n' for part in sections)
     first, *rest = sections
     return _TEMPLATE.format(
-        style=_resource("page.css"),
-        script=_resource("page.js"),
+        style=_resource(__name__, "page.css"),
+        script=_resource("slabench.results", "sorting.js"),
         lead=escape(lead),
         first=_section(first),
         contents=contents,
@@ -132,8 +132,8 @@ def _section(part: Section) -> str:
     return f'<section aria-labelledby="{part.name}">\n<h2 id="{part.name}">{escape(part.title)}</h2>\n{part.body}</section>\n'
 
 
-def _resource(name: str) -> str:
-    return (files(__name__) / name).read_text(encoding="utf-8").strip()
+def _resource(package: str, name: str) -> str:
+    return (files(package) / name).read_text(encoding="utf-8").strip()
 
 
 _TEMPLATE = """<!doctype html>

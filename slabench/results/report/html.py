@@ -19,7 +19,7 @@ class Cell:
 
     Attributes:
         text: plain text; it is escaped.
-        sort: number or text; None sorts last in both directions.
+        sort: number or text; a number that is None stays last in both directions, a name goes by its text.
         colour: of a mark before the text, "#rrggbb".
         mark: "good" or "bad" for a value beyond doubt; the text says it too, by its sign.
         also: of a key column, what else tells the row from others; shown where the page is narrow and that scrolls away.
@@ -36,13 +36,15 @@ class Cell:
 class Column:
     """A heading; `numeric` columns stand at the right and sort by number; `title` explains it.
 
-    A `key` column says what a row is: where the page is narrow it stays in sight while the others scroll.
+    One that `rises` sorts the smallest first at first. A `key` column says what a row is: where the page is narrow it stays in
+    sight while the others scroll.
     """
 
     name: str
     numeric: bool = True
     title: str = ""
     key: bool = False
+    rises: bool = False
 
     @property
     def kind(self) -> str:
@@ -55,6 +57,7 @@ def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]
     heads = []
     for column in columns:
         tip = f' title="{escape(column.title)}"' if column.title else ""
+        tip += ' data-first="ascending"' if column.rises else ""
         heads.append(
             f'<th scope="col" class="{column.kind}"{tip}><button type="button">{escape(column.name)}</button></th>'
         )

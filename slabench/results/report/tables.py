@@ -33,7 +33,7 @@ def leaderboard(group: Group, source: Source) -> str:
     names = {digest[:12]: name for digest, name in group.names.items()}
     parts = [part for part in ("many", "medium", "few") if any(getattr(row, part) is not None for row in made)]
     columns = [
-        html.Column("rank"),
+        html.Column("rank", rises=True),
         html.Column("recipe", numeric=False, key=True),
         html.Column("predictor", numeric=False),
         html.Column("accuracy %"),
