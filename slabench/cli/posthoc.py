@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from slabench.cli.words import names, public_argv
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,12 +35,9 @@ def posthoc(
 
     from slabench.suites import posthoc as suite
 
-    chosen = None if methods == "all" else [name.strip() for name in methods.split(",")]
-    # For the record, which others will read: without the folders of this machine.
-    command = ["slabench", "posthoc", run, "--methods", methods, "--tau", f"{tau:g}"]
-    command += [] if norm_tau is None else ["--norm-tau", f"{norm_tau:g}"]
+    chosen = None if methods == "all" else names(methods, "--methods")
     found = suite.posthoc(
-        run, chosen, tau=tau, norm_tau=norm_tau, results=results, save=save, argv=[*command, "--save"]
+        run, chosen, tau=tau, norm_tau=norm_tau, results=results, save=save, argv=public_argv(sys.argv[1:])
     )
     console = Console(highlight=False)
     console.print(f"{found.of.name}, {found.of.protocol}, seed {found.of.seed}", markup=False, soft_wrap=True)

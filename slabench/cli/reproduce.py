@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slabench.cli.words import names, numbers, public_argv
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -46,8 +48,6 @@ def reproduce(
     """
     from rich.console import Console
 
-    from slabench.cli.run import _public_argv, _seeds
-
     console = Console(highlight=False)
     if name is None or list_tables:
         _list(console)
@@ -61,8 +61,8 @@ def reproduce(
     from slabench.training.device import choose_device
 
     choose_device(device)
-    globs = [part.strip() for text in only or [] for part in text.split(",") if part.strip()]
-    plan = plan_table(name, preset, only=globs, seeds=_seeds(seeds), results=results)
+    globs = [glob for text in only or [] for glob in names(text, "--only")]
+    plan = plan_table(name, preset, only=globs, seeds=numbers(seeds, "--seeds", least=0), results=results)
     if plan.wanted and not plan.trials and not plan.recorded and not dry_run:
         lines = "\n       ".join(f"{needs.dataset}: {needs.command}" for needs in plan.wanted)
         raise DataMissingError(f"nothing of {name} can be run: the data of its rows is not on this machine", lines)
@@ -80,7 +80,7 @@ def reproduce(
             threads=threads,
             listener=listener,
             say=lambda line: console.print(line, markup=False, soft_wrap=True),
-            argv=_public_argv(sys.argv[1:]),
+            argv=public_argv(sys.argv[1:]),
         )
     finally:
         listener.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli import complete
+from slabench.cli.words import numbers, public_argv
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,7 +217,7 @@ def run(
         base = _recipes(target, preset, protocol, overrides, settings or [])[0]
         overrides |= _own_counts(counts, base, {"--ratio": ratio, "--profile": profile, "--class-order": class_order})
     recipes = _recipes(target, preset, protocol, overrides, settings or [])
-    chosen = _seeds(seeds)
+    chosen = numbers(seeds, "--seeds", least=0)
     if dry_run:
         from slabench.cli.dryrun import show
 
@@ -252,7 +253,7 @@ def execute(
             threads=threads,
             resume=resume,
             listener=listener,
-            argv=_public_argv(sys.argv[1:]),
+            argv=public_argv(sys.argv[1:]),
         )
     finally:
         listener.close()
@@ -261,22 +262,6 @@ def execute(
     where = paths.results(results)
     console.print(f"{done} of {len(outcomes)} trials are done; records in {where}", soft_wrap=True, markup=False)
     return 1 if bad else 0
-
-
-def _public_argv(words: list[str]) -> list[str]:
-    """The command line for the record, which others will read: without the folders of this machine."""
-    public, skip = ["slabench"], False
-    for word in words:
-        if skip or word.startswith(("--results=", "--data-dir=")):
-            skip = False
-        elif word in ("--results", "--data-dir"):
-            skip = True
-        elif word.startswith("--plugin=") or public[-1] == "--plugin":
-            flag, equals, file = word.partition("=") if word.startswith("--plugin=") else ("", "", word)
-            public.append(f"{flag}{equals}{Path(file).name}")  # its digest is in the record's environment
-        else:
-            public.append(Path(word).name if Path(word).is_absolute() else word)
-    return public
 
 
 def _objective(sla: bool | None, objective: str | None) -> str | None:
@@ -338,17 +323,3 @@ def _own_counts(path: Path, recipe: AnyRecipe, others: dict[str, Any]) -> dict[s
         )
     _, train, _ = load_images(recipe.data.dataset)
     return {"data.counts": read_counts(path, train.class_names), "data.profile": "counts"}
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    from slabench.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--seeds {text} are not numbers", "write for example --seeds 0,1,2") from error
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds {text}: seeds are distinct and not negative", "write for example --seeds 0,1,2")
-    return seeds

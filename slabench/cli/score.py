@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from slabench.cli.words import names, numbers, public_argv
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,33 +49,22 @@ def score(
     from slabench.suites.score_heads import score_heads
 
     console = Console(highlight=False)
-    chosen = None if heads == "all" else [name.strip() for name in heads.split(",")]
-    # For the record, which others will read: without the folders of this machine.
-    command = ["slabench", "score", run, "--heads", heads]
-    for flag, value in (
-        ("--ways", ways),
-        ("--shots", shots),
-        ("--queries", queries),
-        ("--episodes", episodes),
-        ("--support-profile", support_profile),
-        ("--query-profile", query_profile),
-    ):
-        command += [] if value is None else [flag, str(value)]
+    chosen = None if heads == "all" else names(heads, "--heads")
     found = score_heads(
         run,
         chosen,
-        _numbers("--ways", ways),
-        _numbers("--shots", shots),
+        numbers(ways, "--ways"),
+        numbers(shots, "--shots"),
         queries=queries,
         episodes=episodes,
-        predictors=[name.strip() for name in predictors.split(",")],
+        predictors=names(predictors, "--predictors"),
         support_profile=support_profile,
         query_profile=query_profile,
         results=results,
         device=device,
         threads=threads,
         save=save,
-        argv=command,
+        argv=public_argv(sys.argv[1:]),
         told=lambda text: console.print(text, style="dim", markup=False),
     )
     console.print(f"{found.of.name}, {found.of.dataset}, seed {found.of.seed}", markup=False, soft_wrap=True)
@@ -80,9 +72,9 @@ def score(
     for number, result in enumerate(found.results, 1):
         rows.append(result)
         s = result.setting
-        numbers = "  ".join(f"{score.predictor} {100 * score.value:.2f}" for score in result.record.scores)
+        scores = "  ".join(f"{score.predictor} {100 * score.value:.2f}" for score in result.record.scores)
         console.print(
-            f"  {number}/{found.count} {s.ways}w{s.shots}s {result.head}: {numbers}  ({result.seconds:.1f} s)",
+            f"  {number}/{found.count} {s.ways}w{s.shots}s {result.head}: {scores}  ({result.seconds:.1f} s)",
             style="dim",
             markup=False,
             soft_wrap=True,
@@ -133,17 +125,3 @@ def tables(rows: list[HeadScores]) -> list[Table]:
                 table.add_row(head if place == 0 else "", predictor, *cells)
         made.append(table)
     return made
-
-
-def _numbers(flag: str, text: str | None) -> list[int] | None:
-    from slabench.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"{flag} {text} are not numbers", f"write for example {flag} 5,10") from error
-    if min(found) < 1 or len(set(found)) < len(found):
-        raise UsageError(f"{flag} {text}: numbers are distinct and positive", f"write for example {flag} 5,10")
-    return found
