@@ -12,19 +12,19 @@ from slabench.results.store import ResultStore
 
 
 def leaderboard(
-    results: Path | str | None = None, *, include_quick: bool = False, published: bool = False
+    results: Path | str | None = None, *, include_quick: bool = False, shipped: bool = False
 ) -> list[LeaderboardRow]:
     """The rows of the leaderboard, protocol by protocol, the best first; empty where there is no finished trial.
 
     Args:
         results: the folder of records; by default `SLABENCH_RESULTS`, else `results/` here.
         include_quick: also runs of a reduced budget, without a rank.
-        published: the records that travel with slabench.
+        shipped: the records that travel with slabench.
 
     Warns:
         UserWarning: names each record that is damaged and left out.
     """
-    folder = paths.published_results() if published else paths.results(Path(results) if results else None)
+    folder = paths.shipped_results() if shipped else paths.results(Path(results) if results else None)
     store = ResultStore(folder)
     records, problems = store.scan()
     for problem in problems:

@@ -40,7 +40,7 @@ def episodes() -> Path:
     return home() / "episodes"
 
 
-def published_results() -> Path:
+def shipped_results() -> Path:
     """The records that travel with this version."""
     return home() / "results"
 

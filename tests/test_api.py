@@ -153,8 +153,8 @@ def test_a_damaged_record_is_named_in_a_warning(tmp_path: Path) -> None:
         assert slabench.leaderboard(tmp_path) == []
 
 
-def test_the_published_records_have_rows() -> None:
-    rows = slabench.leaderboard(published=True)
+def test_the_shipped_records_have_rows() -> None:
+    rows = slabench.leaderboard(shipped=True)
     assert rows
     assert all(row.rank is None or row.rank >= 1 for row in rows)
 

@@ -22,7 +22,7 @@ from slabench.errors import DataError, IntegrityError, UsageError
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
 
-PUBLISHED = str(paths.published_results())
+PUBLISHED = str(paths.shipped_results())
 FC100 = ("--protocol", "fc100/5w5s", "--results", PUBLISHED)
 
 
@@ -292,10 +292,10 @@ def test_an_unknown_format() -> None:
     assert "unknown format 'xml'" in refused("a", "b", "--format", "xml").message
 
 
-def test_without_own_records_the_published_ones_are_taken() -> None:
+def test_without_own_records_the_shipped_ones_are_taken() -> None:
     result = run("ce-sla", "ce-baseline")
     assert result.exit_code == 0, result.exception
-    assert "published" in result.stderr
+    assert "shipped with this version" in result.stderr
 
 
 def test_images_of_a_classifier_by_hand() -> None:

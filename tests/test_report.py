@@ -252,7 +252,7 @@ def test_published_records_stand_in_for_none(empty: Path) -> None:
     ResultStore(empty / "results").save(make_record("da"), {})
     result = run("plot", "bars", "-o", "a.svg")
     assert result.exit_code == 0, result.output
-    assert "published results" in result.stderr
+    assert "shipped with this version" in result.stderr
     assert "da" in Path("a.svg").read_text()
 
 
@@ -291,7 +291,7 @@ def test_wrong_requests(empty: Path) -> None:
     assert "did you mean 'passes'" in failure("plot", "pases", "-o", "a.png").remedy
     assert "png, svg, pdf" in failure("plot", "bars", "-o", "a.jpg").remedy
     assert failure("plot", "bars", "-o", "a.jpg").exit_code == 2
-    assert "two folders" in failure("report", "--published", "--results", "results").message
+    assert "two folders" in failure("report", "--shipped", "--results", "results").message
     assert "does not end in .html" in failure("report", "-o", "report.pdf").message
     Path("folder.html").mkdir()
     assert "is a folder" in failure("report", "-o", "folder.html").message

@@ -81,15 +81,15 @@ def test_a_table_into_a_file() -> None:
     assert "\x1b" not in Path("board.txt").read_text()
 
 
-def test_without_own_results_the_published_ones_are_shown_and_named_so() -> None:
+def test_without_own_results_the_shipped_ones_are_shown_and_named_so() -> None:
     result = run("--format", "csv")
     assert objectives(result.stdout) == ["published"]
-    assert "published results" in result.stderr
+    assert "shipped with this version" in result.stderr
 
 
-def test_published_on_request() -> None:
+def test_shipped_on_request() -> None:
     save(Path("results"), "sla")
-    assert objectives(run("--format", "csv", "--published").stdout) == ["published"]
+    assert objectives(run("--format", "csv", "--shipped").stdout) == ["published"]
 
 
 def test_a_named_folder_is_never_replaced_by_another() -> None:
@@ -118,7 +118,7 @@ def test_quick_runs_need_their_flag() -> None:
     [
         (["--format", "csw"], "did you mean 'csv'"),
         (["--format", "xml"], "unknown leaderboard format 'xml'"),
-        (["--published", "--results", "x"], "two folders"),
+        (["--shipped", "--results", "x"], "two folders"),
     ],
 )
 def test_wrong_usage(arguments: list[str], words: str) -> None:

@@ -11,49 +11,39 @@ if TYPE_CHECKING:
 
     from slabench.results.plots.source import Source
     from slabench.results.record import RunRecord
+    from slabench.results.store import ResultStore
 
 
 def chosen(
     notes: Console,
     results: Path | None,
-    published: bool,
+    shipped: bool,
     *,
     include_quick: bool = False,
     keep: Callable[[RunRecord], bool] = lambda record: True,
     columns: int = 1,
 ) -> Source:
-    """The finished records of the folder asked for; the published ones where none was asked for and the user has none.
+    """The finished records of the folder asked for; the shipped ones where none was asked for and the user has none.
 
     Damaged files are named on stderr, and in the source's problems.
 
     Raises:
-        UsageError: both `--published` and `--results`.
+        UsageError: both `--shipped` and `--results`.
         SlabenchError: nothing is left to show; says why, and what to run.
     """
-    from slabench import paths
-    from slabench.errors import SlabenchError, UsageError
+    from slabench.cli.notes import warn
+    from slabench.errors import SlabenchError
+    from slabench.results.opening import open_results
     from slabench.results.plots.source import Source
-    from slabench.results.store import ResultStore
 
-    if published and results is not None:
-        raise UsageError("--published and --results name two folders", "give one of them")
-    root = paths.published_results() if published else paths.results(results)
-    store = ResultStore(root)
-    records, problems = store.scan()
-    if not records and not published and results is None:
-        shipped = paths.published_results()
-        if shipped.resolve() != root.resolve():
-            notes.print(
-                f"{store.folder} holds no records: these are the published results of this version", soft_wrap=True
-            )
-            store = ResultStore(shipped)
-            records, more = store.scan()
-            problems += more
+    opened = open_results(results, shipped=shipped)
+    if opened.note:
+        notes.print(opened.note, soft_wrap=True)
+    store, records = opened.store, opened.records
     wanted = [record for record in records if keep(record)]
     source = Source.of(wanted, store, include_limited=include_quick, columns=columns)
-    source.problems[:0] = problems
-    for problem in source.problems:
-        notes.print(f"warning: {problem}", soft_wrap=True)
+    source.problems[:0] = opened.problems
+    warn(notes, source.problems)
     if not source.entries:
         raise SlabenchError(*_why(store, records, wanted))
     return source
@@ -78,15 +68,12 @@ def refuse_folder(output: Path) -> None:
         raise UsageError(f"{output} is a folder", f"name a file in it: -o {output / 'FILE'}")
 
 
-def _why(store: object, records: list[RunRecord], wanted: list[RunRecord]) -> tuple[str, str]:
-    from slabench.results.store import ResultStore
+def _why(store: ResultStore, records: list[RunRecord], wanted: list[RunRecord]) -> tuple[str, str]:
+    from slabench.results.opening import absence
 
-    assert isinstance(store, ResultStore)
     if not records:
-        return (
-            f"{store.folder} holds no records",
-            "make some: slabench run fewshot/controls --dataset glyphs --preset quick",
-        )
+        remedy = "make some: slabench run fewshot/controls --dataset glyphs --preset quick"
+        return absence(store, records), remedy
     if not wanted:
         protocols = ", ".join(sorted({record.protocol for record in records}))
         return (
@@ -94,5 +81,5 @@ def _why(store: object, records: list[RunRecord], wanted: list[RunRecord]) -> tu
             f"there are: {protocols}",
         )
     if all(record.status != "done" for record in wanted):
-        return f"none of the {len(wanted)} records is of a finished trial", "see: slabench list runs"
+        return absence(store, wanted), "see: slabench list runs"
     return f"the {len(wanted)} records are all of quick runs", "show them with --include-quick"

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from slabench.cli.notes import notes_console, warn
+
 FORMATS = ("table", "json", "csv")
 
 
@@ -68,9 +70,7 @@ def compare(
             f"what is {a} compared with?", "name a second run, or give --published for the numbers of papers"
         )
     made = compare_runs(a, b, results, predictor_a=predictor_a, predictor_b=predictor_b, protocol=protocol)
-    notes = Console(stderr=True, highlight=False, markup=False)
-    for warning in made.warnings:
-        notes.print(f"warning: {warning}", soft_wrap=True)
+    warn(notes_console(), made.warnings)
     if output_format != "table":
         typer.echo(to_json(made) if output_format == "json" else to_csv(made), nl=False)
         return
@@ -84,14 +84,13 @@ def compare(
 def _published(a: str, protocol: str | None, results: Path | None) -> None:
     from rich.console import Console
 
-    from slabench.results.comparison import open_store
     from slabench.results.comparison_choice import choose_one
+    from slabench.results.opening import open_results
     from slabench.results.published_verdict import compare_published
 
-    store, records, warnings = open_store(results)
-    notes = Console(stderr=True, highlight=False, markup=False)
-    for warning in warnings:
-        notes.print(f"warning: {warning}", soft_wrap=True)
+    opened = open_results(results)
+    store, records = opened.store, opened.records
+    warn(notes_console(), [*opened.problems, *([opened.note] if opened.note else [])])
     console = Console(highlight=False, markup=False)
     for line in compare_published(choose_one(store, records, a, protocol), store, width=min(console.width, 120)):
         console.print(line, soft_wrap=True)

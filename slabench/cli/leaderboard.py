@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slabench.cli.notes import notes_console, warn
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,8 +40,8 @@ def leaderboard(
         Path | None,
         typer.Option("--results", help="The folder of results. Default: SLABENCH_RESULTS, else results/ here."),
     ] = None,
-    published: Annotated[
-        bool, typer.Option("--published", help="The records that travel with slabench, not your own.")
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="The records that travel with slabench, not your own.")
     ] = False,
     include_quick: Annotated[
         bool, typer.Option("--include-quick", help="Show runs of a reduced budget too, without a rank.")
@@ -66,19 +68,16 @@ def leaderboard(
     """
     from rich.console import Console
 
-    from slabench.errors import UsageError, unknown_name
+    from slabench.errors import unknown_name
     from slabench.fsio import write_text
 
     if output_format is None:
         output_format = _SUFFIXES.get(output.suffix.lower(), "csv") if output else "table"
     if output_format not in FORMATS:
         raise unknown_name("leaderboard format", output_format, FORMATS)
-    if published and results is not None:
-        raise UsageError("--published and --results name two folders", "give one of them")
-
-    notes = Console(stderr=True, highlight=False, markup=False)
+    notes = notes_console()
     rows = _filtered(
-        _collect(notes, results, published, include_quick),
+        _collect(notes, results, shipped, include_quick),
         {
             "suite": suite,
             "dataset": dataset,
@@ -137,52 +136,33 @@ def _filtered(rows: list[LeaderboardRow], wanted: dict[str, list[str] | None]) -
     return kept
 
 
-def _collect(notes: Console, results: Path | None, published: bool, include_quick: bool) -> list[LeaderboardRow]:
-    """The rows of the folder asked for; of the published records when none was asked for and the user's has none."""
-    from slabench import paths
-    from slabench.errors import SlabenchError
-
-    shipped = paths.published_results() if published or results is None else None
-    if published:
-        assert shipped is not None
-        rows, why = _read(notes, shipped, include_quick)
-    else:
-        own = paths.results(results)
-        rows, why = _read(notes, own, include_quick)
-        if not rows and shipped is not None and shipped.resolve() != own.resolve():
-            others, _ = _read(notes, shipped, include_quick)
-            if others:
-                notes.print(f"{why}: these are the published results of this version", soft_wrap=True)
-                return others
-    if not rows:
-        raise SlabenchError(
-            f"the leaderboard is empty: {why}", "make a record: slabench run fewshot --dataset fc100 --shots 5 --sla"
-        )
-    return rows
-
-
-def _read(notes: Console, root: Path, include_quick: bool) -> tuple[list[LeaderboardRow], str]:
-    """The rows of `root`, and why there are none when there are none. Damaged files are named on stderr."""
+def _collect(notes: Console, results: Path | None, shipped: bool, include_quick: bool) -> list[LeaderboardRow]:
+    """The rows of the folder asked for; of the shipped records when none was asked for and the user's has none."""
     import warnings
 
+    from slabench.errors import SlabenchError
     from slabench.results import published
     from slabench.results.leaderboard import rows
+    from slabench.results.opening import absence, open_results
     from slabench.results.staleness import stale
-    from slabench.results.store import ResultStore
 
-    store = ResultStore(root)
-    records, problems = store.scan()
+    opened = open_results(
+        results,
+        shipped=shipped,
+        serves=lambda record: record.status == "done" and (include_quick or not record.limited),
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = rows(records, include_quick, store.episodes, stale, published.load())
-    for problem in [*problems, *(str(warning.message) for warning in caught)]:
-        notes.print(f"warning: {problem}", soft_wrap=True)
-    done = [record for record in records if record.status == "done"]
-    if not records:
-        return made, f"{store.folder} holds no records"
-    if not done:
-        return made, f"none of the {len(records)} records in {store.folder} is of a finished trial"
-    return made, f"the records in {store.folder} are all of quick runs (--include-quick shows them)"
+        made = rows(opened.records, include_quick, opened.store.episodes, stale, published.load())
+    warn(notes, [*opened.problems, *(str(warning.message) for warning in caught)])
+    if opened.note:
+        notes.print(opened.note, soft_wrap=True)
+    if not made:
+        raise SlabenchError(
+            f"the leaderboard is empty: {absence(opened.store, opened.records)}",
+            "make a record: slabench run fewshot --dataset fc100 --shots 5 --sla",
+        )
+    return made
 
 
 def _as_text(renderable: object) -> str:

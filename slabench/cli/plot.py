@@ -25,8 +25,8 @@ def plot(
         Path | None,
         typer.Option("--results", help="The folder of results. Default: SLABENCH_RESULTS, else results/ here."),
     ] = None,
-    published: Annotated[
-        bool, typer.Option("--published", help="The records that travel with slabench, not your own.")
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="The records that travel with slabench, not your own.")
     ] = False,
     include_quick: Annotated[bool, typer.Option("--include-quick", help="Draw runs of a reduced budget too.")] = False,
 ) -> None:
@@ -34,9 +34,8 @@ def plot(
 
     slabench list plots says what each kind shows. Your own results are drawn; where you have none, those that come with it.
     """
-    from rich.console import Console
-
     from slabench.cli.chosen import chosen, deliver, refuse_folder
+    from slabench.cli.notes import notes_console, warn
     from slabench.errors import unknown_name
     from slabench.results.plots import draw, file_type, picture
 
@@ -53,11 +52,10 @@ def plot(
             and (protocol is None or protocol in record.protocol)
         )
 
-    notes = Console(stderr=True, highlight=False, markup=False)
-    source = chosen(notes, results, published, include_quick=include_quick, keep=keep, columns=2)
+    notes = notes_console()
+    source = chosen(notes, results, shipped, include_quick=include_quick, keep=keep, columns=2)
     known = len(source.problems)
     drawing = draw(kind, source)
-    for problem in source.problems[known:]:
-        notes.print(f"warning: {problem}", soft_wrap=True)
+    warn(notes, source.problems[known:])
     deliver(output, picture(drawing, suffix))
     notes.print(f"{drawing.title} in {output}", soft_wrap=True)

@@ -16,8 +16,8 @@ def report(
         Path | None,
         typer.Option("--results", help="The folder of results. Default: SLABENCH_RESULTS, else results/ here."),
     ] = None,
-    published: Annotated[
-        bool, typer.Option("--published", help="The records that travel with slabench, not your own.")
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="The records that travel with slabench, not your own.")
     ] = False,
     include_quick: Annotated[
         bool, typer.Option("--include-quick", help="Show runs of a reduced budget too, without a rank.")
@@ -28,9 +28,8 @@ def report(
     The page holds its style, script and figures in itself and needs no network. Your own results are shown; where there are
     none, those that travel with slabench.
     """
-    from rich.console import Console
-
     from slabench.cli.chosen import chosen, deliver, refuse_folder
+    from slabench.cli.notes import notes_console, warn
     from slabench.errors import UsageError
     from slabench.results.report import build
 
@@ -39,12 +38,10 @@ def report(
             f"a report is an HTML page, and '{output.name}' does not end in .html", "slabench report -o report.html"
         )
     refuse_folder(output)
-    notes = Console(stderr=True, highlight=False, markup=False)
-    source = chosen(notes, results, published, include_quick=include_quick)
+    notes = notes_console()
+    source = chosen(notes, results, shipped, include_quick=include_quick)
     known = set(source.problems)
     page = build(source, progress=notes.print)
-    for problem in dict.fromkeys(source.problems):
-        if problem not in known:
-            notes.print(f"warning: {problem}", soft_wrap=True)
+    warn(notes, (problem for problem in source.problems if problem not in known))
     deliver(output, page.encode())
     notes.print(f"{len(page.encode()) / 1e6:.1f} MB in {output}", soft_wrap=True)

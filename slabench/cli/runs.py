@@ -70,13 +70,11 @@ def show_run(console: Console, results: Path, key_prefix: str, test_prior: str |
 
 def _read(results: Path) -> list[RunRecord]:
     """The readable records; a damaged file is named on stderr, so that what is piped on stays whole."""
-    from rich.console import Console
-
+    from slabench.cli.notes import notes_console, warn
     from slabench.results.store import ResultStore
 
     records, problems = ResultStore(results).scan()
-    for problem in problems:
-        Console(stderr=True, markup=False, highlight=False).print(f"warning: {problem}", soft_wrap=True)
+    warn(notes_console(), problems)
     return records
 
 

@@ -23,7 +23,7 @@ def printed(table: Table) -> Mapping[str, PublishedRow]:
     rows: list[PublishedRow] = []
     for source in table.published:
         name = source.file
-        path = table.folder / name if name.endswith(".csv") else paths.published_results() / "published" / f"{name}.csv"
+        path = table.folder / name if name.endswith(".csv") else paths.shipped_results() / "published" / f"{name}.csv"
         rows += [row for row in read(path) if any(fnmatchcase(row.table, glob) for glob in source.tables)]
     preset = "paper" if "paper" in table.presets else next(iter(table.presets))
     found = {cell.name: match(_method(cell), rows) for cell in (cells(table, preset) if rows else ())}

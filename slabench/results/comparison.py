@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slabench import paths
 from slabench.errors import DataError
 from slabench.evaluation import comparison as stats
 from slabench.results.comparison_choice import Model, choose, first_record, predictor_pairs
 from slabench.results.contenders import Contender, contender, usable
 from slabench.results.controls import baselines, equal_passes
 from slabench.results.leaderboard import entries
+from slabench.results.opening import open_results
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
 
@@ -121,18 +121,6 @@ class _Context:
     warnings: list[str] = field(default_factory=list)
 
 
-def open_store(results: Path | None) -> tuple[ResultStore, list[RunRecord], list[str]]:
-    """The folder asked for with its records, or the published ones where nobody asked and there are none; and warnings."""
-    store = ResultStore(paths.results(results))
-    records, warnings = store.scan()
-    if not records and results is None and paths.published_results().resolve() != store.root.resolve():
-        warnings.append(f"{store.folder} holds no records: these are the published ones of this version")
-        store = ResultStore(paths.published_results())
-        records, problems = store.scan()
-        warnings += problems
-    return store, records, warnings
-
-
 def compare(
     a: str,
     b: str,
@@ -163,9 +151,10 @@ def compare(
     """
     from slabench.results.comparison_text import conclusion, task
 
-    store, records, warned = open_store(results)
-    context = _Context(store, confidence)
-    context.warnings[:] = warned
+    opened = open_results(results)
+    records = opened.records
+    context = _Context(opened.store, confidence)
+    context.warnings[:] = [*opened.problems, *([opened.note] if opened.note else [])]
     left, right = choose(context.store, records, a, b, protocol)
     first = first_record(left)
     wanted = predictor_pairs(left, right, predictor_a, predictor_b)

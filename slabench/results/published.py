@@ -151,7 +151,7 @@ def load(folder: Path | None = None) -> list[PublishedRow]:
     Raises:
         DataError: a file is not what it should be; names the line and the value.
     """
-    folder = folder or paths.published_results() / "published"
+    folder = folder or paths.shipped_results() / "published"
     return [row for path in sorted(folder.glob("*.csv")) for row in read(path)]
 
 
