@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml README.md $(shell find slabench benchmarks episodes results -type f \
 	-not -name '*.pyc' -not -path '*/checkpoints/*' 2>/dev/null | sed 's/ /\\ /g')
 
-.PHONY: demo test lint speed leaderboard clean help
+.PHONY: demo test lint docs speed leaderboard clean help
 
 demo: $(VENV)/.slabench
 	$(BIN)/slabench demo
@@ -20,6 +20,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages of docs/ and those made from the registries, into build/site. A warning is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 speed: $(VENV)/.test
 	$(BIN)/python benchmarks/speed/run_all.py
@@ -42,9 +46,13 @@ $(VENV)/.test: $(VENV)/.slabench
 	-sh scripts/install_learn2learn.sh $(BIN)/python
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.slabench
+	$(BIN)/python -m pip install --quiet '.[docs]'
+	@touch $@
+
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help:
 	@sed -n 's/^# *make/make/p;s/^#   make/make/p' Makefile
-	@echo "also: lint, speed, leaderboard, clean"
+	@echo "also: lint, docs, speed, leaderboard, clean"

@@ -22,9 +22,27 @@ WIDTH = 5.4
 
 CLASSES = ("#0072b2", "#c77b00", "#2e8b57")
 NAMES = {INK: "ink", MUTED: "muted", RULE: "rule", CLASSES[0]: "first", CLASSES[1]: "second", CLASSES[2]: "third"}
-DARK = {"ink": "#e6edf3", "muted": "#9aa5b1", "rule": "#4a525c", "first": "#4aa8e0", "second": "#e0a040", "third": "#5cbf87"}
+DARK = {
+    "ink": "#e6edf3",
+    "muted": "#9aa5b1",
+    "rule": "#4a525c",
+    "first": "#4aa8e0",
+    "second": "#e0a040",
+    "third": "#5cbf87",
+}
 SHAPES = (
-    ((0, 0), (0.28, 0), (0.28, 0.36), (0.7, 0.36), (0.7, 0.62), (0.28, 0.62), (0.28, 0.74), (1, 0.74), (1, 1), (0, 1)),  # F
+    (
+        (0, 0),
+        (0.28, 0),
+        (0.28, 0.36),
+        (0.7, 0.36),
+        (0.7, 0.62),
+        (0.28, 0.62),
+        (0.28, 0.74),
+        (1, 0.74),
+        (1, 1),
+        (0, 1),
+    ),  # F
     ((0, 0), (0.9, 0), (0.9, 0.27), (0.28, 0.27), (0.28, 1), (0, 1)),  # L
     ((0.36, 0), (0.64, 0), (0.64, 0.73), (1, 0.73), (1, 1), (0, 1), (0, 0.73), (0.36, 0.73)),  # T
 )
@@ -69,12 +87,20 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], dash
     )  # fmt: skip
 
 
-def box(axes: Axes, x: float, y: float, width: float, height: float, lines: str, colour: str = MUTED, **more: object) -> None:
+def box(
+    axes: Axes, x: float, y: float, width: float, height: float, lines: str, colour: str = MUTED, **more: object
+) -> None:
     """A rounded box around `lines`; (x, y) is its centre."""
     corner = (x - width / 2, y - height / 2)
     axes.add_patch(
         FancyBboxPatch(
-            corner, width, height, boxstyle="round,pad=0,rounding_size=0.06", facecolor="none", edgecolor=colour, linewidth=1.2
+            corner,
+            width,
+            height,
+            boxstyle="round,pad=0,rounding_size=0.06",
+            facecolor="none",
+            edgecolor=colour,
+            linewidth=1.2,
         )
     )
     write(axes, x, y, lines, 8.5, linespacing=1.35, **more)
@@ -119,7 +145,9 @@ def logits() -> Figure:
                 axes.add_patch(Rectangle(corner, cell, cell, facecolor="none", edgecolor=RULE, linewidth=0.7))
                 if read:
                     inner = (corner[0] + 0.03, corner[1] + 0.03)
-                    axes.add_patch(Rectangle(inner, cell - 0.06, cell - 0.06, facecolor=colour, alpha=0.55, linewidth=0))
+                    axes.add_patch(
+                        Rectangle(inner, cell - 0.06, cell - 0.06, facecolor=colour, alpha=0.55, linewidth=0)
+                    )
                 if read and j == 0:
                     axes.add_patch(Rectangle(corner, cell, cell, facecolor="none", edgecolor=INK, linewidth=2))
         write(axes, x + 2 * cell, 0.5, f"s$_{i}$ = mean", 8.5, colour)

@@ -1,7 +1,8 @@
 """The pages of the documentation that are made from the registries: names, defaults and parameters cannot go stale.
 
 `pages()` gives Markdown by file name, of what comes with slabench only (no plug-ins), the same on every machine whatever
-data is there. `scripts/site_hooks.py` puts the pages into the site; none is committed. By hand: `python scripts/reference_pages.py FOLDER`.
+data is there. `scripts/site_hooks.py` puts the pages into the site; none is committed. To look at them:
+`python scripts/reference_pages.py FOLDER`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _KINDS = {
     ),
     "heads": (
         "Heads",
-        "A head classifies the queries of an episode by its supports. `--head NAME`; which need training, and what each is tested "
-        "against: [learners and heads](learners.md).",
+        "A head classifies the queries of an episode by its supports. `--head NAME`; which need training, and what each is "
+        "tested against: [learners and heads](learners.md).",
     ),
     "losses": (
         "Losses",
@@ -92,7 +93,13 @@ def _registered(kind: str) -> str:
 def _datasets() -> str:
     entries = [DATASETS.get(entry.name) for entry in DATASETS if entry.built_in]
     rows = [
-        (f"`{e.name}`", "few-shot" if e.fewshot else "classes", f"{e.image_size} x {e.image_size}", e.n_classes, e.summary)
+        (
+            f"`{e.name}`",
+            "few-shot" if e.fewshot else "classes",
+            f"{e.image_size} x {e.image_size}",
+            e.n_classes,
+            e.summary,
+        )
         for e in entries
     ]
     parts = [
@@ -138,8 +145,8 @@ def _triple(values: Iterable[float]) -> str:
 def _recipes() -> str:
     parts = [
         "# Published recipes",
-        "`slabench run NAME`; keys, flags and presets: [recipes](recipes.md). Settings are shown with every default filled in; the digest "
-        "is what a record calls `recipe_digest`.",
+        "`slabench run NAME`; keys, flags and presets: [recipes](recipes.md). Settings are shown with every default filled in; "
+        "the digest is what a record calls `recipe_digest`.",
     ]
     rows = []
     sections: list[str] = []
@@ -148,7 +155,13 @@ def _recipes() -> str:
         recipes = load_recipe(name)
         words = _comment(source)
         rows.append((f"[`{name}`](#{_anchor(name)})", len(recipes), words))
-        sections += [f"## {name}", words, f"    slabench run {name} --dry-run", "As it is written:", _fence(source, "toml")]
+        sections += [
+            f"## {name}",
+            words,
+            f"    slabench run {name} --dry-run",
+            "As it is written:",
+            _fence(source, "toml"),
+        ]
         if len(recipes) > 1:
             rest = [(f"`{r.name.removeprefix(name + '/')}`", f"`{r.digest[:12]}`") for r in recipes]
             sections += [_table(("variant", "digest"), rest)]
@@ -201,16 +214,15 @@ def _commands() -> str:
 
 def _command(command: Any, name: str) -> list[str]:
     context = command.make_context(name, [], resilient_parsing=True)
-    words = " ".join((command.help or "").replace("\b", "").split())
     usage = f"    {name} {' '.join(command.collect_usage_pieces(context))}"
-    parts = [f"## {name}", words, usage]
+    parts = [f"## {name}", *_help(command.help or ""), usage]
     rows = []
     for parameter in command.params:
         if getattr(parameter, "hidden", False) or parameter.name in ("install_completion", "show_completion", "help"):
             continue
         names = ", ".join(f"`{n}`" for n in [*parameter.opts, *parameter.secondary_opts])
         if parameter.param_type_name == "argument":
-            names = f"`{(parameter.metavar or parameter.name).upper()}`"
+            names = f"`{(parameter.metavar or parameter.name).upper()}`".replace("|", "` or `")
         default = parameter.default
         shown = "" if default in (None, False, True, (), []) or callable(default) else f" (default `{default}`)"
         rows.append((names, f"{getattr(parameter, 'help', '') or ''}{shown}"))
@@ -218,6 +230,18 @@ def _command(command: Any, name: str) -> list[str]:
         parts.append(_table(("option", ""), rows))
     for child, sub in sorted(getattr(command, "commands", {}).items()):
         parts += _command(sub, f"{name} {child}")
+    return parts
+
+
+def _help(text: str) -> list[str]:
+    """Paragraphs of a command's help; one that is marked to be printed as it stands (`\\b`) is code."""
+    parts = []
+    for paragraph in text.split("\n\n"):
+        mark, _, rest = paragraph.strip("\n").partition("\b")
+        if _ and not mark.strip():
+            parts.append("\n".join(f"    {line.strip()}" for line in rest.strip().splitlines()))
+        else:
+            parts.append(" ".join(paragraph.split()))
     return parts
 
 

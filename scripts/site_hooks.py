@@ -14,6 +14,8 @@ from typing import Any
 import reference_pages
 from mkdocs.structure.files import File
 
+from slabench.fsio import write_bytes
+
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"(\[[^\]]*\])\(([^)\s#]+)(#[^)\s]*)?\)")
 _STARTS = re.compile(r"\|| {0,3}(?:[-*] |\d+\. )")
@@ -59,6 +61,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return parted(linked)
 
 
+def on_post_build(config: Any, **_: Any) -> None:
+    """Write the search index as a script too, which the theme loads where a page was opened from a folder."""
+    index = Path(config["site_dir"]) / "search" / "search_index.json"
+    if index.is_file():
+        write_bytes(index.with_suffix(".js"), b"var __index = " + index.read_bytes())
+
+
 def _joined(parts: list[str]) -> list[str]:
     """Links whose text is code stay whole: `[`, code, `](target)` become one part."""
     joined: list[str] = []
@@ -83,7 +92,7 @@ def _target(page: str, link: str) -> str | None:
 
 
 def parted(markdown: str) -> str:
-    """Put a blank line before a list or a table that follows a paragraph, and four blanks before what a list item goes on with."""
+    """Put a blank line before a list or a table that follows a paragraph."""
     lines: list[str] = []
     fenced = False
     for line in markdown.splitlines():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
@@ -19,6 +23,7 @@ from slabench.evaluation.posthoc import METHODS
 from slabench.losses import LOSSES
 from slabench.losses.resampling import RESAMPLINGS
 from slabench.recipe import SUITES, known_keys, load_recipe, recipe_names
+from slabench.registry import REGISTRIES
 from slabench.sla.classification import CLASSIFIER_OBJECTIVES
 from slabench.suites.classification_rules import REWEIGHTS
 
@@ -59,6 +64,20 @@ def commands() -> list[str]:
     return sorted(c for c in found if not re.search(r"[|\[\]<>…]|\.\.\.|\b[A-Z]{2,}\b", c))
 
 
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[Callable[[str], ModuleType]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        yield importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def made(scripts: Callable[[str], ModuleType]) -> dict[str, str]:
+    """The pages made from the registries, by file name; every backbone is built once for them."""
+    pages: dict[str, str] = scripts("reference_pages").pages()
+    return pages
+
+
 def test_there_are_commands_to_check() -> None:
     assert "slabench run fewshot --dataset fc100 --shots 5 --sla" in commands()
     assert len(commands()) > 8
@@ -66,6 +85,10 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("command", commands())
 def test_commands_parse(command: str) -> None:
+    parse(command)
+
+
+def parse(command: str) -> None:
     words = shlex.split(command)[1:]
     current = get_command(app)
     while words and hasattr(current, "commands") and not words[0].startswith("-"):
@@ -119,3 +142,89 @@ def test_the_python_example_of_the_readme_runs() -> None:
     check = "import slabench.runner\nslabench.runner.run = lambda recipes, seeds: print(len(recipes), seeds)\n"
     done = subprocess.run([sys.executable, "-c", check + example], capture_output=True, text=True, check=False)
     assert done.stdout == "4 [0]\n", done.stderr
+
+
+def test_the_generated_pages_have_every_name_and_commands_that_parse(made: dict[str, str]) -> None:
+    for kind, registry in REGISTRIES.items():
+        headings = re.findall(r"^## ([\w-]+)$", made[f"{kind}.md"], re.MULTILINE)
+        assert headings == [entry.name for entry in registry if entry.built_in], kind
+    assert re.findall(r"^## (\S+)$", made["published-recipes.md"], re.MULTILINE) == list(recipe_names())
+    for command in ("run", "data import", "longtail make"):
+        assert f"\n## slabench {command}\n" in made["commands.md"]
+    assert "`--support-profile`" in made["commands.md"]
+
+    shown = {found for page in made.values() for found in re.findall(r"^\| use \| `(slabench .+)`", page, re.MULTILINE)}
+    shown |= {
+        found.strip() for page in made.values() for found in re.findall(r"^    (slabench .+)$", page, re.MULTILINE)
+    }
+    whole = [command for command in shown if not re.search(r"[|\[\]{}<>]|\.\.\.|\b[A-Z]{2,}\b|\.py\b", command)]
+    assert "slabench run fewshot --head protonet" in whole
+    assert "slabench run fewshot/controls --dry-run" in whole
+    for command in whole:
+        parse(command)
+
+
+def test_the_site_knows_every_page(made: dict[str, str]) -> None:
+    listed = set(re.findall(r": ([\w-]+\.md)$", text(ROOT / "mkdocs.yml"), re.MULTILINE))
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")} | set(made)
+    assert not {page.name for page in (ROOT / "docs").glob("*.md")} & set(made)
+
+
+def test_the_figures_are_those_that_are_drawn(scripts: Callable[[str], ModuleType]) -> None:
+    figures = scripts("draw_figures")
+    committed = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "figures").glob("*.svg")}
+    assert sorted(committed) == sorted(figures.FIGURES)
+    for name, svg in committed.items():
+        drawn = figures.drawn(name)
+        assert drawn == figures.drawn(name)
+        # Another matplotlib may write other bytes; the letters stay.
+        assert re.findall(r">([^<>\n]+)</", drawn.decode()) == re.findall(r">([^<>\n]+)</", svg)
+        assert f"figures/{name}.svg" in text(ROOT / "docs" / "mathematics.md")
+
+
+def test_the_example_of_the_mathematics_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", text(ROOT / "docs" / "mathematics.md"), re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out == "tensor([ 8,  9, 10, 11,  0,  1,  2,  3])\n"
+
+
+@pytest.mark.slow
+def test_the_quick_start_works_as_typed(tmp_path: Path) -> None:
+    page = text(ROOT / "docs" / "quick-start.md").partition("\n## Next")[0]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLABENCH_")}
+    environment |= {"SLABENCH_DATA": str(tmp_path / "data"), "COLUMNS": "80"}
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def typed(command: str) -> str:
+        line = [sys.executable, "-m", "slabench.cli.app", *shlex.split(command)[1:]]
+        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    commands = re.findall(r"^    (slabench .+)$", page, re.MULTILINE)
+    assert [command.split()[1] for command in commands] == [
+        *("doctor", "list", "list", "show", "demo", "run", "run", "list", "show"),
+        *("leaderboard", "compare", "report", "leaderboard", "plot", "report"),
+    ]
+    printed = ""
+    for command in commands:
+        if "KEY" in command:
+            key = re.findall(r"^[0-9a-f]{12}", printed, re.MULTILINE)[-1]
+            command = command.replace("KEY", key[:8])
+        printed += typed(command)
+    words = " ".join(printed.split())
+    # What is shown in columns and has no number in it: headings and names, on any machine.
+    shown = [line for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    headings = [
+        " ".join(line.split()) for line in shown if re.search(r"\S {2,}\S", line) and not re.search(r"\d", line)
+    ]
+    assert "objective predictor accuracy paired difference passes seconds" in headings
+    for heading in headings:
+        assert heading in words
+    assert len((folder / "leaderboard.csv").read_text(encoding="utf-8").splitlines()) == 1 + 6
+    assert (folder / "bars.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("report.html", "published.html"):
+        assert (folder / name).read_text(encoding="utf-8").startswith("<!doctype html>")
+    again = next(command for command in commands if "--head cosine" in command and "--dry-run" not in command)
+    assert "(finished before)" in typed(again)
