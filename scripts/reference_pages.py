@@ -215,7 +215,7 @@ def _commands() -> str:
 def _command(command: Any, name: str) -> list[str]:
     context = command.make_context(name, [], resilient_parsing=True)
     usage = f"    {name} {' '.join(command.collect_usage_pieces(context))}"
-    parts = [f"## {name}", *_help(command.help or ""), usage]
+    parts = [f"## {name}", usage, *_help(command.help or "")]
     rows = []
     for parameter in command.params:
         if getattr(parameter, "hidden", False) or parameter.name in ("install_completion", "show_completion", "help"):
