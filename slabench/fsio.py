@@ -13,6 +13,9 @@ from typing import IO, Any
 
 from slabench.errors import DataError
 
+SHORT = 12
+"""Letters of a key or digest that people read, and that files are named by."""
+
 
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slabench.fsio import SHORT
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from slabench.results.record import RunRecord
-
-_SHORT = 12
 
 
 def list_runs(console: Console, results: Path, as_json: bool) -> None:
@@ -37,7 +37,7 @@ def list_runs(console: Console, results: Path, as_json: bool) -> None:
     for record in records:
         scores = "\n".join(f"{score.predictor} {100 * score.value:.2f}" for score in record.scores)
         table.add_row(
-            record.key[:_SHORT],
+            record.key[:SHORT],
             f"{escape(record.name)}\n[dim]{escape(record.protocol)}[/dim]",
             str(record.seed),
             record.status + ("\n(quick)" if record.limited else ""),
@@ -154,15 +154,15 @@ def _lines(record: RunRecord, path: Path) -> list[tuple[str, str]]:
         ("run", f"{record.name}, seed {record.seed}"),
         ("state", record.status + (" (reduced budget: never ranked)" if record.limited else "")),
         ("key", record.key),
-        ("protocol", f"{record.protocol}, version {record.protocol_version}, digest {record.protocol_digest[:_SHORT]}"),
-        ("data", f"{record.dataset}, digest {record.dataset_digest[:_SHORT]}"),
+        ("protocol", f"{record.protocol}, version {record.protocol_version}, digest {record.protocol_digest[:SHORT]}"),
+        ("data", f"{record.dataset}, digest {record.dataset_digest[:SHORT]}"),
     ]
     if record.derived:
         lines.append(("derived", ", ".join(f"{name} {value}" for name, value in record.derived.items())))
     if record.training_set:
         lines.append(("training set", ", ".join(f"{name} {value}" for name, value in record.training_set.items())))
     if record.episodes:
-        lines.append(("episodes", f"{record.episodes}, digest {(record.episodes_digest or '-')[:_SHORT]}"))
+        lines.append(("episodes", f"{record.episodes}, digest {(record.episodes_digest or '-')[:SHORT]}"))
     if record.error:
         lines.append(("error", record.error))
     lines += [("warning", warning) for warning in record.warnings]

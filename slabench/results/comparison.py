@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from slabench.errors import DataError
 from slabench.evaluation import comparison as stats
+from slabench.fsio import SHORT
 from slabench.results.comparison_choice import Model, choose, first_record, predictor_pairs
 from slabench.results.contenders import Contender, contender, usable
 from slabench.results.controls import baselines, equal_passes
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from slabench.evaluation.intervals import Interval, Paired
 
-_SHORT = 12
 ASKED = "asked"
 
 
@@ -296,7 +296,7 @@ def _side(item: Contender) -> Side:
         predictor=item.predictor,
         objective=item.objective,
         seeds=item.seeds,
-        keys=tuple(record.key[:_SHORT] for record in item.entry.records),
+        keys=tuple(record.key[:SHORT] for record in item.entry.records),
         passes=item.passes,
         looks=item.looks,
         limited=item.record.limited,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slabench.errors import UsageError, did_you_mean, unknown_name
+from slabench.fsio import SHORT
 from slabench.results.leaderboard import Entry, entries
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
@@ -14,7 +15,6 @@ from slabench.results.store import ResultStore
 Model = dict[str, Entry]
 """A recipe's rows by predictor, all of the same records."""
 
-_SHORT = 12
 _GROUP = ("protocol", "protocol version", "protocol digest", "data digest", "split digest", "episodes digest")
 
 
@@ -42,7 +42,7 @@ def choose(
                 f"choose one with --protocol {protocols[0]}",
             )
         models = {id(model): model for pair in fitting for model in pair}.values()
-        keys = [f"{first_record(model).name} {first_record(model).key[:_SHORT]}" for model in models]
+        keys = [f"{first_record(model).name} {first_record(model).key[:SHORT]}" for model in models]
         raise UsageError(f"'{a}' and '{b}' fit several recipes: {', '.join(keys)}", "name runs by their keys")
     left, right = fitting[0]
     return left, right
@@ -73,7 +73,7 @@ def _models(store: ResultStore, records: Sequence[RunRecord], text: str, protoco
             did_you_mean(wanted, {r.name.removeprefix(f"{r.suite}/") for r in records}) + "; see: slabench list runs",
         )
     if not named and len(keys) > 1:
-        short = ", ".join(key[:_SHORT] for key in keys)
+        short = ", ".join(key[:SHORT] for key in keys)
         raise UsageError(f"'{text}' begins the keys of {len(keys)} runs: {short}", "give more of the key")
     done = [record for record in found if record.status == "done"]
     if not done:
@@ -121,7 +121,7 @@ def predictor_pairs(left: Model, right: Model, pa: str | None, pb: str | None) -
     same = {r.key for e in left.values() for r in e.records} & {r.key for e in right.values() for r in e.records}
     if same and (pa is None or pb is None or pa == pb):
         raise UsageError(
-            f"A and B are the same run ({min(same)[:_SHORT]})",
+            f"A and B are the same run ({min(same)[:SHORT]})",
             "two predictors of one run: --predictor-a aggregated --predictor-b single",
         )
     lefts, rights = [pa] if pa else list(left), [pb] if pb else list(right)
@@ -159,4 +159,4 @@ def _trained(model: Mapping[str, Entry]) -> bool:
 
 
 def _brief(value: object) -> str:
-    return (str(value)[:_SHORT] if isinstance(value, str) and "/" not in value else str(value)) or "none"
+    return (str(value)[:SHORT] if isinstance(value, str) and "/" not in value else str(value)) or "none"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from slabench.errors import DataError, UsageError
 from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, paired_difference, t_interval
+from slabench.fsio import SHORT
 from slabench.results import published as published_numbers
 from slabench.results.leaderboard_row import LeaderboardRow
 from slabench.results.record import RunRecord, Score
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     EpisodeReader = Callable[[RunRecord], Mapping[str, NDArray[numpy.float32]]]
 
-_SHORT = 12
 _LEARNERS = {"fewshot": "episodic", "imbalanced": "classifier", "supervised": "classifier"}
 _METRICS = ("balanced", "many", "medium", "few", "top5", "macro_f1", "nll", "ece")
 
@@ -215,12 +215,12 @@ def _row(entry: Entry) -> LeaderboardRow:
         published_selection=None,
         published_source=None,
         gap=None,
-        dataset_digest=first.dataset_digest[:_SHORT],
-        split_digest=(first.split_digest or "")[:_SHORT],
-        episodes_digest=(first.episodes_digest or "")[:_SHORT],
-        protocol_digest=first.protocol_digest[:_SHORT],
-        recipe_digest=first.recipe_digest[:_SHORT],
-        keys=tuple(record.key[:_SHORT] for record in records),
+        dataset_digest=first.dataset_digest[:SHORT],
+        split_digest=(first.split_digest or "")[:SHORT],
+        episodes_digest=(first.episodes_digest or "")[:SHORT],
+        protocol_digest=first.protocol_digest[:SHORT],
+        recipe_digest=first.recipe_digest[:SHORT],
+        keys=tuple(record.key[:SHORT] for record in records),
     )
 
 

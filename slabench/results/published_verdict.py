@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from slabench.classifier_recipe import ClassifierRecipe
 from slabench.errors import SlabenchError, UsageError
+from slabench.fsio import SHORT
 from slabench.recipe import AnyRecipe, Recipe, load_recipe
 from slabench.results import published as numbers
 from slabench.results.controls import equal_passes
@@ -30,7 +31,6 @@ RETRAINING = 0.02
 
 _UNKNOWN = "the published training is not known to slabench"
 _SHOWN = 4
-_KEY_LETTERS = 12
 _SELECTION = {
     "last": "the last step",
     "best_val": "the best on validation",
@@ -140,7 +140,7 @@ def compare_published(
         UsageError: no run, or more than one, has such a key; the run is not finished.
     """
     record = store.match(run) if isinstance(run, str) else run
-    key = record.key[:_KEY_LETTERS]
+    key = record.key[:SHORT]
     if record.status != "done":
         raise UsageError(f"run {key} is {record.status}: it has no result to compare", "run it to its end")
     known = numbers.load() if published is None else published

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from slabench.errors import DataError, IntegrityError, SlabenchError, UsageError
-from slabench.fsio import read_json, write_bytes, write_json
+from slabench.fsio import SHORT, read_json, write_bytes, write_json
 from slabench.results.record import SCHEMA, RunRecord
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from slabench.results.outputs import ModelOutputs
     from slabench.results.weights import ModelWeights
-
-_KEY_LETTERS = 12
 
 
 class ResultsWarning(UserWarning):
@@ -51,7 +49,7 @@ class ResultStore:
 
     def find(self, key: str) -> RunRecord | None:
         """The record of the trial `key`; None when there is none, or (with a warning) when it is damaged."""
-        for path in sorted(self.folder.rglob(f"seed*-{key[:_KEY_LETTERS]}.json")):
+        for path in sorted(self.folder.rglob(f"seed*-{key[:SHORT]}.json")):
             try:
                 record = read_record(path)
             except DataError as error:
@@ -101,7 +99,7 @@ class ResultStore:
         if per_episode:
             data = _pack(record, per_episode)
             sha256 = hashlib.sha256(data).hexdigest()
-            side = path.with_suffix(f".{sha256[:_KEY_LETTERS]}.npz")
+            side = path.with_suffix(f".{sha256[:SHORT]}.npz")
             if not side.is_file() or side.read_bytes() != data:
                 write_bytes(side, data)
             update: dict[str, Any] = {"side_file": side.name, "side_sha256": sha256}
@@ -119,7 +117,7 @@ class ResultStore:
     def path(self, record: RunRecord) -> Path:
         """Where the record of this trial lies."""
         folder = self.folder / slug(record.suite) / slug(record.protocol) / slug(record.name)
-        return folder / f"seed{record.seed}-{record.key[:_KEY_LETTERS]}.json"
+        return folder / f"seed{record.seed}-{record.key[:SHORT]}.json"
 
     def records(self) -> list[RunRecord]:
         """Every readable record, ordered by path. A damaged file gets a `ResultsWarning` that names it."""
@@ -153,7 +151,7 @@ class ResultStore:
                 f"no run in {self.root} has a key that begins with '{key_prefix}'{unread}", "see: slabench list runs"
             )
         if len(found) > 1:
-            keys = ", ".join(sorted(key[:_KEY_LETTERS] for key in found))
+            keys = ", ".join(sorted(key[:SHORT] for key in found))
             raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
         return next(iter(found.values()))
 
@@ -242,7 +240,7 @@ def _save_outputs(path: Path, outputs: ModelOutputs | ModelWeights) -> dict[str,
         sha256 = weights.save(outputs, temporary)
     else:
         sha256 = classifier.save(outputs, temporary)
-    final = path.with_suffix(f".{sha256[:_KEY_LETTERS]}.outputs.safetensors")
+    final = path.with_suffix(f".{sha256[:SHORT]}.outputs.safetensors")
     temporary.replace(final)
     return {"outputs_file": final.name, "outputs_sha256": sha256}
 

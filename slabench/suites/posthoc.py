@@ -16,14 +16,13 @@ from slabench.errors import DataError, UsageError
 from slabench.evaluation.classification import ClassificationScores, score
 from slabench.evaluation.posthoc import PLAIN, Adjusted, apply
 from slabench.evaluation.posthoc_training import DEFAULT
-from slabench.fsio import digest_json
+from slabench.fsio import SHORT, digest_json
 from slabench.results.environment import describe
 from slabench.results.outputs import ModelOutputs, load
 from slabench.results.record import RunRecord, Score
 from slabench.results.store import ResultStore
 from slabench.suites.scores import class_score
 
-_SHORT = 12
 _VERSIONS = ("slabench", "commit", "dirty", "torch", "numpy")
 """Of the machine that ran the method: the rest of the environment is the trial's."""
 
@@ -124,7 +123,7 @@ def find_outputs(record: RunRecord, results_root: Path) -> Path:
         UsageError: the trial is none that leaves outputs.
         DataError: they are not there.
     """
-    label = f"run {record.key[:_SHORT]} ({record.name})"
+    label = f"run {record.key[:SHORT]} ({record.name})"
     if "posthoc" in record.recipe:
         base = record.name.removesuffix(f"+{record.recipe['posthoc']['method']}")
         raise UsageError(f"{label} is a post-hoc result itself", f"name the run of {base} with seed {record.seed}")
@@ -157,7 +156,7 @@ def open_outputs(record: RunRecord, store: ResultStore) -> ModelOutputs:
     outputs = load(path, record.outputs_sha256 or "")
     if outputs.key != record.key:
         raise DataError(
-            f"{path} belongs to trial {outputs.key[:_SHORT]}, not {record.key[:_SHORT]}", "run the trial again"
+            f"{path} belongs to trial {outputs.key[:SHORT]}, not {record.key[:SHORT]}", "run the trial again"
         )
     return outputs
 

@@ -23,7 +23,7 @@ from slabench.episode_profiles import BALANCED
 from slabench.errors import DataError, UsageError, unknown_name
 from slabench.evaluation.features import embed
 from slabench.evaluation.fewshot import PREDICTORS
-from slabench.fsio import digest_json
+from slabench.fsio import SHORT, digest_json
 from slabench.learners.episodic import EpisodicLearner, build_backbone, with_head
 from slabench.recipe import Recipe, parse_recipe
 from slabench.registry import HEADS
@@ -39,7 +39,6 @@ from slabench.suites.fewshot import Prepared
 from slabench.suites.fewshot_scoring import base_mean, episode_score, score_watched
 from slabench.training.device import choose_device
 
-_SHORT = 12
 _VERSIONS = ("slabench", "commit", "dirty", "torch", "numpy")
 """Of the machine that scored: the rest of the environment is the trial's."""
 
@@ -194,14 +193,14 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
         UsageError: the trial is none that leaves weights.
         DataError: they are missing or damaged.
     """
-    label = f"run {record.key[:_SHORT]} ({record.name})"
+    label = f"run {record.key[:SHORT]} ({record.name})"
     if record.suite != "fewshot":
         raise UsageError(
             f"{label} is of the suite {record.suite}", "heads are scored on few-shot runs; see: slabench posthoc"
         )
     if record.derived is not None:
         raise UsageError(
-            f"{label} is a scoring itself", f"name the run that it was made of: {record.derived['of'][:_SHORT]}"
+            f"{label} is a scoring itself", f"name the run that it was made of: {record.derived['of'][:SHORT]}"
         )
     if record.outputs_file is None or record.outputs_sha256 is None:
         raise UsageError(
@@ -284,9 +283,7 @@ def _features(
             "transforms": recipe.sla.transforms,
         }
     )
-    return cached(store.root / "checkpoints" / f"{record.key[:_SHORT]}-{key[:_SHORT]}.features", key, compute).to(
-        device
-    )
+    return cached(store.root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features", key, compute).to(device)
 
 
 def _derive(

@@ -7,11 +7,11 @@ from html import escape
 from typing import Any
 
 from slabench import __version__
+from slabench.fsio import SHORT
 from slabench.results.plots.source import Source
 from slabench.results.record import RunRecord
 from slabench.results.report import html
 
-_SHORT = 12
 _ENVIRONMENT = (
     "slabench",
     "commit",
@@ -32,7 +32,7 @@ def section(source: Source) -> str:
     records = list({record.key: record for entry in source.entries for record in entry.records}.values())
     parts = [
         html.paragraph(
-            f"Made by slabench {__version__} from {len(records)} records. Digests and keys: the first {_SHORT} letters."
+            f"Made by slabench {__version__} from {len(records)} records. Digests and keys: the first {SHORT} letters."
         ),
         "<h3>Environments</h3>\n",
         _environments(records),
@@ -68,7 +68,7 @@ def _short(name: str, value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)[:_SHORT] if name in ("commit", "host") else str(value)
+    return str(value)[:SHORT] if name in ("commit", "host") else str(value)
 
 
 def _digests(source: Source) -> str:
@@ -79,7 +79,7 @@ def _digests(source: Source) -> str:
     for group in source.groups():
         first = group.first
         values = (first.protocol_digest, first.dataset_digest, first.split_digest or "–", first.episodes_digest or "–")
-        cells = [group.title, *(value[:_SHORT] for value in values), first.episodes or "–"]
+        cells = [group.title, *(value[:SHORT] for value in values), first.episodes or "–"]
         rows.append([html.Cell(cell, cell) for cell in cells])
     return html.table("What had to agree before rows were compared", columns, rows)
 
@@ -97,7 +97,7 @@ def _records(records: list[RunRecord]) -> str:
         steps, parameters = (record.cost.steps, record.cost.parameters) if record.cost else (0, 0)
         rows.append(
             [
-                html.Cell(record.key[:_SHORT], record.key),
+                html.Cell(record.key[:SHORT], record.key),
                 html.Cell(record.name, record.name),
                 html.Cell(record.protocol, record.protocol),
                 html.Cell(str(record.seed), record.seed),
