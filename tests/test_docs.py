@@ -224,7 +224,7 @@ def test_the_quick_start_works_as_typed(tmp_path: Path) -> None:
         assert heading in words
     assert len((folder / "leaderboard.csv").read_text(encoding="utf-8").splitlines()) == 1 + 6
     assert (folder / "bars.png").read_bytes().startswith(b"\x89PNG")
-    for name in ("report.html", "published.html"):
+    for name in ("report.html", "shipped.html"):
         assert (folder / name).read_text(encoding="utf-8").startswith("<!doctype html>")
     again = next(command for command in commands if "--head cosine" in command and "--dry-run" not in command)
     assert "(finished before)" in typed(again)

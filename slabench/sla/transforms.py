@@ -128,7 +128,7 @@ for _chosen in (
 ):
     _turns = sorted({turn for turn, _ in _chosen.views})
     _orders = len({order for _, order in _chosen.views})
-    registry.TRANSFORMS.add(_chosen.name, _chosen, f"M = {_chosen.M}: quarter turns {_turns}, {_orders} channel orders")
+    registry.TRANSFORMS.add(_chosen.name, _chosen, f"M = {_chosen.M}: quarter turns {_turns}, {_orders} channel order{"s" if _orders > 1 else ""}")
 TRANSFORM_SETS: Mapping[str, TransformSet] = registry.TRANSFORMS.objects()
 """By name, plug-ins included."""
 
