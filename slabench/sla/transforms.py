@@ -128,7 +128,10 @@ for _chosen in (
 ):
     _turns = sorted({turn for turn, _ in _chosen.views})
     _orders = len({order for _, order in _chosen.views})
-    registry.TRANSFORMS.add(_chosen.name, _chosen, f"M = {_chosen.M}: quarter turns {_turns}, {_orders} channel order{"s" if _orders > 1 else ""}")
+    _plural = "s" if _orders > 1 else ""
+    registry.TRANSFORMS.add(
+        _chosen.name, _chosen, f"M = {_chosen.M}: quarter turns {_turns}, {_orders} channel order{_plural}"
+    )
 TRANSFORM_SETS: Mapping[str, TransformSet] = registry.TRANSFORMS.objects()
 """By name, plug-ins included."""
 
