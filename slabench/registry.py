@@ -141,7 +141,7 @@ class Registry:
             raise PluginError(f"{self.kind} '{name}' of {entry.origin} is {found}, and should be {what}", remedy)
         if wanted is None and not callable(target):
             raise PluginError(
-                f"{self.kind} '{name}' of {entry.origin} is a {type(target).__name__}, no function", remedy
+                f"{self.kind} '{name}' of {entry.origin} is of the type {type(target).__name__}, no function", remedy
             )
         if wanted is not None and target.name != name:
             raise PluginError(f"{self.kind} '{name}' of {entry.origin} calls itself '{target.name}'", "use one name")

@@ -30,7 +30,7 @@ from slabench.results.store import ResultStore
 from slabench.suites import Prepared, Scored, SuiteTask, suite_of
 from slabench.training.allocator import keep_heap
 from slabench.training.device import choose_device, choose_precision
-from slabench.training.loop import Fitted, Interrupted, Listener, fit
+from slabench.training.loop import Fitted, Interrupted, Listener, checkpoint_seconds, fit
 
 Resume = Literal["auto", "never", "force"]
 RESUME: tuple[Resume, ...] = ("auto", "never", "force")
@@ -160,6 +160,7 @@ def run(
     if resume not in RESUME:
         raise UsageError(f"--resume {resume} is unknown", f"known: {', '.join(RESUME)}")
     where = choose_device(device)
+    checkpoint_seconds()  # a wrong one is an error before anything is run
     keep_heap()
     if threads is not None:
         torch.set_num_threads(threads)

@@ -257,15 +257,15 @@ def _save_rows(file: Path, images: npt.NDArray[np.uint8], order: npt.NDArray[np.
 
 
 def _open_array(store: Store, name: str) -> npt.NDArray[Any]:
-    file = store.folder / f"{name}.npy"
+    file, remedy = store.folder / f"{name}.npy", "import the data again with --replace"
     try:
-        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
     except ValueError as error:
-        raise IntegrityError(
-            f"{file} is not a readable array: {error}", "import the data again with --replace"
-        ) from error
+        raise IntegrityError(f"{file} is not a readable array: {error}", remedy) from error
     if len(array) != store.manifest["n_images"]:
-        raise IntegrityError(f"{file} has {len(array):,} rows, the manifest says {store.manifest['n_images']:,}")
+        raise IntegrityError(
+            f"{file} has {len(array):,} rows, the manifest says {store.manifest['n_images']:,}", remedy
+        )
     return array
 
 

@@ -136,7 +136,7 @@ def build_loss(
     """
     n = _counts(counts)
     if not 0 <= smoothing < 1:
-        raise UsageError(f"label smoothing {smoothing} is not in [0, 1)")
+        raise UsageError(f"label smoothing {smoothing} is not in [0, 1)", "0 is none, 0.1 is usual")
     base = Loss(name, n, smoothing=smoothing)
     if name == "ce":
         return base
@@ -209,7 +209,7 @@ def weighted_mean(losses: Tensor, labels: Tensor, weights: Tensor | None) -> Ten
 def _counts(counts: Counts) -> Tensor:
     n = torch.as_tensor(list(counts), dtype=torch.float64)
     if n.dim() != 1 or len(n) < 2:
-        raise UsageError(f"a loss needs the counts of at least 2 classes, got {len(n)}")
+        raise UsageError(f"a loss got the counts of {len(n)} classes", "give the training images of 2 or more")
     if not bool((n > 0).all()):
         empty = int((n <= 0).nonzero()[0])
         raise UsageError(

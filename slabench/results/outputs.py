@@ -90,7 +90,7 @@ class ModelOutputs:
                 _expect(f"bias of layer '{name}'", bias, (width,))
         for name, split in self.splits.items():
             if name not in SPLITS:
-                raise SlabenchError(f"split '{name}' is none of {', '.join(SPLITS)}")
+                raise SlabenchError(f"split '{name}' is unknown", f"outputs have the splits {', '.join(SPLITS)}")
             _expect(f"features of split '{name}'", split.features, (len(split.labels), self.m, self.dim))
             labels = split.labels
             if not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= self.n_classes:

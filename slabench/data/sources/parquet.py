@@ -91,7 +91,8 @@ def _read_file(file: Path, entry: DatasetInfo) -> tuple[Any, Any, dict[str, int]
         raise DataError(
             f"{file} is not a whole parquet file: {error}", "it may be a cut-off download: fetch it again, then import"
         ) from error
-    if not pyarrow.types.is_struct(schema.field(image_column).type):
+    images_are = schema.field(image_column).type
+    if not pyarrow.types.is_struct(images_are) or images_are.get_field_index("bytes") < 0:
         raise DataError(
             f"{file}: column '{image_column}' is no struct of 'bytes' and 'path'", f"slabench reads {_LAYOUT}"
         )
@@ -99,7 +100,16 @@ def _read_file(file: Path, entry: DatasetInfo) -> tuple[Any, Any, dict[str, int]
     for row, data in enumerate(encoded):
         if not data:
             raise DataError(f"{file}: row {row} has no image bytes", "fetch the file again, then import")
-    labels = np.asarray(table.column(label_column).to_numpy(), dtype=np.int64)
+    column = table.column(label_column)
+    if not pyarrow.types.is_integer(column.type) or column.null_count:
+        found = (
+            f"rows without one: {column.null_count:,}" if column.null_count else f"they are of the type {column.type}"
+        )
+        raise DataError(
+            f"{file}: column '{label_column}' does not give every row a whole number ({found})",
+            f"slabench reads {_LAYOUT}",
+        )
+    labels = np.asarray(column.to_numpy(), dtype=np.int64)
     check_labels(labels, len(entry.classes), file)
     images, kinds = decode_all(
         encoded.__getitem__, lambda row: f"{file}, row {row}", len(encoded), entry.image_size, fit="exact"

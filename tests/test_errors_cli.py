@@ -1,0 +1,328 @@
+"""Wrong uses of the command, as a user types them: what was wrong is said with its value, the remedy, the exit code."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import here
+from result_records import classifier_record, digest, make_record
+
+from slabench.errors import UsageError
+from slabench.recipe import load_recipe
+from slabench.registry import HEADS
+from slabench.results import weights as weight_files
+from slabench.results.plots import draw
+from slabench.results.plots.source import NothingToDraw, Source
+from slabench.results.record import RunRecord
+from slabench.results.report import build
+from slabench.results.store import ResultStore
+from slabench.suites.score_heads import _heads
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLABENCH_RESULTS", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+def refused(*words: str, code: int = 2) -> tuple[str, str]:
+    """What was wrong and the remedy, of a command that ends with `code` and leaves nothing behind."""
+    before = sorted(Path.cwd().rglob("*"))
+    found, output = here(*words)
+    assert found == code, output
+    assert "Traceback" not in output
+    assert sorted(Path.cwd().rglob("*")) == before
+    message, *rest = output[output.index("error: ") :].splitlines()
+    return message.removeprefix("error: "), "\n".join(rest).strip()
+
+
+def save(record: RunRecord, **outputs: Any) -> RunRecord:
+    ResultStore(Path("results")).save(record, {}, **outputs)
+    return record
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+RUNS = [
+    ("fewshot --sla --objective da", "--objective da and --sla contradict each other", "give one of the two"),
+    ("fewshot --no-sla --objective sla", "--objective sla and --no-sla contradict each other", "give one of the two"),
+    ("fewshot --preset quik", "unknown preset 'quik'", "did you mean 'quick'?"),
+    (
+        "imbalanced --preset quick --protocol ldam",
+        "--preset quick and --protocol ldam both say how to train",
+        "give one; --epochs shortens either",
+    ),
+    (
+        "fewshot --dataset glyphs --shots 1 --set protocol.shots=5",
+        "--set protocol.shots=5 contradicts a flag that says 1",
+        "give one of the two",
+    ),
+    ("imbalanced --protocol ldm", "unknown protocol of imbalanced 'ldm'", "did you mean 'ldam'?"),
+    ("fewshot --protocol sla", "--protocol sla says nothing to the suite fewshot", "its protocol is a --preset"),
+    (
+        "fewshot/controls --preset quick",
+        "--preset quick goes with a suite, and 'fewshot/controls' is a recipe",
+        "leave one of the two out",
+    ),
+    (
+        "imbalanced/ldam --protocol ldam",
+        "--protocol ldam goes with a suite, and 'imbalanced/ldam' is a recipe",
+        "leave one of the two out",
+    ),
+    (
+        "imbalanced --counts mine.csv --ratio 10",
+        "--counts says how many images each class keeps",
+        "leave --ratio out",
+    ),
+    (
+        "imbalanced --counts mine.csv --profile step --class-order label",
+        "--counts says how many images each class keeps",
+        "leave --profile and --class-order out",
+    ),
+    (
+        "supervised --counts mine.csv",
+        "--counts says nothing to the suite supervised",
+        "slabench run imbalanced --counts FILE.csv",
+    ),
+    ("fewshot --seeds 0,0", "--seeds 0,0: seeds are distinct and not negative", "write for example --seeds 0,1,2"),
+    ("fewshot --seeds=-1", "--seeds -1: seeds are distinct and not negative", "write for example --seeds 0,1,2"),
+    ("fewshot --resume always", "--resume always is unknown", "known: auto, never, force"),
+]
+
+
+@pytest.mark.parametrize(("words", "message", "remedy"), RUNS)
+def test_run(words: str, message: str, remedy: str) -> None:
+    assert refused("run", *words.split()) == (message, remedy)
+
+
+def test_a_recipe_of_no_suite() -> None:
+    recipe = write("mine.toml", 'suite = "fewshots"\n')
+    assert refused("run", recipe) == ("unknown suite 'fewshots'", "did you mean 'fewshot'?")
+
+
+@pytest.mark.usefixtures("glyphs")
+@pytest.mark.skipif(importlib.util.find_spec("learn2learn") is None, reason="MAML needs learn2learn")
+@pytest.mark.parametrize("flag", ["--support-profile", "--query-profile"])
+def test_unequal_episodes_in_an_inner_loop(flag: str) -> None:
+    message, remedy = refused("run", "fewshot", "--dataset", "glyphs", "--learner", "maml", flag, "linear:3")
+    assert message == f"{flag} linear:3 with maml: an inner loop of unequal episodes is not built"
+    assert remedy == "leave it out, or choose another learner"
+
+
+@pytest.mark.parametrize("value", ["often", "-1", "nan"])
+@pytest.mark.usefixtures("glyphs")
+def test_a_wrong_checkpoint_interval_is_said_before_anything_is_run(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLABENCH_CHECKPOINT_SECONDS", value)
+    message, remedy = refused("run", "fewshot", "--dataset", "glyphs", "--preset", "quick", "--steps", "1")
+    assert message == f"SLABENCH_CHECKPOINT_SECONDS={value} is no number of seconds"
+    assert remedy == "unset it, or give 0 or more"
+
+
+@pytest.mark.parametrize("number", ["0", "-5"])
+def test_episodes_make(number: str) -> None:
+    words = ("episodes", "make", "glyphs", f"--episodes={number}")
+    assert refused(*words) == (f"--episodes {number} is not positive", "give 1 or more")
+
+
+HEAD = """
+import slabench
+from slabench.heads.prototypes import prototype_logits
+slabench.HEADS.add("mine", slabench.Head("mine", prototype_logits, True), "own prototypes")
+"""
+BACKBONE = """
+from slabench import BACKBONES
+from slabench.errors import UsageError
+def build(image_size):
+    raise UsageError(f"mine takes 48 pixels, not {image_size}", "scale the images")
+BACKBONES.add("mine", build, "images of 48 pixels alone")
+"""
+
+
+@pytest.mark.usefixtures("registries")
+def test_check_of_a_kind_that_a_file_does_not_register() -> None:
+    mine = write("mine.py", HEAD)
+    message, remedy = refused("check", mine, "--kind", "losses")
+    assert message == "mine.py registers nothing of the kind losses"
+    assert remedy == "leave --kind out"
+
+
+@pytest.mark.usefixtures("registries")
+def test_check_of_a_backbone_that_takes_no_size() -> None:
+    code, output = here("check", write("mine.py", BACKBONE))
+    assert code == 1
+    assert "it takes images of none of the sizes (16, 32, 64, 84, 224): mine takes 48 pixels, not 224" in output
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_plugin_that_registers_no_function() -> None:
+    code, output = here("check", write("mine.py", 'import slabench\nslabench.LOSSES.add("mine", 5, "a number")\n'))
+    assert code == 1
+    assert "loss 'mine' of mine.py is of the type int, no function" in output
+    assert "remedy: mend the plug-in or uninstall it; the other names work without it" in output
+
+
+class TestCompare:
+    """Which runs and predictors are meant."""
+
+    def test_what_is_left_out_or_too_much(self) -> None:
+        save(make_record())
+        assert refused("compare", "baseline") == (
+            "what is baseline compared with?",
+            "name a second run, or give --published for the numbers of papers",
+        )
+        for words, extra in (
+            (("sla",), "B"),
+            (("sla", "--predictor-a", "single"), "B, --predictor-a"),
+            (("--format", "json"), "--format"),
+        ):
+            message, remedy = refused("compare", "baseline", *words, "--published")
+            assert message == f"--published holds one recipe against papers: {extra} says nothing to it"
+            assert remedy == "slabench compare A --published"
+
+    def test_a_name_of_several_recipes(self) -> None:
+        save(make_record("sla"))
+        found = [save(make_record(recipe_digest=digest(n), key=digest("key", n))) for n in (1, 2)]
+        message, remedy = refused("compare", "baseline", "sla")
+        assert message.startswith("'baseline' and 'sla' fit several recipes: ")
+        for record in found:
+            assert f"fewshot/baseline {record.key[:12]}" in message
+        assert remedy == "name runs by their keys"
+
+    def test_a_name_of_several_protocols(self) -> None:
+        for shots in (1, 5):
+            save(make_record(protocol=f"fewshot/fc100/5w{shots}s15q", key=digest("key", shots)))
+        message, remedy = refused("compare", "baseline", "--published")
+        assert message == "'baseline' was run on 2 protocols: fewshot/fc100/5w1s15q, fewshot/fc100/5w5s15q"
+        assert remedy == "give --protocol, or a key"
+
+    def test_no_predictor_in_common(self) -> None:
+        save(make_record("baseline", 0, {"single": [0.5, 0.7]}))
+        save(make_record("baseline", 0, {"aggregated": [0.5, 0.7]}, name="fewshot/looks"))
+        message, remedy = refused("compare", "looks", "baseline")
+        assert message == "A has the predictors aggregated and B single: none in common"
+        assert remedy == "choose with --predictor-a and --predictor-b"
+
+
+def test_a_test_prior_of_a_run_that_is_no_classifier_s() -> None:
+    record = save(make_record())
+    message, remedy = refused("show", "run", record.key[:12], "--test-prior", "uniform")
+    assert message == "--test-prior uniform: fewshot/baseline is no classifier's run"
+    assert remedy == "leave it out"
+
+
+def test_a_report_of_failed_trials() -> None:
+    save(make_record(status="failed", scores=[], error="out of memory"))
+    assert refused("report", code=1) == ("none of the 1 records is of a finished trial", "see: slabench list runs")
+    with pytest.raises(NothingToDraw) as caught:
+        build(Source.of([], None))
+    assert caught.value.message == "no finished trial is there to report"
+    assert caught.value.remedy == "slabench run fewshot/controls --dataset glyphs"
+
+
+def test_a_plot_of_no_kind() -> None:
+    expected = ("unknown kind of plot 'reliabilty'", "did you mean 'reliability'?")
+    assert refused("plot", "reliabilty", "-o", "a.png") == expected
+    with pytest.raises(UsageError) as caught:
+        draw("reliabilty", Source.of([], None))
+    assert (caught.value.message, caught.value.remedy) == expected
+
+
+@pytest.mark.parametrize("numbers", ["0", "5,5", "1,-5"])
+@pytest.mark.parametrize("flag", ["--ways", "--shots"])
+def test_score_at_no_numbers(flag: str, numbers: str) -> None:
+    message, remedy = refused("score", "abc", flag, numbers)
+    assert message == f"{flag} {numbers}: numbers are distinct and positive"
+    assert remedy == f"write for example {flag} 5,10"
+
+
+class TestScore:
+    """Runs that leave no weights, and weights that are none."""
+
+    def test_a_classifier(self) -> None:
+        record = save(classifier_record(per_class={"a": 0.5, "b": 0.7}, counts={"a": 9, "b": 3}))
+        message, remedy = refused("score", record.key[:8])
+        assert message == f"run {record.key[:12]} (imbalanced/ce) is of the suite imbalanced"
+        assert remedy == "heads are scored on few-shot runs; see: slabench posthoc"
+
+    def test_a_run_without_weights(self) -> None:
+        record = save(make_record(environment={"slabench": "0.1.0"}))
+        message, remedy = refused("score", record.key[:8])
+        label = f"run {record.key[:12]} (fewshot/baseline)"
+        assert message == f"{label} left no weights: its status is done, made by slabench 0.1.0"
+        assert remedy == "run it again with --resume force"
+
+    def test_no_head(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not to be had with slabench's own heads, of which most need no training."""
+        learned = [name for name in HEADS.names() if HEADS.get(name).module is not None]
+        monkeypatch.setattr(HEADS, "names", lambda: learned)
+        with pytest.raises(UsageError, match="no head to score"):
+            _heads(None, "protonet", "episodic")
+
+    def weights(self, data: bytes | None = None, key: str | None = None) -> tuple[RunRecord, Path]:
+        """A record whose weights file holds `data`, or an empty network of the trial `key`; digests agree."""
+        recipe = load_recipe("fewshot/quick", {"data.dataset": "glyphs"})[0].model_dump(mode="json", exclude={"seeds"})
+        record = make_record(recipe=recipe, dataset="glyphs")
+        store = ResultStore(Path("results"))
+        path = store.path(record).with_suffix(".outputs.safetensors")
+        path.parent.mkdir(parents=True)
+        if data is None:
+            weight_files.save(weight_files.ModelWeights(key or record.key, {}), path)
+        else:
+            path.write_bytes(data)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        changed = make_record(recipe=recipe, dataset="glyphs", outputs_file=path.name, outputs_sha256=sha256)
+        store.save(changed, {})
+        return changed, path
+
+    def test_a_file_that_is_no_weights(self) -> None:
+        record, path = self.weights(b"no weights at all")
+        message, remedy = refused("score", record.key[:8], code=1)
+        assert message.startswith(f"{path} holds no weights: ")
+        assert remedy == "run the trial again with --resume force, or restore the file from its source"
+
+    def test_another_trial_s_weights(self) -> None:
+        record, path = self.weights(key="f" * 64)
+        message, remedy = refused("score", record.key[:8], code=1)
+        assert message == f"{path} holds no weights of trial {record.key[:12]}"
+        assert remedy == "run the trial again with --resume force, or restore the file from its source"
+
+    @pytest.mark.usefixtures("glyphs")
+    def test_weights_that_lack_a_tensor(self) -> None:
+        record, _ = self.weights()
+        message, remedy = refused("score", record.key[:8], "--heads", "protonet", "--episodes", "5", code=1)
+        assert message.startswith("the weights of the run lack backbone.")
+        assert remedy == "run the trial again with --resume force"
+
+
+TABLE = """
+title = "Tiny"
+[presets]
+quick = "fewshot/quick"
+[[columns]]
+name = "glyphs"
+label = "glyphs"
+set.data.dataset = "glyphs"
+[[rows]]
+name = "protonet"
+label = "ProtoNet"
+"""
+
+
+@pytest.mark.usefixtures("glyphs")
+def test_published_numbers_without_their_columns() -> None:
+    write("tiny.toml", TABLE)
+    write("published.csv", "table,row,accuracy\ntiny,glyphs/protonet,55\n")
+    message, remedy = refused("reproduce", "tiny.toml", "--preset", "quick", "--dry-run", code=1)
+    assert "published.csv has the columns " in message
+    assert "accuracy" in message
+    assert remedy == "wanted: table,row,value,interval,verified"
