@@ -229,6 +229,23 @@ def test_a_report_of_failed_trials() -> None:
     assert caught.value.remedy == "slabench run fewshot/controls --dataset glyphs"
 
 
+def test_the_weights_of_a_few_shot_run_are_no_damaged_outputs() -> None:
+    """They lie where a classifier's logits do; a report passes over them without a word."""
+    record = make_record(outputs_file="seed0.outputs.safetensors", outputs_sha256="0" * 64)
+    store = ResultStore(Path("results"))
+    (store.path(record).parent / "seed0.outputs.safetensors").parent.mkdir(parents=True)
+    weight_files.save(
+        weight_files.ModelWeights(record.key, {}), store.path(record).parent / "seed0.outputs.safetensors"
+    )
+    store.save(record, {"single": [0.5, 0.7]})
+    source = Source.of(store.records(), store)
+    assert "No reliability diagram" not in build(source)
+    assert source.problems == []
+    with pytest.raises(NothingToDraw):
+        draw("reliability", source)
+    assert source.problems == []
+
+
 def test_a_plot_of_no_kind() -> None:
     expected = ("unknown kind of plot 'reliabilty'", "did you mean 'reliability'?")
     assert refused("plot", "reliabilty", "-o", "a.png") == expected
@@ -243,6 +260,13 @@ def test_score_at_no_numbers(flag: str, numbers: str) -> None:
     message, remedy = refused("score", "abc", flag, numbers)
     assert message == f"{flag} {numbers}: numbers are distinct and positive"
     assert remedy == f"write for example {flag} 5,10"
+
+
+@pytest.mark.parametrize("number", ["0", "-3"])
+@pytest.mark.parametrize("flag", ["--queries", "--episodes", "--threads"])
+def test_score_at_a_number_below_1(flag: str, number: str) -> None:
+    """0 is no "as the run has it", and torch's own refusal of threads is a traceback."""
+    assert refused("score", "abc", f"{flag}={number}") == (f"{flag} {number} is not positive", f"give {flag} 1 or more")
 
 
 class TestScore:

@@ -157,8 +157,10 @@ def logit_adjust(outputs: ModelOutputs, tau: float = 1.0) -> Adjusted:
     _check_tau("logit adjustment", tau)
     counts = torch.tensor(outputs.counts, dtype=torch.float64)
     if not bool((counts > 0).all()):
+        empty = outputs.class_names[int((counts <= 0).nonzero()[0])]
         raise UsageError(
-            "logit adjustment needs training images of every class", "its prior would be 0, the logit infinite"
+            f"logit adjustment needs training images of every class, and '{empty}' has none",
+            "its prior would be 0, the logit infinite: use a training set that has all classes",
         )
     shift = (tau * (counts / counts.sum()).log()).float()
     own = plain(outputs).logits

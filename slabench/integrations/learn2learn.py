@@ -154,8 +154,10 @@ def episodes_from_taskset(taskset: Any, n: int, shots: int, seed: int) -> Episod
             )
         rows.append(list(by_class.values()))
         classes.append(list(by_class))
-    if len({(len(task), len(task[0])) for task in rows}) > 1:
-        raise UsageError("the tasks differ in ways or samples", "give each kind of task a Taskset of its own")
+    kinds = sorted({(len(task), len(task[0])) for task in rows})
+    if len(kinds) > 1:
+        found = " and ".join(f"{ways} x {samples}" for ways, samples in kinds)
+        raise UsageError(f"the tasks differ in ways or samples: {found}", "give each kind of task a Taskset of its own")
     return Episodes(torch.tensor(rows), torch.tensor(classes), shots)
 
 

@@ -126,6 +126,9 @@ def score_heads(
         UsageError: no such run, head or setting, or a run that left no weights.
         DataError: its weights are missing or damaged, or the data is not here.
     """
+    for flag, value in (("--queries", queries), ("--episodes", episodes), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
     store = ResultStore(paths.results(results))
     record = store.match(run)
     weights = open_weights(record, store)

@@ -66,7 +66,8 @@ def _protocol(source: Source, group: Group, name: str, drawn: set[str]) -> str:
     body = tables.facts(group) + tables.leaderboard(group, own)
     body += '<h3 class="quiet">Figures</h3>\n'
     body += f'<div class="figures">\n{_figures(own, _IN_PROTOCOL, name, drawn)}</div>\n'
-    if f"{name}/reliability" not in drawn and any(e.records[0].outputs_file for e in group.entries):
+    outputs = any(e.records[0].outputs_file for e in group.entries) and group.first.suite != "fewshot"
+    if f"{name}/reliability" not in drawn and outputs:
         try:
             draw("reliability", own)
         except NothingToDraw as error:

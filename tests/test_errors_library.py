@@ -1,0 +1,226 @@
+"""Errors of the public functions that no command reaches first, of tampered episode files, and of a second interrupt."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from processes import here
+from test_outputs import make_outputs
+from test_training import Line
+
+import slabench
+from slabench.cli import app
+from slabench.data import load
+from slabench.data.imageset import ImageSet
+from slabench.episode_files import make
+from slabench.episode_profiles import parse_profile
+from slabench.errors import DataError, SlabenchError, UsageError
+from slabench.evaluation.posthoc import logit_adjust
+from slabench.fsio import read_json, sha256_file, write_json
+from slabench.heads.logistic import logistic_solution
+from slabench.losses import build_loss, class_weights
+from slabench.recipe import Select, Train
+from slabench.registry import HEADS
+from slabench.reproduction.plan import plan_table
+from slabench.reproduction.run import run_missing
+from slabench.results import weights
+from slabench.training.loop import StepResult, fit
+
+
+def told(call: Callable[[], object], kind: type[SlabenchError] = UsageError) -> tuple[str, str]:
+    """Message and remedy."""
+    with pytest.raises(kind) as caught:
+        call()
+    return caught.value.message, caught.value.remedy
+
+
+class TestEpisodeFiles:
+    """Files whose digest agrees and whose content does not."""
+
+    @pytest.fixture
+    def characters(self, glyphs: Path) -> ImageSet:
+        return load("glyphs", "test")
+
+    def tampered(self, path: Path, change: Callable[[np.ndarray], np.ndarray]) -> str:
+        """What `episodes verify` says of the file after `change`, its digest in the manifest made to fit."""
+        np.save(path, change(np.load(path)))
+        manifest = path.with_suffix(".json")
+        write_json(manifest, read_json(manifest) | {"sha256": sha256_file(path)})
+        code, output = here("episodes", "verify", str(path))
+        assert code == 1
+        assert "Traceback" not in output
+        return output
+
+    @pytest.mark.parametrize(
+        ("change", "found"),
+        [
+            (lambda rows: rows[:30], "uint16 [30, 5, 5]"),
+            (lambda rows: rows.astype(np.int64), "int64 [40, 5, 5]"),
+            (lambda rows: rows[..., 0], "uint16 [40, 5]"),
+        ],
+    )
+    def test_another_shape_or_type(
+        self, characters: ImageSet, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], found: str
+    ) -> None:
+        path = make(characters, "glyphs", "test", 5, 2, 3, 40, tmp_path)
+        assert f"{path} holds {found}, its manifest says uint16 [40, 5, 5]" in self.tampered(path, change)
+
+    def unequal(self, characters: ImageSet, tmp_path: Path) -> tuple[Path, int]:
+        """A file of unequal supports, and its columns of supports."""
+        path = make(characters, "glyphs", "test", 5, 3, 3, 12, tmp_path, None, "linear:3", "balanced")
+        return path, read_json(path.with_suffix(".json"))["columns"][0]
+
+    def test_a_class_without_supports(self, characters: ImageSet, tmp_path: Path) -> None:
+        path, shots = self.unequal(characters, tmp_path)
+
+        def change(rows: np.ndarray) -> np.ndarray:
+            rows[7, 2, :shots] = 65_535  # no image
+            return rows
+
+        assert f"{path}: a class of an episode has no support image" in self.tampered(path, change)
+
+    def test_another_number_of_supports(self, characters: ImageSet, tmp_path: Path) -> None:
+        path, shots = self.unequal(characters, tmp_path)
+
+        def change(rows: np.ndarray) -> np.ndarray:
+            """One support less in every episode, of the class that has most."""
+            for episode in rows:
+                most = (episode[:, :shots] < 65_535).sum(1).argmax()
+                last = np.flatnonzero(episode[most, :shots] < 65_535)[-1]
+                episode[most, last] = 65_535
+            return rows
+
+        assert f"{path} has 14 supports an episode, its manifest says 15" in self.tampered(path, change)
+
+
+def test_a_profile_of_too_few_images() -> None:
+    profile = parse_profile("linear:3")
+    message, remedy = told(lambda: profile.counts(5, 0, 2, np.random.default_rng(0), 1))
+    assert message == "0 images cannot give each of 5 classes 1"
+    assert remedy == "raise --shots or --queries"
+
+
+def test_logit_adjustment_without_images_of_a_class() -> None:
+    outputs = replace(make_outputs(), counts=(40, 0, 10))
+    message, remedy = told(lambda: logit_adjust(outputs))
+    assert message == "logit adjustment needs training images of every class, and 'bee' has none"
+    assert remedy == "its prior would be 0, the logit infinite: use a training set that has all classes"
+
+
+def test_a_split_that_outputs_do_not_have() -> None:
+    whole = make_outputs()
+    message, remedy = told(lambda: make_outputs(splits={**whole.splits, "dev": whole.splits["val"]}), SlabenchError)
+    assert message == "split 'dev' is unknown"
+    assert remedy == "outputs have the splits train, val, test"
+
+
+@pytest.mark.parametrize(("support", "labels"), [((2, 4), (2, 4)), ((2, 4, 3), (2, 5)), ((2, 4, 3), (4,))])
+def test_supports_and_labels_of_the_logistic_head(support: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    message, remedy = told(
+        lambda: logistic_solution(torch.zeros(support), torch.zeros(labels, dtype=torch.long), 2, 1.0)
+    )
+    assert message == f"support {support} with labels {labels}"
+    assert remedy == "support is [episodes, samples, features] and labels [episodes, samples]"
+
+
+class TestLosses:
+    """What a loss is built with."""
+
+    @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+    def test_smoothing(self, smoothing: float) -> None:
+        message, remedy = told(lambda: build_loss("ce", [5, 3], smoothing=smoothing))
+        assert message == f"label smoothing {smoothing} is not in [0, 1)"
+        assert remedy == "0 is none, 0.1 is usual"
+
+    @pytest.mark.parametrize("counts", [[], [7]])
+    def test_counts(self, counts: list[int]) -> None:
+        for call in (lambda: build_loss("ce", counts), lambda: class_weights("inverse", counts)):
+            message, remedy = told(call)
+            assert message == f"a loss got the counts of {len(counts)} classes"
+            assert remedy == "give the training images of 2 or more"
+
+
+def test_a_function_has_no_inverse() -> None:
+    functions = slabench.function_set("mine", [lambda x: x, lambda x: x.flip(-1)])
+    message, remedy = told(lambda: functions.undo(torch.zeros(1, 3, 4, 4), 1))
+    assert message == "'mine' is made of functions, whose inverses are not known"
+    assert remedy == "use a set of views"
+
+
+def test_a_view_of_a_registry_is_a_mapping() -> None:
+    """`view[name]` is a KeyError, as of any mapping: `get`, `in` and `Mapping.__eq__` rest on it."""
+    view = HEADS.summaries()
+    with pytest.raises(KeyError, match="protonett"):
+        view["protonett"]
+    assert view.get("protonett") is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("learn2learn") is None, reason="needs learn2learn")
+def test_tasks_that_differ_in_ways() -> None:
+    from types import SimpleNamespace
+
+    from slabench.integrations.learn2learn import episodes_from_taskset
+
+    described = {0: [0, 1, 3, 4], 1: [0, 1, 3, 4, 6, 7]}
+    tasks = SimpleNamespace(
+        num_tasks=2,
+        sampled_descriptions={n: [SimpleNamespace(index=i) for i in rows] for n, rows in described.items()},
+        dataset=SimpleNamespace(indices_to_labels={i: i // 3 for i in range(9)}),
+    )
+    message, remedy = told(lambda: episodes_from_taskset(tasks, 2, shots=1, seed=0))
+    assert message == "the tasks differ in ways or samples: 2 x 2 and 3 x 2"
+    assert remedy == "give each kind of task a Taskset of its own"
+
+
+@pytest.mark.usefixtures("glyphs")
+@pytest.mark.parametrize("jobs", [0, -2])
+def test_no_process(jobs: int, tmp_path: Path) -> None:
+    """The command's option has a least value; the function is called from Python too."""
+    plan = plan_table("sla2020/few-shot", "quick", only=["fc100-5shot/protonet"], results=tmp_path)
+    message, remedy = told(lambda: run_missing(plan, jobs=jobs))
+    assert message == f"--jobs {jobs}: at least one process does the work"
+    assert remedy == "write for example --jobs 2"
+    code, output = here("reproduce", "sla2020/few-shot", f"--jobs={jobs}")
+    assert code == 2
+    assert "Invalid value for '--jobs'" in output
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "none.safetensors", "No such file or directory"), (tmp_path, "Is a directory")):
+        message, remedy = told(lambda path=path: weights.load(path, "0" * 64, "k"), DataError)  # type: ignore[misc]
+        assert message == f"weights {path} cannot be read: {why}"
+        assert remedy == "run the trial again with --resume force, or restore the file from its source"
+
+
+class TestInterrupts:
+    """Ctrl-C once saves and stops, twice stops at once; the command ends with 130 either way."""
+
+    def test_the_second_one_stops_at_once(self, tmp_path: Path) -> None:
+        class Impatient(Line):
+            def step(self, step: int) -> StepResult:
+                if step == 3:
+                    for _ in range(2):
+                        os.kill(os.getpid(), signal.SIGINT)
+                return super().step(step)
+
+        before = signal.getsignal(signal.SIGINT)
+        task = Impatient()
+        with pytest.raises(KeyboardInterrupt):
+            fit(task, Train(steps=10, lr=0.05), Select(points=1), "k", tmp_path / "state.safetensors")
+        assert task.steps == [0, 1, 2]
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_the_command_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stop() -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(app, "app", stop)
+        assert here("run", "fewshot") == (130, "interrupted\n")
