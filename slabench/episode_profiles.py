@@ -96,7 +96,9 @@ def _apportion(shares: NDArray[np.float64], total: int, least: int) -> NDArray[n
     """Whole numbers `[n, N]` near shares * total that sum to it (largest remainders), none below `least`."""
     ways = shares.shape[1]
     if total < least * ways:
-        raise UsageError(f"{total} images cannot give each of {ways} classes {least}", "raise --shots or --queries")
+        raise UsageError(
+            f"{total} images cannot give each of {ways} classes at least {least}", "raise --shots or --queries"
+        )
     exact = shares * total
     counts = np.maximum(np.floor(exact).astype(np.int64), least)
     gap = exact - counts

@@ -260,7 +260,7 @@ class TestPickles:
     def test_an_array_without_content(self, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             self.read(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00K\x00tR.", tmp_path)
-        assert caught.value.message == "x.pkl has an array without content"
+        assert caught.value.message == "x.pkl: it has an array without content"
         assert caught.value.remedy == "fetch the file again, then import"
 
 

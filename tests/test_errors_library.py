@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import signal
@@ -104,7 +105,7 @@ class TestEpisodeFiles:
 def test_a_profile_of_too_few_images() -> None:
     profile = parse_profile("linear:3")
     message, remedy = told(lambda: profile.counts(5, 0, 2, np.random.default_rng(0), 1))
-    assert message == "0 images cannot give each of 5 classes 1"
+    assert message == "0 images cannot give each of 5 classes at least 1"
     assert remedy == "raise --shots or --queries"
 
 
@@ -224,3 +225,79 @@ class TestInterrupts:
 
         monkeypatch.setattr(app, "app", stop)
         assert here("run", "fewshot") == (130, "interrupted\n")
+
+
+class TestPlaces:
+    """Paths that no file can be written to, through whatever command: no traceback."""
+
+    @pytest.fixture(autouse=True)
+    def _here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "work" / "folder").mkdir(parents=True)
+        (tmp_path / "work" / "file").touch()
+        monkeypatch.chdir(tmp_path / "work")
+        monkeypatch.delenv("SLABENCH_RESULTS", raising=False)
+
+    def refused(self, *words: str) -> str:
+        code, output = here(*words)
+        assert code == 1
+        assert "Traceback" not in output
+        assert "name another place, or see that this one can be read and written to" in output
+        return output
+
+    @pytest.mark.usefixtures("glyphs")
+    def test_results_in_a_file(self) -> None:
+        words = ("run", "fewshot", "--dataset", "glyphs", "--preset", "quick", "--steps", "1", "--results", "file")
+        assert "error: file/checkpoints: Not a directory" in self.refused(*words)
+
+    def test_data_in_a_file(self) -> None:
+        assert "error: file: File exists" in self.refused("--data-dir", "file", "data", "get", "digits")
+
+    @pytest.mark.usefixtures("glyphs")
+    def test_episodes_in_a_file(self) -> None:
+        words = ("episodes", "make", "glyphs", "--episodes", "3", "-o", "file")
+        assert "error: file" in self.refused(*words)
+
+    def test_a_full_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full() -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(app, "app", full)
+        assert self.refused().startswith("error: No space left on device\n")
+
+    def test_a_mistake_of_ours_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken() -> None:
+            raise OSError("no file has to do with it")
+
+        monkeypatch.setattr(app, "app", broken)
+        with pytest.raises(OSError, match="no file has to do with it"):
+            here()
+
+
+@pytest.mark.usefixtures("glyphs")
+@pytest.mark.parametrize(
+    ("words", "message", "remedy"),
+    [
+        (
+            "imbalanced --dataset digits --data-seed 4294967296 --ratio 2",
+            "--data-seed 4294967296: the generator of the published subsets takes 0 to 4294967295",
+            "give a seed in this range",
+        ),
+        (
+            "imbalanced --dataset digits --set data.counts=[5,3] --profile counts",
+            "2 counts were given, and digits has 10 classes",
+            "give one for each class",
+        ),
+    ],
+)
+def test_wrong_numbers_of_a_long_tail(words: str, message: str, remedy: str, tmp_path: Path) -> None:
+    code, output = here("run", *words.split(), "--dry-run", "--results", str(tmp_path))
+    assert code == 2
+    assert f"error: {message}\n       {remedy}" in output
+
+
+def test_a_count_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "counts.csv").write_text("class,count\n0,-5\n", encoding="utf-8")
+    code, output = here("run", "imbalanced", "--dataset", "digits", "--counts", str(tmp_path / "counts.csv"))
+    assert code == 1
+    assert f"error: {tmp_path / 'counts.csv'}, line 2: count '-5' of '0' is no positive number\n" in output
+    assert "       write a whole number of 1 or more" in output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -107,6 +108,14 @@ def main() -> None:
         # The reader of our output (head, less) has gone; that is its right.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        # A place that cannot be written to, or a full disk; any other is a mistake of ours, and its traceback is wanted.
+        where = error.filename2 or error.filename
+        if where is None and error.errno != errno.ENOSPC:
+            raise
+        typer.secho(f"error: {f'{where}: ' if where is not None else ''}{error.strerror}", fg="red", err=True)
+        typer.echo("       name another place, or see that this one can be read and written to", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,10 @@ def read_counts(path: Path, class_names: Sequence[str]) -> tuple[int, ...]:
                         f"{path}, line {reader.line_num}: no class '{name}'", did_you_mean(name, class_names)
                     )
                 if not text.isdecimal() or int(text) < 1:
-                    raise DataError(f"{path}, line {reader.line_num}: count '{text}' of '{name}' is no positive number")
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: count '{text}' of '{name}' is no positive number",
+                        "write a whole number of 1 or more",
+                    )
                 if index[name] in counts:
                     raise DataError(
                         f"{path}, line {reader.line_num}: class '{name}' comes twice", "keep one of the lines"
@@ -155,7 +158,10 @@ def draw(images: ImageSet, counts: Sequence[int], seed: int = 0) -> Subset:
         UsageError: more images asked of a class than it has, or none (names the class and the counts); a seed out of range.
     """
     if len(counts) != images.n_classes:
-        raise UsageError(f"{len(counts)} counts were given, and {images.name} has {images.n_classes} classes")
+        raise UsageError(
+            f"{len(counts)} counts were given, and {images.name} has {images.n_classes} classes",
+            "give one for each class",
+        )
     class_rows = images.class_rows()
     for label, (rows, count) in enumerate(zip(class_rows, counts, strict=True)):
         if not 1 <= count <= len(rows):
@@ -164,7 +170,10 @@ def draw(images: ImageSet, counts: Sequence[int], seed: int = 0) -> Subset:
                 f"ask for 1 to {len(rows)}",
             )
     if not 0 <= seed < 2**32:
-        raise UsageError(f"--data-seed {seed}: the generator of the published subsets takes 0 to {2**32 - 1}")
+        raise UsageError(
+            f"--data-seed {seed}: the generator of the published subsets takes 0 to {2**32 - 1}",
+            "give a seed in this range",
+        )
     source_order = bool((images.source_positions >= 0).all())
     # Legacy on purpose: this very stream, class after class, is what the published subsets were drawn from.
     generator = np.random.RandomState(seed)

@@ -70,7 +70,9 @@ def _from_csv(path: Path, class_names: Sequence[str]) -> NDArray[np.float64]:
                 try:
                     prior[index[name]] = float(share)
                 except ValueError as error:
-                    raise DataError(f"{path}, line {reader.line_num}: share '{share}' is no number") from error
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: share '{share}' is no number", "write for example 0.25"
+                    ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", "give a CSV with the columns class,share") from error
     if np.isnan(prior).any():

@@ -146,7 +146,10 @@ def build_loss(
         return replace(base, gamma=gamma)
     if name == "ldam":
         if max_margin <= 0 or scale <= 0:
-            raise UsageError(f"LDAM with max margin {max_margin} and scale {scale}: both must be positive")
+            raise UsageError(
+                f"LDAM with max margin {max_margin} and scale {scale}: both must be positive",
+                "the paper has 0.5 and 30",
+            )
         margin = max_margin * (n / n.min()) ** -0.25
         return replace(base, margin=margin.float(), scale=scale, cosine=True)
     if name == "balanced-softmax":

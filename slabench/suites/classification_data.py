@@ -145,7 +145,10 @@ def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> Classi
             entry, train, test, np.sort(split.rows), split.validation, protocol_name(recipe), None
         )
     if d.counts is not None and len(d.counts) != train.n_classes:
-        raise UsageError(f"{len(d.counts)} counts were given, and {entry.name} has {train.n_classes} classes")
+        raise UsageError(
+            f"{len(d.counts)} counts were given, and {entry.name} has {train.n_classes} classes",
+            "give one for each class",
+        )
     subset = load_subset(
         train,
         entry.name,

@@ -35,11 +35,9 @@ def read_pickle(file: BinaryIO, name: str) -> Any:
         DataError: it is cut off, or no pickle at all.
     """
     try:
-        return _finish(_Reader(file, encoding="bytes").load(), name)
+        return _finish(_Reader(file, encoding="bytes").load())
     except DataError as error:
-        if isinstance(error, UnsafePickleError):
-            raise UnsafePickleError(f"{name}: {error.message}", error.remedy) from None
-        raise
+        raise type(error)(f"{name}: {error.message}", error.remedy) from None
     except Exception as error:  # the pickle machine may raise nearly anything on damaged input
         raise DataError(
             f"{name} is not a whole pickle ({type(error).__name__}: {error})",
@@ -80,7 +78,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> npt.NDArray[Any]:
     sizes = tuple(int(size) for size in shape)
     flat = np.frombuffer(data, dtype.dtype)
     if math.prod(sizes) != flat.size or min(sizes, default=0) < 0:
-        raise DataError(f"an array of shape {sizes} has {flat.size} elements")
+        raise DataError(f"an array of shape {sizes} has {flat.size} elements", "fetch the file again, then import")
     return flat.reshape(sizes, order="F" if order == "F" else "C")
 
 
@@ -142,16 +140,16 @@ class _Reader(pickle.Unpickler):
         raise UnsafePickleError(f"it asks for the outside object {pid!r}", "get the data set anew from its publisher")
 
 
-def _finish(value: Any, name: str) -> Any:
+def _finish(value: Any) -> Any:
     """Put arrays in the place of their stand-ins."""
     if isinstance(value, _Array):
         if not hasattr(value, "value"):
-            raise DataError(f"{name} has an array without content", "fetch the file again, then import")
+            raise DataError("it has an array without content", "fetch the file again, then import")
         return value.value
     if isinstance(value, dict):
-        return {_finish(key, name): _finish(item, name) for key, item in value.items()}
+        return {_finish(key): _finish(item) for key, item in value.items()}
     if isinstance(value, list) and any(isinstance(item, dict | list | tuple | _Array) for item in value):
-        return [_finish(item, name) for item in value]
+        return [_finish(item) for item in value]
     if isinstance(value, tuple):
-        return tuple(_finish(item, name) for item in value)
+        return tuple(_finish(item) for item in value)
     return value
