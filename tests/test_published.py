@@ -382,3 +382,11 @@ def test_compare_refuses_what_has_no_result(shelf: Shelf) -> None:
         compare_published(record.key, store)
     with pytest.raises(UsageError, match="begins with 'zz'"):
         compare_published("zz", store)
+
+
+def test_unequal_episodes_match_nothing(tmp_path: Path) -> None:
+    row, _ = fewshot()
+    published = one(tmp_path)
+    assert match(row, [published])
+    unequal = replace(row, protocol=f"{row.protocol}-slinear9")
+    assert match(unequal, [published]) == []

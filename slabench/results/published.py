@@ -192,8 +192,9 @@ class Method:
 
     @classmethod
     def of(cls, row: LeaderboardRow) -> Method | None:
-        """The method of a row; None for what nobody prints: post-hoc methods, transductive runs, reduced budgets."""
-        if row.posthoc or row.transductive or row.limited:
+        """The method of a row; None for what nobody prints: post-hoc methods, transductive runs, quick runs, unequal episodes."""
+        unequal = row.suite == "fewshot" and "-" in images_of(row.protocol)
+        if row.posthoc or row.transductive or row.limited or unequal:
             return None
         names = (field.name for field in fields(cls) if field.name != "images")
         return cls(**{name: getattr(row, name) for name in names}, images=images_of(row.protocol))
