@@ -222,7 +222,10 @@ def test_a_test_prior_of_a_run_that_is_no_classifier_s() -> None:
 
 def test_a_report_of_failed_trials() -> None:
     save(make_record(status="failed", scores=[], error="out of memory"))
-    assert refused("report", code=1) == ("none of the 1 records is of a finished trial", "see: slabench list runs")
+    assert refused("report", code=1) == (
+        "none of the 1 records in results/runs is of a finished trial",
+        "see: slabench list runs",
+    )
     with pytest.raises(NothingToDraw) as caught:
         build(Source.of([], None))
     assert caught.value.message == "no finished trial is there to report"
@@ -258,7 +261,7 @@ def test_a_plot_of_no_kind() -> None:
 @pytest.mark.parametrize("flag", ["--ways", "--shots"])
 def test_score_at_no_numbers(flag: str, numbers: str) -> None:
     message, remedy = refused("score", "abc", flag, numbers)
-    assert message == f"{flag} {numbers}: numbers are distinct and positive"
+    assert message == f"{flag} {numbers}: {flag[2:]} are distinct and at least 1"
     assert remedy == f"write for example {flag} 5,10"
 
 
@@ -328,25 +331,14 @@ class TestScore:
         assert remedy == "run the trial again with --resume force"
 
 
-TABLE = """
-title = "Tiny"
-[presets]
-quick = "fewshot/quick"
-[[columns]]
-name = "glyphs"
-label = "glyphs"
-set.data.dataset = "glyphs"
-[[rows]]
-name = "protonet"
-label = "ProtoNet"
-"""
+def test_a_leaderboard_into_a_folder() -> None:
+    Path("board").mkdir()
+    message, remedy = refused("leaderboard", "-o", "board")
+    assert message == "board is a folder"
+    assert remedy == "name a file in it: -o board/FILE"
 
 
-@pytest.mark.usefixtures("glyphs")
-def test_published_numbers_without_their_columns() -> None:
-    write("tiny.toml", TABLE)
-    write("published.csv", "table,row,accuracy\ntiny,glyphs/protonet,55\n")
-    message, remedy = refused("reproduce", "tiny.toml", "--preset", "quick", "--dry-run", code=1)
-    assert "published.csv has the columns " in message
-    assert "accuracy" in message
-    assert remedy == "wanted: table,row,value,interval,verified"
+def test_a_cutout_larger_than_the_images() -> None:
+    message, remedy = refused("run", "imbalanced", "--dataset", "digits", "--cutout", "999")
+    assert message == "--cutout 999 on images of 32 x 32 pixels"
+    assert remedy.startswith("give at most 32")

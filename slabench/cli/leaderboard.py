@@ -68,9 +68,12 @@ def leaderboard(
     """
     from rich.console import Console
 
+    from slabench.cli.chosen import refuse_folder
     from slabench.errors import unknown_name
     from slabench.fsio import write_text
 
+    if output is not None:
+        refuse_folder(output)
     if output_format is None:
         output_format = _SUFFIXES.get(output.suffix.lower(), "csv") if output else "table"
     if output_format not in FORMATS:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from slabench.data.classification import datasets
+from slabench.data.catalog import DATASETS, info
+from slabench.data.classification import datasets, input_size
 from slabench.data.longtail import class_order, profile_counts
 from slabench.data.mixing import MIXINGS
 from slabench.errors import UsageError, unknown_name
@@ -37,8 +38,6 @@ def check(recipe: ClassifierRecipe) -> None:
         UsageError: names the setting, the reason and the remedy.
     """
     if recipe.data.dataset not in datasets():
-        from slabench.data.catalog import DATASETS, info
-
         if recipe.data.dataset in DATASETS:
             entry = info(recipe.data.dataset)
             raise UsageError(
@@ -57,6 +56,12 @@ def check(recipe: ClassifierRecipe) -> None:
     ):
         if name not in known:
             raise unknown_name(kind, name, known)
+    size = input_size(info(recipe.data.dataset))
+    if recipe.augment.cutout > size:
+        raise UsageError(
+            f"--cutout {recipe.augment.cutout} on images of {size} x {size} pixels",
+            f"give at most {size}; 16 is usual for 32",
+        )
     _check_data(recipe)
     if recipe.loss.name == "ldam" and recipe.model.layer == "linear":
         raise UsageError(
