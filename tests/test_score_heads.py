@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from slabench.recipe import Recipe, load_recipe
 from slabench.registry import HEADS
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
-from slabench.suites import fewshot
+from slabench.suites import fewshot, fewshot_scoring
 from slabench.suites.fewshot_pretraining import PretrainingTask
 from slabench.suites.fewshot_scoring import base_rows
 from slabench.suites.score_heads import score_heads
@@ -40,6 +41,12 @@ TINY = {
     "select.points": 1,
     "select.episodes": 5,
 }
+
+
+@pytest.fixture(autouse=True)
+def _few_base_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of the training classes over three images of each: a hundred would be most of the time of these tests."""
+    monkeypatch.setattr(fewshot_scoring, "BASE_IMAGES", 3)
 
 
 def recipe(name: str = "fewshot/standard", **changes: object) -> Recipe:
@@ -219,9 +226,10 @@ class TestScore:
         with pytest.raises(DataError, match="not here"):
             score_heads(key, ["protonet"], results=tmp_path)
 
-    def test_what_is_printed(self, tmp_path: Path) -> None:
+    def test_what_is_printed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         record = trained(tmp_path)
         args = [record.key[:8], "--heads", "protonet,metaoptnet-svm", "--shots", "1,2", "--results", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["slabench", "score", *args])
         result = CliRunner().invoke(APP, args)
         assert result.exit_code == 0, result.output
         assert "5 ways" in result.output
