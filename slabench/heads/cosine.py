@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -89,4 +87,4 @@ def baseline_plus_plus_logits(
 
 COSINE = Head("cosine", cosine_logits, decomposes=True)
 SIMPLESHOT = Head("simpleshot", simpleshot_logits, decomposes=True, centred=True)
-BASELINE_PLUS_PLUS = Head("baseline-plus-plus", partial(baseline_plus_plus_logits), decomposes=False)
+BASELINE_PLUS_PLUS = Head("baseline-plus-plus", baseline_plus_plus_logits, decomposes=False)

@@ -5,6 +5,7 @@ The scale multiplies the logits of whatever head is used and starts at 1, as in 
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,8 +61,9 @@ def build_backbone(model: Model, info: DatasetInfo, seed: int) -> Backbone:
 
 
 def backbone_settings(model: Model, info: DatasetInfo) -> dict[str, int]:
-    """What a backbone is told beside the size of the images."""
-    return {"dropblock_size": info.dropblock_size} if "resnet12" in model.backbone else {}
+    """What a backbone is told beside the size of the images: the edge of DropBlock's blocks, if it has any."""
+    asks = "dropblock_size" in inspect.signature(BACKBONES.get(model.backbone)).parameters
+    return {"dropblock_size": info.dropblock_size} if asks else {}
 
 
 def with_head(backbone: Backbone, head: Head, seed: int) -> EpisodicLearner:

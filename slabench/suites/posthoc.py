@@ -16,15 +16,12 @@ from slabench.errors import DataError, UsageError
 from slabench.evaluation.classification import ClassificationScores, score
 from slabench.evaluation.posthoc import PLAIN, Adjusted, apply
 from slabench.evaluation.posthoc_training import DEFAULT
-from slabench.fsio import SHORT, digest_json
-from slabench.results.environment import describe
+from slabench.fsio import SHORT
+from slabench.results.derived import derive
 from slabench.results.outputs import ModelOutputs, load
 from slabench.results.record import RunRecord, Score
 from slabench.results.store import ResultStore
 from slabench.suites.scores import class_score
-
-_VERSIONS = ("slabench", "commit", "dirty", "torch", "numpy")
-"""Of the machine that ran the method: the rest of the environment is the trial's."""
 
 
 @dataclass(frozen=True)
@@ -174,16 +171,10 @@ def _derive(
     Its recipe is the trial's and the section `posthoc`, equal over seeds; what was chosen on this seed's validation
     images stands in `derived`.
     """
-    recipe = {**record.recipe, "posthoc": dict(given)}
-    here = describe("cpu")
     assert record.cost is not None  # a trial with outputs is finished
     changes = {
-        "key": digest_json({"of": record.key, "posthoc": given}),
-        "name": f"{record.name}+{one.method}",
-        "recipe": recipe,
-        "recipe_digest": digest_json({"of": record.recipe_digest, "posthoc": given}),
+        "recipe": {**record.recipe, "posthoc": dict(given)},
         "scores": scores,
-        "curve": [],
         "derived": {
             "of": record.key,
             "method": one.method,
@@ -191,16 +182,8 @@ def _derive(
             one.parameter or "values": dict(one.values),
         },
         "cost": record.cost.model_copy(update={"train_seconds": round(record.cost.train_seconds + one.seconds, 3)}),
-        "environment": {**record.environment, **{f"posthoc_{name}": here[name] for name in _VERSIONS}},
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "side_file": None,
-        "side_sha256": None,
-        "outputs_file": None,
-        "outputs_sha256": None,
-        "argv": list(argv),
     }
-    return RunRecord.model_validate(record.model_copy(update=changes).model_dump(by_alias=True))
+    return derive(record, "posthoc", one.method, given, started, argv, changes)
 
 
 def _given(method: str, tau: float, norm_tau: float | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from slabench.learners.episodic import EpisodicLearner, build_backbone, with_hea
 from slabench.recipe import Recipe, parse_recipe
 from slabench.registry import HEADS
 from slabench.results import weights as weight_files
-from slabench.results.environment import describe
+from slabench.results.derived import derive
 from slabench.results.record import RunRecord, Score
 from slabench.results.store import ResultStore
 from slabench.results.weights import ModelWeights
@@ -38,9 +38,6 @@ from slabench.suites.feature_cache import cached
 from slabench.suites.fewshot import Prepared
 from slabench.suites.fewshot_scoring import base_mean, episode_score, score_watched
 from slabench.training.device import choose_device
-
-_VERSIONS = ("slabench", "commit", "dirty", "torch", "numpy")
-"""Of the machine that scored: the rest of the environment is the trial's."""
 
 
 @dataclass(frozen=True)
@@ -318,27 +315,14 @@ def _derive(
         "score": {"trained": trained},
     }
     prepared = Prepared(_info(recipe), train, test, test, file, file)  # validation has no part in what is asked of it
-    given = {"head": head, "protocol": prepared.protocol_digest}
-    here = describe("cpu")
     assert record.cost is not None  # a trial with weights is finished
     changes = {
-        "key": digest_json({"of": record.key, "score": given}),
-        "name": f"{record.name}+{head}",
         "recipe": made,
-        "recipe_digest": digest_json({"of": record.recipe_digest, "score": given}),
         **prepared.facts(),
         "scores": scores,
-        "curve": [],
         "derived": {"of": record.key, "method": "score", "head": head},
         "cost": record.cost.model_copy(update={"eval_seconds": round(seconds, 3)}),
-        "environment": {**record.environment, **{f"score_{name}": here[name] for name in _VERSIONS}},
         "warnings": [],
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "side_file": None,
-        "side_sha256": None,
-        "outputs_file": None,
-        "outputs_sha256": None,
-        "argv": list(argv),
     }
-    return RunRecord.model_validate(record.model_copy(update=changes).model_dump(by_alias=True))
+    given = {"head": head, "protocol": prepared.protocol_digest}
+    return derive(record, "score", head, given, started, argv, changes)
