@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ from slabench import runner
 from slabench.cli.score import score as command
 from slabench.data import load
 from slabench.errors import DataError, IntegrityError, UsageError
+from slabench.plugins import load_plugin
 from slabench.recipe import Recipe, load_recipe
 from slabench.registry import HEADS
 from slabench.results.record import RunRecord
 from slabench.results.store import ResultStore
 from slabench.suites import fewshot, fewshot_scoring
+from slabench.suites import score_heads as score_heads_module
 from slabench.suites.fewshot_pretraining import PretrainingTask
 from slabench.suites.fewshot_scoring import base_rows
 from slabench.suites.score_heads import score_heads
@@ -202,6 +205,63 @@ class TestScore:
         again = list(score_heads(record.key[:8], ["protonet"], results=tmp_path, told=said.append).results)
         assert len([line for line in said if line.startswith("embedding")]) == 2
         assert [s.value for s in again[0].record.scores] == [s.value for s in expected[0].record.scores]
+
+    def test_what_is_kept_is_not_computed_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A second scoring adds the predictor that is missing, leaves the other alone, and goes on where one was broken off."""
+        record = trained(tmp_path)
+        key, asked = record.key[:8], []
+        real = score_heads_module.score_watched
+
+        def counted(*args: Any) -> Any:
+            asked.append((args[0].head.name, args[3]))
+            return real(*args)
+
+        monkeypatch.setattr(score_heads_module, "score_watched", counted)
+        first = next(
+            score_heads(key, ["protonet", "cosine"], predictors=["single"], results=tmp_path, save=True).results
+        )
+        both = list(score_heads(key, ["protonet", "cosine"], results=tmp_path, save=True).results)
+        assert asked == [
+            ("protonet", "single"),
+            ("protonet", "aggregated"),
+            ("cosine", "single"),
+            ("cosine", "aggregated"),
+        ]
+        assert [s.predictor for s in both[0].record.scores] == ["single", "aggregated"]
+        assert both[0].record.scores[0] == first.record.scores[0]
+        store = ResultStore(tmp_path)
+        assert set(store.episodes(store.match(both[0].record.key))) == {"single", "aggregated"}
+        asked.clear()
+        narrower = list(score_heads(key, ["protonet"], predictors=["single"], results=tmp_path, save=True).results)
+        assert asked == []
+        assert narrower[0].seconds == 0
+        assert len(narrower[0].record.scores) == 2
+        again = score_heads(key, ["protonet"], predictors=["single"], results=tmp_path, save=True, again=True).results
+        assert [s.value for s in next(again).record.scores] == [s.value for s in both[0].record.scores]
+        assert asked == [("protonet", "single")]
+        side = next(p for p in tmp_path.rglob("*.npz") if f"-{both[1].record.key[:12]}." in p.name)
+        side.write_bytes(b"torn")
+        list(score_heads(key, ["cosine"], results=tmp_path, save=True).results)
+        assert asked[1:] == [("cosine", "single"), ("cosine", "aggregated")]
+
+    def test_the_code_of_a_plug_in_head_is_part_of_the_key(self, tmp_path: Path) -> None:
+        record = trained(tmp_path)
+        keys = []
+        for version in ("1", "2"):
+            file = tmp_path / f"own{version}.py"
+            file.write_text(
+                "import dataclasses, slabench\n"
+                'own = dataclasses.replace(slabench.HEADS.get("protonet"), name="own")\n'
+                f'slabench.HEADS.add("own", own, "prototypes, edition {version}")\n'
+            )
+            loaded = load_plugin(file)
+            try:
+                (made,) = score_heads(record.key[:8], ["own"], results=tmp_path, save=True).results
+            finally:
+                HEADS.remove(str(file))
+            assert made.record.environment["score_plugins"][0]["sha256"] == loaded.sha256
+            keys.append(made.record.key)
+        assert keys[0] != keys[1]
 
     def test_what_is_refused(self, tmp_path: Path) -> None:
         record = trained(tmp_path)

@@ -35,6 +35,7 @@ def score(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep a record of each head and setting, for the leaderboard.")
     ] = True,
+    again: Annotated[bool, typer.Option("--again", help="Compute again what an earlier scoring kept.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")] = None,
@@ -64,6 +65,7 @@ def score(
         device=device,
         threads=threads,
         save=save,
+        again=again,
         argv=public_argv(sys.argv[1:]),
         told=lambda text: console.print(text, style="dim", markup=False),
     )
@@ -73,8 +75,9 @@ def score(
         rows.append(result)
         s = result.setting
         scores = "  ".join(f"{score.predictor} {100 * score.value:.2f}" for score in result.record.scores)
+        took = f"{result.seconds:.1f} s" if result.seconds else "kept"
         console.print(
-            f"  {number}/{found.count} {s.ways}w{s.shots}s {result.head}: {scores}  ({result.seconds:.1f} s)",
+            f"  {number}/{found.count} {s.ways}w{s.shots}s {result.head}: {scores}  ({took})",
             style="dim",
             markup=False,
             soft_wrap=True,
@@ -115,11 +118,14 @@ def tables(rows: list[HeadScores]) -> list[Table]:
             table.add_column(f"{k} shot{'s' if k > 1 else ''}", justify="right", no_wrap=True)
         for head in dict.fromkeys(row.head for row in own):
             by_shots = {row.setting.shots: row.record for row in own if row.head == head}
-            for place, predictor in enumerate(score.predictor for score in next(iter(by_shots.values())).scores):
+            scored = dict.fromkeys(score.predictor for record in by_shots.values() for score in record.scores)
+            for place, predictor in enumerate(scored):
                 cells = []
                 for k in shots:
                     score = by_shots[k].score(predictor)
-                    assert score is not None
+                    if score is None:  # an earlier scoring kept this predictor for other shots only
+                        cells.append("-")
+                        continue
                     cell = f"{100 * score.value:.2f}" + (f"±{100 * score.ci95:.2f}" if score.ci95 is not None else "")
                     cells.append(cell + (f" {100 * score.balanced:.2f}" if score.balanced is not None else ""))
                 table.add_row(head if place == 0 else "", predictor, *cells)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from slabench.fsio import digest_json
+from slabench.plugins import bound
 from slabench.results.environment import describe
 from slabench.results.record import RunRecord
 
@@ -22,6 +23,7 @@ def derive(
     started: datetime,
     argv: Sequence[str],
     changes: Mapping[str, Any],
+    code: list[dict[str, str]] | None = None,
 ) -> RunRecord:
     """The record of `method` on a trial: the trial's own, with what the method changes and without the trial's files.
 
@@ -33,14 +35,16 @@ def derive(
         started: when.
         argv: the command line.
         changes: the fields that differ, `recipe`, `scores`, `derived` and `cost` among them.
+        code: what the method takes from plug-ins (`slabench.plugins.used`).
     """
     here = describe("cpu")
+    environment = {**record.environment, **{f"{kind}_{name}": here[name] for name in _VERSIONS}}
     common = {
-        "key": digest_json({"of": record.key, kind: given}),
+        "key": derived_key(record.key, kind, given, code),
         "name": f"{record.name}+{method}",
-        "recipe_digest": digest_json({"of": record.recipe_digest, kind: given}),
+        "recipe_digest": derived_key(record.recipe_digest, kind, given, code),
         "curve": [],
-        "environment": {**record.environment, **{f"{kind}_{name}": here[name] for name in _VERSIONS}},
+        "environment": environment | ({f"{kind}_plugins": code} if code else {}),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "side_file": None,
@@ -50,3 +54,8 @@ def derive(
         "argv": list(argv),
     }
     return RunRecord.model_validate(record.model_copy(update={**common, **changes}).model_dump(by_alias=True))
+
+
+def derived_key(of: str, kind: str, given: Mapping[str, Any], code: list[dict[str, str]] | None = None) -> str:
+    """The key of what is derived from the trial (or recipe) with the digest `of`; see `derive`."""
+    return bound(digest_json({"of": of, kind: given}), code or [])

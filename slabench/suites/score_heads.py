@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slabench import paths
+from slabench import paths, plugins
 from slabench.data import load
 from slabench.data.imageset import ImageSet
 from slabench.episode_files import EpisodeFile, load_episodes
@@ -28,7 +28,7 @@ from slabench.learners.episodic import EpisodicLearner, build_backbone, with_hea
 from slabench.recipe import Recipe, parse_recipe
 from slabench.registry import HEADS
 from slabench.results import weights as weight_files
-from slabench.results.derived import derive
+from slabench.results.derived import derive, derived_key
 from slabench.results.record import RunRecord, Score
 from slabench.results.store import ResultStore
 from slabench.results.weights import ModelWeights
@@ -54,7 +54,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class HeadScores:
-    """One head on one kind of episodes: its scores by predictor, as they stand in `record`."""
+    """One head on one kind of episodes: its scores by predictor, as they stand in `record`, and the time they took now.
+
+    The record holds what earlier scorings kept as well; `seconds` is 0 where they had kept all.
+    """
 
     head: str
     setting: Setting
@@ -95,6 +98,7 @@ def score_heads(
     device: str = "auto",
     threads: int | None = None,
     save: bool = False,
+    again: bool = False,
     argv: Sequence[str] = (),
     told: Callable[[str], None] = lambda text: None,
 ) -> Scoring:
@@ -115,7 +119,8 @@ def score_heads(
         data_folder: of prepared data.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         threads: CPU threads; None leaves torch's choice.
-        save: keep a record of each head and setting beside the trial's.
+        save: keep a record of each head and setting beside the trial's; what is kept already is not computed again.
+        again: compute it all the same.
         argv: the command line, for these records.
         told: told what is going on.
 
@@ -166,19 +171,25 @@ def score_heads(
 
     def each() -> Iterator[HeadScores]:
         for setting in settings:
+            prepared = Prepared(_info(recipe), train, test, test, files[setting], files[setting])  # no validation here
             for name in chosen:
                 started, begin = datetime.now(UTC), time.perf_counter()
+                derivation = _Derivation(record, recipe, name, setting, prepared)
+                kept, right = _kept(store, derivation.key) if save else (None, {})
+                missing = [predictor for predictor in wanted if again or predictor not in right]
+                if kept is not None and not missing:
+                    yield HeadScores(name, setting, kept, 0)
+                    continue
                 learner = learners[name]
                 x = features - centre if learner.head.centred and centre is not None else features
-                scores, right = [], {}
-                for predictor in wanted:
+                scores = {score.predictor: score for score in kept.scores} if kept else {}
+                for predictor in missing:
                     found, residual = score_watched(learner, x, files[setting].episodes, predictor, test.n_classes)
-                    scores.append(episode_score(predictor, found, test.class_names, residual))
+                    scores[predictor] = episode_score(predictor, found, test.class_names, residual)
                     right[predictor] = found.accuracy.numpy()
                 seconds = time.perf_counter() - begin
-                made = _derive(
-                    record, recipe, name, setting, files[setting], train, test, scores, seconds, started, argv
-                )
+                spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
+                made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, started, argv)
                 if save:
                     store.save(made, right)
                 yield HeadScores(name, setting, made, seconds)
@@ -286,43 +297,51 @@ def _features(
     return cached(store.root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features", key, compute).to(device)
 
 
-def _derive(
-    record: RunRecord,
-    recipe: Recipe,
-    head: str,
-    setting: Setting,
-    file: EpisodeFile,
-    train: ImageSet,
-    test: ImageSet,
-    scores: list[Score],
-    seconds: float,
-    started: datetime,
-    argv: Sequence[str],
-) -> RunRecord:
+def _kept(store: ResultStore, key: str) -> tuple[RunRecord | None, dict[str, Any]]:
+    """What an earlier scoring kept, with the accuracies behind it; none where either is missing or damaged."""
+    kept = store.find(key)
+    if kept is None:
+        return None, {}
+    try:
+        return kept, dict(store.episodes(kept))
+    except DataError:
+        return None, {}
+
+
+class _Derivation:
     """The record of a head on a trial: the trial's, with what the head and the episodes change.
 
     Its recipe is the trial's with the episodes and the head that were scored, and a section `score` that tells it from a trial
-    trained that way; it is equal over seeds.
+    trained that way; it is equal over seeds. A head from a plug-in brings its code into the key, as in a trial.
     """
-    episodes = {name: getattr(setting, name) for name in ("ways", "shots", "queries", "episodes")}
-    profiles = {name: getattr(setting, name) for name in ("support_profile", "query_profile")}
-    trained = {"head": recipe.model.head, "ways": recipe.train_ways, "shots": recipe.train_shots}
-    made = {
-        **record.recipe,
-        "protocol": {**record.recipe["protocol"], **episodes, **profiles},
-        "model": {**record.recipe["model"], "head": head},
-        "train": {**record.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
-        "score": {"trained": trained},
-    }
-    prepared = Prepared(_info(recipe), train, test, test, file, file)  # validation has no part in what is asked of it
-    assert record.cost is not None  # a trial with weights is finished
-    changes = {
-        "recipe": made,
-        **prepared.facts(),
-        "scores": scores,
-        "derived": {"of": record.key, "method": "score", "head": head},
-        "cost": record.cost.model_copy(update={"eval_seconds": round(seconds, 3)}),
-        "warnings": [],
-    }
-    given = {"head": head, "protocol": prepared.protocol_digest}
-    return derive(record, "score", head, given, started, argv, changes)
+
+    def __init__(self, of: RunRecord, recipe: Recipe, head: str, setting: Setting, prepared: Prepared) -> None:
+        self.of, self.recipe, self.head, self.setting, self.prepared = of, recipe, head, setting, prepared
+        scored = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
+        self.code = [plugin for plugin in plugins.used(scored) if plugin["kind"] == HEADS.kind]
+        self.given = {"head": head, "protocol": prepared.protocol_digest}
+        self.key = derived_key(of.key, "score", self.given, self.code)
+
+    def record(self, scores: list[Score], seconds: float, started: datetime, argv: Sequence[str]) -> RunRecord:
+        """With these scores, which took so long."""
+        of, recipe = self.of, self.recipe
+        episodes = {name: getattr(self.setting, name) for name in ("ways", "shots", "queries", "episodes")}
+        profiles = {name: getattr(self.setting, name) for name in ("support_profile", "query_profile")}
+        trained = {"head": recipe.model.head, "ways": recipe.train_ways, "shots": recipe.train_shots}
+        made = {
+            **of.recipe,
+            "protocol": {**of.recipe["protocol"], **episodes, **profiles},
+            "model": {**of.recipe["model"], "head": self.head},
+            "train": {**of.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
+            "score": {"trained": trained},
+        }
+        assert of.cost is not None  # a trial with weights is finished
+        changes = {
+            "recipe": made,
+            **self.prepared.facts(),
+            "scores": scores,
+            "derived": {"of": of.key, "method": "score", "head": self.head},
+            "cost": of.cost.model_copy(update={"eval_seconds": round(seconds, 3)}),
+            "warnings": [],
+        }
+        return derive(of, "score", self.head, self.given, started, argv, changes, self.code)
