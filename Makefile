@@ -28,8 +28,12 @@ docs: $(VENV)/.docs
 speed: $(VENV)/.test
 	$(BIN)/python benchmarks/speed/run_all.py
 
+# What is committed beside the records, made from them.
 leaderboard: $(VENV)/.slabench
 	$(BIN)/slabench leaderboard --results results --format csv -o results/leaderboard.csv
+	$(BIN)/python benchmarks/analysis/paired.py --results results -o results/paired.csv > /dev/null
+	$(BIN)/python benchmarks/analysis/curves.py --results results
+	$(BIN)/python benchmarks/analysis/tables.py docs/results.md
 
 # An environment with pip in it; scripts/make_venv.sh knows what to do on a Debian without ensurepip.
 $(VENV)/.made:

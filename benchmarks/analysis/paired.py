@@ -9,10 +9,10 @@ Two uncertainties, in columns of their own:
 - over seeds: the difference of each seed by itself, their standard deviation (ddof 1) and their own 95 % t interval,
   which is what a claim about the *method* needs, and with three seeds it is wide.
 
-The CSV holds every pair (fractions; one row a seed and one row `all`). The table shows the pairs with a question behind
-them, within one backbone and head: against a baseline (`single`, and `aggregated`, the control that looks M times);
+The CSV holds the pairs of one backbone and head (fractions; one row a seed and one row `all`). The table shows those with a
+question behind them: against a baseline (`single`, and `aggregated`, the control that looks M times);
 between objectives under one predictor, with a word where both passed the same number of images; and what more image
-passes alone bring.
+passes alone bring. `--all` adds the pairs across backbones and heads to both, which grow with the square of the rows.
 """
 
 from __future__ import annotations
@@ -215,15 +215,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the analysis; exit code 1 when there is nothing to compare."""
     parser = argparse.ArgumentParser(description="Paired differences between all rows of each protocol.")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the folder of results")
-    parser.add_argument("-o", "--output", type=Path, help="write every pair and seed into this CSV")
-    parser.add_argument("--all", action="store_true", help="print every pair, not only those with a question behind")
+    parser.add_argument("-o", "--output", type=Path, help="write the pairs and seeds into this CSV")
+    parser.add_argument(
+        "--all", action="store_true", help="every pair, across backbones and heads and without a question behind"
+    )
     options = parser.parse_args(arguments)
 
     notes = Console(stderr=True)
     lines: list[Difference] = []
     for group in contenders(ResultStore(options.results), notes).values():
-        for pair in combinations(group, 2):
-            lines += differences(*oriented(*pair))
+        for a, b in combinations(group, 2):
+            if options.all or a.model == b.model:
+                lines += differences(*oriented(a, b))
     if not lines:
         notes.print(f"no two records in {options.results} share their episodes and a seed", soft_wrap=True)
         return 1

@@ -20,6 +20,8 @@ import numpy as np
 
 from slabench.fsio import write_json
 
+SETTLE = 0.1  # seconds
+
 
 @dataclass(frozen=True)
 class Row:
@@ -74,13 +76,16 @@ def compare(
 ) -> list[Row]:
     """Time `(name, function, units of work)` against each reference, turn by turn.
 
-    `low` and `high` are the least and the greatest ratio of neighbouring turns. Everything runs once before it counts.
+    `low` and `high` are the least and the greatest ratio of neighbouring turns. Everything runs once before it counts, and a
+    pause precedes each turn: threads of another library (OpenBLAS behind numpy) spin for some milliseconds after their work,
+    and a turn of a few milliseconds that followed at once would be timed on half of the machine.
     """
     for _, function, _ in (ours, *references):
         function()
     rates: dict[str, list[float]] = {name: [] for name, _, _ in (ours, *references)}
     for _ in range(repeats):
         for name, function, units in (ours, *references):
+            time.sleep(SETTLE)
             start = time.perf_counter()
             function()
             rates[name].append(units / (time.perf_counter() - start))

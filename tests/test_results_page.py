@@ -1,0 +1,148 @@
+"""The tables of docs/results.md and the committed tables of results/: nothing in them that the records do not say."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from result_records import make_record
+from scipy import stats
+from test_results_analysis import script
+from typer.testing import CliRunner
+
+from slabench.cli.app import app
+from slabench.results.store import ResultStore
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> tuple[Path, dict[tuple[str, int], np.ndarray]]:
+    """A folder with docs/ and results/ of two recipes, two seeds each."""
+    rng = np.random.default_rng(5)
+    arrays = {}
+    for objective in ("baseline", "sla"):
+        for seed in (0, 1):
+            array = rng.integers(20, 70, 50).astype(np.float32) / 75
+            arrays[objective, seed] = array
+            accuracies = {"single": array}
+            record = make_record(objective, seed, accuracies, images_seen=2_400_000)
+            ResultStore(tmp_path / "results").save(record, accuracies)
+    (tmp_path / "docs").mkdir()
+    return tmp_path, arrays
+
+
+def page(root: Path, spec: str) -> Path:
+    path = root / "docs" / "page.md"
+    path.write_text(f"# A page\n<!-- table\n{spec}\n-->\n<!-- end of table -->\nText with 12.34.\n", encoding="utf-8")
+    return path
+
+
+def protocol(root: Path) -> str:
+    return ResultStore(root / "results").records()[0].protocol
+
+
+def test_scores_and_differences_are_numpys_and_scipys(site: tuple[Path, dict[tuple[str, int], np.ndarray]]) -> None:
+    root, arrays = site
+    path = page(
+        root,
+        f'kind = "scores"\nprotocol = "{protocol(root)}"\nbold = true\ncolumns = ["passes", "seeds", "single"]\n'
+        'rows = [["plain | x", "fewshot/baseline"], ["joint | y", "fewshot/sla"]]\nheading = "trained | how"',
+    )
+    assert script("tables").main([str(path)]) == 0
+    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    assert lines[:2] == ["| trained | how | image passes | seeds | single |", "|---|---|---|---|---|"]
+    means = {name: [float(arrays[name, seed].astype(float).mean()) for seed in (0, 1)] for name in ("baseline", "sla")}
+    best = max(means, key=lambda name: sum(means[name]))
+    for line, (label, name) in zip(lines[2:], (("plain | x", "baseline"), ("joint | y", "sla")), strict=True):
+        episodes = (arrays[name, 0].astype(float) + arrays[name, 1]) / 2
+        low, high = stats.t.interval(0.95, 49, episodes.mean(), stats.sem(episodes))
+        cell = f"{100 * np.mean(means[name]):.2f} ± {50 * (high - low):.2f} (seeds {100 * np.std(means[name], ddof=1):.2f})"
+        assert line == f"| {label} | 2.4 M | 2 | {f'**{cell}**' if name == best else cell} |"
+    path = page(
+        root,
+        f'kind = "differences"\nseeds = true\ncolumns = [["here", "{protocol(root)}"]]\n'
+        'rows = [["joint - plain", "fewshot/sla", "single", "fewshot/baseline", "single"]]',
+    )
+    assert script("tables").main([str(path)]) == 0
+    by_seed = [100 * (means["sla"][seed] - means["baseline"][seed]) for seed in (0, 1)]
+    assert f"| joint - plain | {np.mean(by_seed):+.2f} ± " in path.read_text()
+    assert f" | {by_seed[0]:+.2f}, {by_seed[1]:+.2f} |" in path.read_text()
+
+
+def test_a_changed_figure_is_found(
+    site: tuple[Path, dict[tuple[str, int], np.ndarray]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = site
+    path = page(
+        root,
+        f'kind = "grid"\nprotocol = "{protocol(root)}"\nrows = [["as trained", ""]]\n'
+        'columns = [["plain", "fewshot/baseline", "single"], ["joint", "fewshot/sla", "single"]]',
+    )
+    script("tables").main([str(path)])
+    good = path.read_text()
+    assert script("tables").main([str(path), "--check"]) == 0
+    row = next(line for line in good.splitlines() if line.startswith("| as trained"))
+    figure = row.split("|")[2].strip()
+    path.write_text(good.replace(figure, f"{float(figure) + 0.01:.2f}"))
+    capsys.readouterr()
+    assert script("tables").main([str(path), "--check"]) == 1
+    assert row in capsys.readouterr().out
+    assert script("tables").main([str(path)]) == 0
+    assert path.read_text() == good
+
+
+def test_a_row_without_a_record_is_an_error(site: tuple[Path, dict[tuple[str, int], np.ndarray]]) -> None:
+    root, _ = site
+    for name, text in (("fewshot/other", "no record of fewshot/other"), ("fewshot/sla@000000", "no record of")):
+        path = page(root, f'kind = "scores"\nprotocol = "{protocol(root)}"\ncolumns = []\nrows = [["x", "{name}"]]')
+        with pytest.raises(SystemExit, match=text):
+            script("tables").main([str(path)])
+    accuracies = {"single": [0.5, 0.25]}
+    twin = make_record("sla", 7, accuracies, recipe_digest="9" * 64)
+    ResultStore(root / "results").save(twin, accuracies)
+    path = page(root, f'kind = "scores"\nprotocol = "{protocol(root)}"\ncolumns = []\nrows = [["x", "fewshot/sla"]]')
+    with pytest.raises(SystemExit, match="several recipes fewshot/sla"):
+        script("tables").main([str(path)])
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page and the records as far as they are under version control: whoever tests here may have runs of their own."""
+    try:
+        done = subprocess.run(
+            ["git", "ls-files", "docs/results.md", "results"], cwd=_ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"git does not list the files here: {error}")
+    folder = tmp_path_factory.mktemp("committed")
+    for name in done.stdout.splitlines():
+        if (_ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_ROOT / name, folder / name)
+    return folder
+
+
+def test_the_page_says_what_the_records_say(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = script("tables").main([str(committed / "docs" / "results.md"), "--check"])
+    assert code == 0, f"{capsys.readouterr().out}(make leaderboard fills it in)"
+
+
+def test_the_leaderboard_is_of_the_records(committed: Path, tmp_path: Path) -> None:
+    results = committed / "results"
+    made = CliRunner().invoke(
+        app, ["leaderboard", "--results", str(results), "--format", "csv", "-o", str(tmp_path / "leaderboard.csv")]
+    )
+    assert made.exit_code == 0, made.output
+    same = (tmp_path / "leaderboard.csv").read_text() == (results / "leaderboard.csv").read_text()
+    assert same, "make leaderboard makes it anew"
+
+
+def test_the_paired_differences_are_of_the_records(committed: Path, tmp_path: Path) -> None:
+    results = committed / "results"
+    assert script("paired").main(["--results", str(results), "-o", str(tmp_path / "paired.csv")]) == 0
+    same = (tmp_path / "paired.csv").read_text() == (results / "paired.csv").read_text()
+    assert same, "make leaderboard makes it anew"
