@@ -1,13 +1,10 @@
 """What a trained classifier leaves for methods that need no training of the backbone: features, layers and test logits.
 
-One safetensors file, whose header carries the rest as JSON. Nothing in it is pickled, and its sha256, which the record
-of the trial keeps, is checked before a byte of it is used.
+One sealed file (`slabench.results.sealed`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slabench.errors import DataError, IntegrityError, SlabenchError
-from slabench.fsio import sha256_file, write_bytes
+from slabench.errors import DataError, SlabenchError
+from slabench.results.sealed import REMEDY, plain, seal, unseal
 
 SCHEMA = "slabench.outputs/1"
 SPLITS = ("train", "val", "test")
 _FACTS = ("key", "objective", "m", "scale", "cosine", "train_shift", "counts", "class_names")
 _PARTS = ("layers", "splits", "test_logits")
-_REMEDY = "run the trial again with --resume force, or restore the file from its source"
 
 Layer = tuple[Tensor, Tensor | None]
 
@@ -115,18 +111,16 @@ def save(outputs: ModelOutputs, path: Path) -> str:
     Raises:
         SlabenchError: a tensor is not finite, or a feature is not within float16.
     """
-    from safetensors.torch import save as pack
-
     tensors: dict[str, Tensor] = {}
     for name, (weight, bias) in outputs.layers.items():
-        tensors[f"layers.{name}.weight"] = _plain(weight, torch.float32)
+        tensors[f"layers.{name}.weight"] = plain(weight, torch.float32)
         if bias is not None:
-            tensors[f"layers.{name}.bias"] = _plain(bias, torch.float32)
+            tensors[f"layers.{name}.bias"] = plain(bias, torch.float32)
     for name, split in outputs.splits.items():
-        tensors[f"splits.{name}.features"] = _plain(split.features, torch.float16)
-        tensors[f"splits.{name}.labels"] = _plain(split.labels, torch.int64)
+        tensors[f"splits.{name}.features"] = plain(split.features, torch.float16)
+        tensors[f"splits.{name}.labels"] = plain(split.labels, torch.int64)
     for name, logits in outputs.test_logits.items():
-        tensors[f"test_logits.{name}"] = _plain(logits, torch.float32)
+        tensors[f"test_logits.{name}"] = plain(logits, torch.float32)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise SlabenchError(
@@ -135,9 +129,7 @@ def save(outputs: ModelOutputs, path: Path) -> str:
     # safetensors sorts tensors by name, while layers and predictors have an order of their own.
     order = {part: list(getattr(outputs, part)) for part in _PARTS}
     facts = {"schema": SCHEMA, **{name: getattr(outputs, name) for name in _FACTS}, **order}
-    data = pack(tensors, metadata={"slabench": json.dumps(facts, sort_keys=True, allow_nan=False)})
-    write_bytes(path, data)
-    return hashlib.sha256(data).hexdigest()
+    return seal(tensors, facts, path)
 
 
 def load(path: Path, sha256: str) -> ModelOutputs:
@@ -151,23 +143,14 @@ def load(path: Path, sha256: str) -> ModelOutputs:
         IntegrityError: the file has another digest.
         DataError: the file is missing, or holds no outputs of this version.
     """
-    from safetensors import SafetensorError, safe_open
-
+    what = "outputs of a classifier"
+    facts, tensors = unseal(path, sha256, what)
     try:
-        found = sha256_file(path)
-    except OSError as error:
-        raise DataError(f"outputs {path} cannot be read: {error.strerror}", _REMEDY) from error
-    if found != sha256:
-        raise IntegrityError(f"{path} has the sha256 {found}, its record says {sha256}", _REMEDY)
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["slabench"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if facts.pop("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         return _unpack(facts, tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, SlabenchError) as error:
-        raise DataError(f"{path} holds no outputs of a classifier: {error}", _REMEDY) from error
+    except (KeyError, TypeError, ValueError, AttributeError, SlabenchError) as error:
+        raise DataError(f"{path} holds no {what}: {error}", REMEDY) from error
 
 
 def _unpack(facts: dict[str, Any], tensors: dict[str, Tensor]) -> ModelOutputs:
@@ -182,11 +165,6 @@ def _unpack(facts: dict[str, Any], tensors: dict[str, Tensor]) -> ModelOutputs:
         test_logits={name: tensors[f"test_logits.{name}"] for name in predictors},
         **facts,
     )
-
-
-def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A contiguous CPU tensor of its own: safetensors stores no aliases."""
-    return tensor.detach().to("cpu", dtype).contiguous().clone()
 
 
 def _expect(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
