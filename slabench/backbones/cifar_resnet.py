@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from slabench.backbones import Backbone, FoldingBlock, check_size
+from slabench.backbones import Backbone, FoldingBlock, blocked, check_size
 
 
 class _Stem(FoldingBlock):
@@ -19,7 +19,7 @@ class _Stem(FoldingBlock):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, outputs, 3, padding=1, bias=False)
+        self.conv: nn.Conv2d = blocked.Conv2d(3, outputs, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,14 +34,15 @@ class _Basic(FoldingBlock):
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv1: nn.Conv2d = blocked.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv2: nn.Conv2d = blocked.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.stride, self.missing = stride, outputs - inputs
         self.project: nn.Sequential | None = None
         if shortcut == "B" and (stride != 1 or inputs != outputs):
-            self.project = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            projection = blocked.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.project = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         # In place: no batch norm needs its output again, and a pass over the maps costs as much as a small convolution.
@@ -51,11 +52,12 @@ class _Basic(FoldingBlock):
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.project is not None:
             return self.project(x)  # type: ignore[no-any-return]
-        if self.stride != 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        if self.missing:
-            x = functional.pad(x, (0, 0, 0, 0, self.missing // 2, self.missing - self.missing // 2))
-        return x
+        if self.stride == 1 and not self.missing:
+            return x
+        dense = blocked.leave(x)  # blocked tensors are neither sliced nor padded
+        dense = dense[:, :, :: self.stride, :: self.stride]
+        dense = functional.pad(dense, (0, 0, 0, 0, self.missing // 2, self.missing - self.missing // 2))
+        return dense.to_mkldnn() if x.is_mkldnn else dense
 
     def fold(self) -> None:
         self.conv1, self.norm1 = fuse_conv_bn_eval(self.conv1, self.norm1), nn.Identity()  # type: ignore[assignment]
@@ -83,7 +85,7 @@ class CifarResNet(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `[B, D]`, the global average of the last map, of images `[B, 3, H, W]`."""
-        return self.layers(images).mean((2, 3))  # type: ignore[no-any-return]
+        return blocked.leave(self.layers(blocked.enter(self, images))).mean((2, 3))
 
 
 class _Wide(nn.Module):
