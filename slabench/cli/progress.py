@@ -28,7 +28,7 @@ class ConsoleListener:
         self._task: TaskID | None = None
         self._steps = 0
         self._last_line = 0.0
-        self._begin = (0.0, 0)
+        self._begin: tuple[float, int] | None = None
         self._notes: list[str] = []
 
     def trial(self, trial: Trial, number: int, count: int) -> None:
@@ -42,7 +42,7 @@ class ConsoleListener:
     def start(self, done: int, steps: int) -> None:
         """The bar appears."""
         self._steps = steps
-        self._begin = (time.monotonic(), done)
+        self._begin = None
         if done:
             self._say(f"    going on at step {done:,} of {steps:,}")
         if self.console.is_terminal:
@@ -60,14 +60,19 @@ class ConsoleListener:
 
     def step(self, done: int, loss: float, accuracy: float, images_per_second: float) -> None:
         """Loss and accuracy since the last validation, speed, time left."""
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now, done  # the first step of a process is slow, and says nothing of the others
         state = f"loss {loss:.3f}  train {100 * accuracy:.1f} %  {images_per_second:,.0f} images/s"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, state=state)
-        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
-            self._last_line = time.monotonic()
+        elif now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
             begin, first = self._begin
-            left = (self._last_line - begin) / max(1, done - first) * (self._steps - done)
-            self._say(f"    step {done:,}/{self._steps:,}  {state}  {duration(left)} left")
+            left = (now - begin) / (done - first) * (self._steps - done) if done > first else None
+            self._say(
+                f"    step {done:,}/{self._steps:,}  {state}" + (f"  {duration(left)} left" if left is not None else "")
+            )
 
     def point(self, point: dict[str, Any]) -> None:
         """One line a validation."""
