@@ -279,7 +279,8 @@ def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[
     return RunRecord(
         key=trial.key,
         name=recipe.name,
-        recipe=recipe.model_dump(mode="json", exclude={"seeds"}),
+        # What its digest is of: a setting that came later is not in it, so that old and new records of one recipe are alike.
+        recipe={"name": recipe.name, **recipe.resolved()},
         recipe_digest=plugins.bound(recipe.digest, used),
         seed=trial.seed,
         suite=recipe.suite,

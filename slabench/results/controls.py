@@ -30,12 +30,14 @@ _PARTS = (
 
 
 def model(entry: Entry) -> tuple[Any, ...]:
-    """What is not in question between objectives: backbone, head, learner; of a classifier also loss, balance, mixing,
-    augmentation and post-hoc method; and whether the budget was reduced. Neither the name nor the schedule.
+    """What is not in question between objectives: backbone, head, learner; what a head that was scored afterwards
+    (`slabench score`) was not trained with; of a classifier also loss, balance, mixing, augmentation and post-hoc method; and
+    whether the budget was reduced. Neither the name nor the schedule.
     """
     first = entry.records[0]
     network = str(sorted((first.setting("model") or {}).items()))
-    return (network, *(first.setting(*names) for names in _PARTS), first.limited)
+    scored = str(sorted((first.setting("score", "trained") or {}).items()))
+    return (network, scored, *(first.setting(*names) for names in _PARTS), first.limited)
 
 
 def equal_passes(a: int, b: int) -> bool:

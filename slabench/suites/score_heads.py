@@ -326,7 +326,11 @@ class _Derivation:
         """With these scores, which took so long."""
         of, recipe = self.of, self.recipe
         episodes = {name: getattr(self.setting, name) for name in ("ways", "shots", "queries", "episodes")}
-        profiles = {name: getattr(self.setting, name) for name in ("support_profile", "query_profile")}
+        profiles = {
+            name: value
+            for name in ("support_profile", "query_profile")
+            if (value := getattr(self.setting, name)) != BALANCED or name in of.recipe["protocol"]
+        }
         trained = {"head": recipe.model.head, "ways": recipe.train_ways, "shots": recipe.train_shots}
         made = {
             **of.recipe,
