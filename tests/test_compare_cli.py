@@ -84,8 +84,8 @@ def test_the_csv_is_scipys_on_the_side_files() -> None:
     ].iloc[0]
     arrays: dict[str, list[np.ndarray]] = {"sla": [], "baseline": []}
     for record in ResultStore(Path(PUBLISHED)).records():
-        if record.protocol == "fewshot/fc100/5w5s15q" and record.name.rpartition("/")[2] in arrays:
-            name = record.name.rpartition("/")[2]
+        name = record.name.removeprefix("fewshot/controls/")
+        if record.protocol == "fewshot/fc100/5w5s15q" and name in arrays:
             predictor = "aggregated" if name == "sla" else "single"
             arrays[name].append(ResultStore(Path(PUBLISHED)).episodes(record)[predictor].astype(float))
     a, b = (np.array(arrays[name]) for name in ("sla", "baseline"))
