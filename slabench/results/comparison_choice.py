@@ -41,8 +41,8 @@ def choose(
                 f"'{a}' and '{b}' were both run on {len(protocols)} protocols: {', '.join(protocols)}",
                 f"choose one with --protocol {protocols[0]}",
             )
-        models = {id(model): model for pair in fitting for model in pair}.values()
-        keys = [f"{first_record(model).name} {first_record(model).key[:SHORT]}" for model in models]
+        found = [first_record(side) for pair in fitting for side in pair]
+        keys = list(dict.fromkeys(f"{record.name} {record.key[:SHORT]}" for record in found))
         raise UsageError(f"'{a}' and '{b}' fit several recipes: {', '.join(keys)}", "name runs by their keys")
     left, right = fitting[0]
     return left, right
