@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from slabench.fsio import write_bytes, write_text
+from slabench.results.leaderboard import Entry
 from slabench.results.plots import picture
 from slabench.results.plots.curves import Point, all_points, passes
 from slabench.results.plots.source import Source
@@ -31,15 +32,28 @@ def sources(source: Source) -> dict[str, Source]:
     """What each picture is drawn from, by file stem.
 
     Records of one data set and shots but of unequal protocol digests (other ways, other images) are not drawn
-    together: their stems end in the digest.
+    together: their stems end in the digest. Nor are few-shot models of unequal heads or learners, where there are some.
     """
     groups = [group for group in source.groups() if all_points(group)]
     stems = [_stem(group.first) for group in groups]
     found = {}
     for group, stem in zip(groups, stems, strict=True):
         twin = f"-{group.first.protocol_digest[:8]}" if stems.count(stem) > 1 else ""
-        found[stem + twin] = source.only(lambda entry, own=group.entries: entry in own)
+        models = sorted({_model(entry) for entry in group.entries if any(record.curve for record in entry.records)})
+        for model in models:
+            own = [entry for entry in group.entries if _model(entry) == model]
+            ending = f"-{slug(model)}" if len(models) > 1 else ""
+            found[stem + twin + ending] = source.only(lambda entry, own=own: entry in own)
     return dict(sorted(found.items()))
+
+
+def _model(entry: Entry) -> str:
+    """Learner and head of a few-shot row: a dozen lines of unequal models in one picture say nothing."""
+    first = entry.records[0]
+    if first.suite != "fewshot":
+        return first.suite
+    learner, head = first.setting("model", "learner") or "episodic", first.setting("model", "head")
+    return str(head if learner in ("episodic", head) else f"{learner}-{head}")
 
 
 def to_csv(points: Sequence[Point]) -> str:
