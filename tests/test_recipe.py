@@ -9,6 +9,7 @@ import pytest
 
 from slabench.errors import DataError, UsageError
 from slabench.recipe import known_keys, load_recipe, parse_assignment, parse_recipe, recipe_names
+from slabench.results.derived import derived_key
 from slabench.suites import suite_of
 
 
@@ -173,11 +174,19 @@ def test_known_keys_are_leaves() -> None:
 
 def test_keys_of_finished_trials_stay_what_they_are() -> None:
     """The digest of every committed few-shot record can be made again: settings added since say nothing to it."""
-    files = list((Path(__file__).parents[1] / "results" / "runs" / "fewshot").rglob("*.json"))
-    assert files
-    for file in files:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        assert parse_recipe(record["recipe"]).digest == record["recipe_digest"], file.name
+    files = (Path(__file__).parents[1] / "results" / "runs" / "fewshot").rglob("*.json")
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    trials = {record["key"]: record for record in records if record.get("derived") is None}
+    scored = [record for record in records if record.get("derived")]
+    assert trials
+    assert scored
+    for record in trials.values():
+        assert parse_recipe(record["recipe"]).digest == record["recipe_digest"], record["key"]
+    for record in scored:
+        given = {"head": record["derived"]["head"], "protocol": record["protocol_digest"]}
+        of = trials[record["derived"]["of"]]
+        assert derived_key(of["recipe_digest"], "score", given) == record["recipe_digest"], record["key"]
+        assert derived_key(of["key"], "score", given) == record["key"], record["key"]
 
 
 @pytest.mark.parametrize("learner", ["maml", "anil"])
