@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from slabench.errors import DataError, IntegrityError, SlabenchError, UsageError
 from slabench.recipe import Select, Train, load_recipe
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from slabench.training.device import choose_device, choose_precision
+from slabench.training.device import bfloat16_pays, choose_device, choose_precision
 from slabench.training.loop import StepResult, fit
 from slabench.training.schedule import Resolved, build_optimizer, learning_rate
 
@@ -234,6 +234,20 @@ def test_devices_and_precisions() -> None:
     assert choose_precision("float32", cpu) is None
     assert choose_precision("bfloat16", cpu) is torch.bfloat16
     assert choose_precision("auto", cpu) in (None, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "pays"),
+    [
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16", True),
+        ("GenuineIntel", "avx2 avx512f avx512_bf16", False),
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16", True),
+        ("AuthenticAMD", "avx2 fma", False),
+        ("ARM", "asimd bf16 i8mm", True),
+    ],
+)
+def test_precision_follows_what_the_processor_multiplies_faster(vendor: str, flags: str, pays: bool) -> None:
+    assert bfloat16_pays(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n") is pays
 
 
 def test_rates_end_near_zero_and_never_below() -> None:

@@ -8,7 +8,8 @@ import torch
 
 from slabench.errors import UsageError
 
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+_MATRIX_FLAGS = {"amx_bf16", "bf16"}
+"""Matrix tiles of x86, and the multiplications of Arm."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -29,8 +30,8 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     """The autocast type of the backbone, None for float32.
 
-    `auto` takes bfloat16 where the device multiplies it in hardware. A CPU that does not emulates it, twelve times slower
-    than float32 on Conv4 (measured on an AVX2 machine), so its flags decide.
+    `auto` takes bfloat16 where the device multiplies it faster than float32. A CPU that has no such multiplication emulates
+    it, twelve times slower than float32 on Conv4 (measured on an AVX2 machine), so its flags decide.
     """
     if name == "float32":
         return None
@@ -39,7 +40,17 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return None
-    return torch.bfloat16 if flags & _BF16_FLAGS else None
+    return torch.bfloat16 if bfloat16_pays(facts) else None
+
+
+def bfloat16_pays(cpuinfo: str) -> bool:
+    """Whether a CPU with this `/proc/cpuinfo` trains faster in bfloat16.
+
+    AVX-512's own bfloat16 multiplies twice as many numbers a cycle as float32 on AMD, and as many on Intel, which has one unit
+    for it where it has two for float32: there, what the casts cost is lost (docs/speed.md).
+    """
+    words = set(cpuinfo.split())
+    return bool(words & _MATRIX_FLAGS) or {"avx512_bf16", "AuthenticAMD"} <= words
