@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,30 @@ def test_shots_and_ways(tmp_path: Path) -> None:
     )
 
 
+def test_many_lines_are_named_beside_the_panel_in_the_order_of_their_ends(tmp_path: Path) -> None:
+    """As many as `slabench score` makes of a few runs: names at their ends would fill the page and leave the panel no room."""
+    for place, shots in itertools.product(range(30), (1, 5)):
+        value = 0.3 + 0.1 * (shots == 5) + 0.01 * place
+        record = make_record(name=f"fewshot/long-name-of-a-run+head-{place:02d}", accuracies={"single": [value] * 2})
+        record = with_protocol(record, 5, shots)
+        ends = {"key": f"{place:02d}{record.key[2:]}", "recipe_digest": f"{place:02d}{record.recipe_digest[2:]}"}
+        ResultStore(tmp_path).save(record.model_copy(update=ends), {})
+    figure = draw("shots-ways", source(tmp_path)).figure
+    (axes,) = figure.axes
+    named = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert named == [f"long-name-of-a-run+head-{place:02d}" for place in reversed(range(30))]
+    assert not axes.texts
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        render(figure, "png")
+    panel, legend = axes.get_window_extent(), axes.get_legend().get_window_extent()
+    assert legend.x0 >= panel.x1
+    assert panel.width > figure.bbox.width / 3
+    assert legend.y0 >= 0
+    assert legend.y1 <= figure.bbox.height
+    assert legend.x1 <= figure.bbox.width
+
+
 def test_transformation_sets_beside_the_baseline(tmp_path: Path) -> None:
     for name, objective, value in (("rotation", "sla", 0.5), ("color-perm", "sla", 0.4), ("own-set", "sla", 0.3)):
         record = make_record(objective, accuracies={"single": [value, value]})
@@ -333,11 +358,13 @@ def test_colours_are_told_apart_by_most_eyes_on_both_grounds() -> None:
 
 
 def test_names_are_short_and_unique() -> None:
-    records = [make_record(name="a/b/one"), make_record(name="a/b/two"), make_record("sla", name="a/b/two")]
+    records = [make_record(name=f"a/b/{name}") for name in ("one", "two", "three", "three")]
+    records[3] = records[3].model_copy(update={"recipe_digest": "f" * 64, "key": "f" * 64})
+    records.append(make_record("sla", name="a/b/two"))
     names = short_names(Source.of(records).entries)
-    digest = records[1].recipe_digest
-    assert names[records[0].recipe_digest] == "one"
-    assert names[digest] == f"two {digest[:6]}"
+    twins = {"two baseline", "two sla", f"three {records[2].recipe_digest[:6]}", "three ffffff"}
+    assert set(names.values()) == {"one"} | twins
+    assert names[records[4].recipe_digest] == "two sla"
     assert wrap("baseline-equal-passes", 16) == "baseline-equal-\npasses"
 
 

@@ -13,7 +13,6 @@ from slabench.results.record import RunRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_LABELS = 10
 _NONE = "no finished trial holds a curve: its recipe validates at no step"
 _REMEDY = "slabench run fewshot --dataset fc100 --shots 5 --set select.points=8"
 
@@ -78,7 +77,7 @@ def passes(source: Source) -> Drawing:
         raise NothingToDraw(_NONE, _REMEDY)
     groups = list(dict.fromkeys(group for group, _, _ in panels))
     with style.style():
-        figure, axes = style.panels([2.9] * len(panels), source.columns)
+        figure, axes = style.panels([style.line_panel(len(lines)) for _, _, lines in panels], source.columns)
         for panel, (group, predictor, lines) in zip(axes, panels, strict=True):
             _passes(panel, group, lines)
             panel.set_title(style.wrap(f"{group.title}: {predictor}", 52))
@@ -119,12 +118,12 @@ def _passes(panel: Axes, group: Group, lines: list[tuple[str, list[Point]]]) -> 
         if first.n_seeds > 1:
             low, high = [100 * point.low for point in own], [100 * point.high for point in own]
             panel.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        ends.append(style.End(x[-1], y[-1], style.wrap(name, 16), colour))
+        ends.append(style.End(x[-1], y[-1], name, colour, markers[first.recipe_digest]))
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_major_formatter("{x:g}")
     panel.xaxis.set_minor_formatter(ticker.NullFormatter())
-    _name_lines(panel, ends)
+    style.name_lines(panel, ends)
     panel.set_xlabel("images passed in training, copies counted (million)")
     panel.set_ylabel("validation accuracy (%)")
 
@@ -139,7 +138,8 @@ def training(source: Source) -> Drawing:
     if not found:
         raise NothingToDraw(_NONE, _REMEDY)
     with style.style():
-        figure, axes = style.panels([2.5, 2.7] * len(found), source.columns)
+        heights = [style.line_panel(len(own)) - less for _, own in found for less in (0.4, 0.2)]
+        figure, axes = style.panels(heights, source.columns)
         for index, (group, trained) in enumerate(found):
             loss, accuracy = axes[2 * index : 2 * index + 2]
             colours, markers = group.colours(), group.markers()
@@ -161,7 +161,8 @@ def training(source: Source) -> Drawing:
                             dash = (0, (1, 1.4)) if what == "train" else "-"
                             panel.plot(*zip(*own, strict=True), linestyle=dash, **mark)
                             if what in ends and record is entry.records[0]:
-                                ends[what].append(style.End(*own[-1], style.wrap(name, 16), colour))
+                                last = style.End(*own[-1], name, colour, mark["marker"])
+                                ends[what].append(last)
             _name_lines(loss, ends["loss"])
             _name_lines(accuracy, ends["val"])
             loss.set_title(f"{group.title}: training loss")
@@ -183,13 +184,8 @@ def training(source: Source) -> Drawing:
 
 
 def _name_lines(panel: Axes, ends: list[style.End]) -> None:
-    """Names at the ends of few lines, a legend for many."""
+    """Names of lines, where something was recorded."""
     if not ends:
         panel.text(0.5, 0.5, "not recorded", transform=panel.transAxes, ha="center", color=style.MUTED)
-    elif len(ends) <= _MOST_LABELS:
-        style.end_labels(panel, ends)
     else:
-        from matplotlib.lines import Line2D
-
-        handles = [Line2D([], [], color=end.colour, label=end.text.replace("\n", "")) for end in ends]
-        panel.legend(handles=handles, fontsize=6.5, ncols=2)
+        style.name_lines(panel, ends)

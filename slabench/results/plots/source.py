@@ -174,8 +174,21 @@ def title(record: RunRecord) -> str:
     return ", ".join([*start, *rest]) + seen
 
 
+_TELLING = (
+    ("model", "learner"),
+    ("model", "backbone"),
+    ("model", "head"),
+    ("loss", "name"),
+    ("sla", "objective"),
+    ("sla", "transforms"),
+)
+
+
 def short_names(own: Sequence[Entry]) -> dict[str, str]:
-    """Names of recipes without the folders that all share; twins get the beginning of their recipe's digest."""
+    """Names of recipes without the folders that all share.
+
+    Twins get the settings in which they differ, or the beginning of their recipe's digest where none of `_TELLING` does.
+    """
     names = {entry.records[0].recipe_digest: entry.records[0].name for entry in own}
     parts = [name.split("/") for name in names.values()]
     common = 0
@@ -183,6 +196,12 @@ def short_names(own: Sequence[Entry]) -> dict[str, str]:
         common += 1
     short = {digest: "/".join(name.split("/")[common:]) for digest, name in names.items()}
     limited = {entry.records[0].recipe_digest for entry in own if entry.records[0].limited}
+    firsts = {entry.records[0].recipe_digest: entry.records[0] for entry in own}
+    for name in set(short.values()):
+        twins = [firsts[digest] for digest in short if short[digest] == name]
+        telling = [place for place in _TELLING if len({str(twin.setting(*place)) for twin in twins}) > 1]
+        for twin in twins:
+            short[twin.recipe_digest] = " ".join([name, *(str(twin.setting(*place)) for place in telling)])
     listed = list(short.values())
     return {
         digest: name + (f" {digest[:6]}" if listed.count(name) > 1 else "") + (" (quick)" if digest in limited else "")

@@ -155,12 +155,46 @@ def predictor_legend(figure: Figure, predictors: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class End:
-    """The last point of a line (data coordinates), its name and colour."""
+    """The last point of a line (data coordinates), its name, colour and marker."""
 
     x: float
     y: float
     text: str
     colour: str
+    marker: str = "none"
+
+
+MOST_LABELS = 10
+"""Lines of a panel that are named where they end; more are named in a legend beside it."""
+
+_LEGEND = 6.5
+"""Points of the letters in such a legend."""
+
+
+def line_panel(lines: int) -> float:
+    """Inches of height of a panel with so many lines: those of a legend want room."""
+    return 2.9 if lines <= MOST_LABELS else max(2.9, 0.6 + lines * _LEGEND * 1.3 / 72)
+
+
+def name_lines(axes: Axes, ends: Sequence[End]) -> None:
+    """Name few lines where they end, and many in a legend at the right of the panel, in the order of their ends."""
+    if len(ends) <= MOST_LABELS:
+        end_labels(axes, ends)
+        return
+    from matplotlib.lines import Line2D
+
+    ordered = sorted(ends, key=lambda end: (-end.y, end.text))
+    handles = [Line2D([], [], color=end.colour, marker=end.marker, markersize=4, label=end.text) for end in ordered]
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1),
+        borderaxespad=0,
+        fontsize=_LEGEND,
+        frameon=False,
+        labelspacing=0.3,
+        handlelength=1.4,
+    )
 
 
 def end_labels(axes: Axes, ends: Sequence[End], size: float = 7.5) -> None:
@@ -176,19 +210,20 @@ def end_labels(axes: Axes, ends: Sequence[End], size: float = 7.5) -> None:
     line = (high - low) * size * 1.3 / 72 / _height(axes)
     for x in sorted({end.x for end in ends}):
         ordered = sorted((end for end in ends if end.x == x), key=lambda end: (end.y, end.text))
-        places = _apart([end.y for end in ordered], [line * (end.text.count("\n") + 1.15) for end in ordered])
-        for end, place in zip(ordered, places, strict=True):
+        wrapped = [wrap(end.text, 16) for end in ordered]
+        places = _apart([end.y for end in ordered], [line * (text.count("\n") + 1.15) for text in wrapped])
+        for end, wrapped_text, place in zip(ordered, wrapped, places, strict=True):
             arrow = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
             if x == last:
                 where: dict[str, Any] = {"xytext": (1.02, place), "textcoords": axes.get_yaxis_transform()}
-                text = end.text
+                text = wrapped_text
             else:  # within the panel, over other lines
                 where = {
                     "xytext": (8, 72 * (place - end.y) / (high - low) * _height(axes)),
                     "textcoords": "offset points",
                 }
                 where["bbox"] = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-                text = end.text.replace("\n", "")
+                text = end.text
             axes.annotate(
                 text, (end.x, end.y), va="center", fontsize=size, arrowprops=arrow, annotation_clip=False, **where
             )

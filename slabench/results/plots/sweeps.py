@@ -35,7 +35,7 @@ def shots_and_ways(source: Source) -> Drawing:
         )
     used = [entry for _, _, lines in found for line in lines.values() for _, entry in line]
     with style.style():
-        figure, axes = style.panels([2.9] * len(found), source.columns)
+        figure, axes = style.panels([style.line_panel(len(lines)) for _, _, lines in found], source.columns)
         for panel, (axis, (dataset, other, predictor), lines) in zip(axes, found, strict=True):
             _sweep(panel, axis, lines)
             fixed = f"{other}-way" if axis == "shots" else f"{other}-shot"
@@ -46,8 +46,8 @@ def shots_and_ways(source: Source) -> Drawing:
         figure,
         "Accuracy over shots and ways",
         f"Test accuracy over {tested_on(groups)} at each number of shots (support images a class) or ways (classes); "
-        "each point is a recipe trained for that task. Whiskers: 95 % interval over episodes, of means over seeds "
-        f"({seeds_of(groups)}). "
+        "each point is a recipe trained for that task, or a head scored on one trained for another. "
+        f"Whiskers: 95 % interval over episodes, of means over seeds ({seeds_of(groups)}). "
         "Colour: objective; marker: recipe.",
         f"Lines of test accuracy: {said}.",
     )
@@ -91,10 +91,10 @@ def _sweep(panel: Axes, axis: str, lines: _Lines) -> None:
         y = [100 * own.mean for _, own in line]
         halves = [100 * (entry_interval(own)[0] or 0) for _, own in line]
         panel.errorbar(x, y, yerr=halves, fmt="-", marker=marker, color=colour, capsize=2, label=name)
-        ends.append(style.End(float(x[-1]), y[-1], style.wrap(name, 16), colour))
+        ends.append(style.End(float(x[-1]), y[-1], name, colour, marker))
         ticks |= set(x)
     panel.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
-    style.end_labels(panel, ends)
+    style.name_lines(panel, ends)
     panel.set_xlabel("shots (support images a class)" if axis == "shots" else "ways (classes an episode)")
     n = sorted({score.n for line in lines.values() for _, entry in line for score in entry.scores})
     panel.set_ylabel(f"test accuracy (%), n = {n[0]:,}" + (f" to {n[-1]:,}" if len(n) > 1 else ""))
