@@ -365,6 +365,12 @@ def test_names_are_short_and_unique() -> None:
     twins = {"two baseline", "two sla", f"three {records[2].recipe_digest[:6]}", "three ffffff"}
     assert set(names.values()) == {"one"} | twins
     assert names[records[4].recipe_digest] == "two sla"
+    heads = [make_record(name="a/one+cosine"), make_record(name="a/one+cosine")]
+    for shots, (place, head) in zip((1, 5), enumerate(heads), strict=True):
+        recipe = {**head.recipe, "train": {**head.recipe.get("train", {}), "shots": shots}}
+        heads[place] = head.model_copy(update={"recipe": recipe, "recipe_digest": str(shots) * 64})
+    names = short_names(Source.of(heads).entries)
+    assert names == {"1" * 64: "one+cosine train.shots=1", "5" * 64: "one+cosine train.shots=5"}
     assert wrap("baseline-equal-passes", 16) == "baseline-equal-\npasses"
 
 

@@ -109,6 +109,27 @@ def test_a_row_without_a_record_is_an_error(site: tuple[Path, dict[tuple[str, in
         script("tables").main([str(path)])
 
 
+def test_a_head_on_backbones_of_two_tasks_is_told_by_the_trial(tmp_path: Path) -> None:
+    """Two trials of one name, for other tasks, and the same head scored on each: the digest of the trial's recipe says which."""
+    store, values = ResultStore(tmp_path / "results"), {"1": 0.25, "2": 0.5}
+    for digit, value in values.items():
+        trial = {"key": digit * 64, "recipe_digest": digit * 64, "protocol": f"fewshot/fc100/5w{digit}s15q"}
+        own = {"single": np.float32([value, value + 0.125])}
+        store.save(make_record("sla", 0, own, name="fewshot/run", **trial), own)
+        scored = {"key": f"{digit}f" * 32, "recipe_digest": f"f{digit}" * 32, "protocol": "fewshot/fc100/5w9s15q"}
+        of = {"of": digit * 64, "method": "score", "head": "cosine"}
+        store.save(make_record("sla", 0, own, name="fewshot/run+cosine", derived=of, **scored), own)
+    (tmp_path / "docs").mkdir()
+    spec = 'kind = "grid"\nprotocol = "fewshot/fc100/5w9s15q"\nrows = [["cosine", "+cosine"]]\n'
+    columns = [[f"of {digit}", f"fewshot/run@{digit * 8}", "single"] for digit in values]
+    path = page(tmp_path, f"{spec}columns = {columns}")
+    assert script("tables").main([str(path)]) == 0
+    assert "| cosine | 31.25 | 56.25 |" in path.read_text()
+    path = page(tmp_path, f'{spec}columns = [["which", "fewshot/run", "single"]]')
+    with pytest.raises(SystemExit, match=r"several recipes fewshot/run\+cosine"):
+        script("tables").main([str(path)])
+
+
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page and the records as far as they are under version control: whoever tests here may have runs of their own."""

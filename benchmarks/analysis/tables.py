@@ -18,13 +18,14 @@ Kinds:
 - `scores`: a row is `[label, name]`, or `[label, name, predictor]` where the columns are a classifier's. Columns: `passes`,
   `seeds`, a predictor (or `accuracy`, that of the row) with half of its 95 % interval, `many`, `medium`, `few`.
 - `grid`: a row is `[label, ending]`, a column `[label, name, predictor]`; the cell is of the record `name` with
-  the ending after it, or where it has a `*`.
+  the ending after it (before a digest), or where it has a `*`.
   `groups = true` adds many / medium / few, `interval = true` the half interval. A row or a column may bring its own `protocol`
   as last item.
 - `differences`: a row is `[label, name, predictor, name, predictor]`, first minus second on the same test episodes or images; a
   column is `[label, protocol]`. `seeds = true` adds the difference of each seed.
 
-`name@digest` tells recipes of one name apart. A label may fill several columns: `"8,000 | flip"`.
+`name@digest` tells recipes of one name apart, by the recipe's digest or by that of the trial it was derived from: the same head
+scored on backbones of two tasks. A label may fill several columns: `"8,000 | flip"`.
 `results` is the folder of records, beside the page's parent (default `results`). The greatest figure of a table is bold with
 `bold = true`. A row that has no record is an error: no figure is ever left standing for want of its record. With `--check`
 nothing is written and the exit code is 1 if the page is not what the records say.
@@ -55,8 +56,10 @@ class Records:
 
     def __init__(self, root: Path) -> None:
         self.store = ResultStore(root)
+        known = self.store.records()
+        self._recipes = {record.key: record.recipe_digest for record in known}
         self._entries: dict[tuple[str, str], list[Entry]] = {}  # by protocol and name, which several recipes may share
-        for entry in entries(self.store.records(), episodes=self.store.episodes):
+        for entry in entries(known, episodes=self.store.episodes):
             self._entries.setdefault((entry.records[0].protocol, entry.records[0].name), []).append(entry)
 
     def entry(self, protocol: str, name: str, predictor: str = "") -> Entry:
@@ -66,7 +69,9 @@ class Records:
             SystemExit: there is none, or more than one.
         """
         label, _, digest = name.partition("@")
-        known = [e for e in self._entries.get((protocol, label), []) if e.records[0].recipe_digest.startswith(digest)]
+        known = [
+            e for e in self._entries.get((protocol, label), []) if any(d.startswith(digest) for d in self._digests(e))
+        ]
         found = [entry for entry in known if predictor in ("", entry.predictor)]
         if not found:
             raise SystemExit(
@@ -78,6 +83,11 @@ class Records:
                 f"{self.store.root} has several recipes {name} on {protocol}: say which, {label}@{digests[0]}"
             )
         return found[0]
+
+    def _digests(self, entry: Entry) -> list[str]:
+        """Of the row's recipe, and of the trial's that it was derived from."""
+        first = entry.records[0]
+        return [first.recipe_digest, *([self._recipes.get(first.derived["of"], "")] if first.derived else [])]
 
 
 records = cache(Records)
@@ -137,7 +147,8 @@ def grid(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
         cells = [label]
         for _, name, predictor, *column_protocol in spec["columns"]:
             protocol = (row_protocol or column_protocol or [spec.get("protocol")])[0]
-            full = name.replace("*", ending) if "*" in name else name + ending
+            plain, at, digest = name.partition("@")
+            full = (plain.replace("*", ending) if "*" in plain else plain + ending) + at + digest
             entry = found.entry(protocol, full, predictor)
             cell = accuracy(entry, seeds=False) if spec.get("interval") else percent(entry.mean)
             cells.append(f"{cell} {groups(entry)}" if spec.get("groups") else cell)

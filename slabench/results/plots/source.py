@@ -181,6 +181,8 @@ _TELLING = (
     ("loss", "name"),
     ("sla", "objective"),
     ("sla", "transforms"),
+    ("train", "ways"),
+    ("train", "shots"),
 )
 
 
@@ -201,12 +203,16 @@ def short_names(own: Sequence[Entry]) -> dict[str, str]:
         twins = [firsts[digest] for digest in short if short[digest] == name]
         telling = [place for place in _TELLING if len({str(twin.setting(*place)) for twin in twins}) > 1]
         for twin in twins:
-            short[twin.recipe_digest] = " ".join([name, *(str(twin.setting(*place)) for place in telling)])
+            short[twin.recipe_digest] = " ".join([name, *(_told(place, twin.setting(*place)) for place in telling)])
     listed = list(short.values())
     return {
         digest: name + (f" {digest[:6]}" if listed.count(name) > 1 else "") + (" (quick)" if digest in limited else "")
         for digest, name in short.items()
     }
+
+
+def _told(place: Sequence[str], value: Any) -> str:
+    return value if isinstance(value, str) else f"{'.'.join(place)}={value}"
 
 
 def tested_on(groups: Sequence[Group]) -> str:
