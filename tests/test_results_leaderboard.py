@@ -75,6 +75,38 @@ def test_rows_by_hand(shelf: Shelf) -> None:
     assert found[0].std_seeds is None
 
 
+def test_training_episodes_that_are_not_the_tests_are_told(shelf: Shelf) -> None:
+    """Two heads of one name, scored on a run of five shots and on one of one, are two rows: the column says which is which."""
+    plain = shelf.records[0].recipe
+    for name, learner, train in (
+        ("five", "episodic", {"shots": 5}),
+        ("one", "episodic", {"shots": 1}),
+        ("wide", "episodic", {"ways": 20}),
+        ("none", "classifier", {"shots": 1}),
+    ):
+        recipe = {
+            **plain,
+            "model": {**plain["model"], "learner": learner},
+            "train": {**plain.get("train", {}), **train},
+        }
+        shelf.add(
+            "baseline",
+            0,
+            {"single": [0.5, 0.6]},
+            name=name,
+            recipe=recipe,
+            recipe_digest=name.encode().hex().ljust(64, "0"),
+        )
+    found = {row.name: row.trained for row in shelf.rows()}
+    assert {name: found[name] for name in ("five", "one", "wide", "none", "fewshot/sla")} == {
+        "five": None,
+        "one": "5w1s",
+        "wide": "20w5s",
+        "none": None,
+        "fewshot/sla": None,
+    }
+
+
 def test_without_side_files_the_interval_is_the_mean_of_the_seeds(shelf: Shelf) -> None:
     found = {(row.name, row.predictor): row for row in rows(shelf.records)}
     baseline = found["fewshot/baseline", "single"]

@@ -180,6 +180,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         learner=first.setting("model", "learner") or _LEARNERS.get(first.suite),
         backbone=first.setting("model", "backbone"),
         head=first.setting("model", "head") or _layer(first),
+        trained=_trained(first),
         loss=first.setting("loss", "name"),
         reweight=first.setting("balance", "reweight"),
         sampler=first.setting("balance", "sampler"),
@@ -222,6 +223,15 @@ def _row(entry: Entry) -> LeaderboardRow:
         recipe_digest=first.recipe_digest[:SHORT],
         keys=tuple(record.key[:SHORT] for record in records),
     )
+
+
+def _trained(record: RunRecord) -> str | None:
+    """Ways and shots of its training episodes, such as "5w1s", where the test has others; None for what has no such episodes."""
+    if record.suite != "fewshot" or record.setting("model", "learner") == "classifier":
+        return None
+    test = [record.setting("protocol", name) for name in ("ways", "shots")]
+    ways, shots = (record.setting("train", name) or own for name, own in zip(("ways", "shots"), test, strict=True))
+    return None if [ways, shots] == test else f"{ways}w{shots}s"
 
 
 def _beside(row: LeaderboardRow, published: Sequence[PublishedRow]) -> LeaderboardRow:

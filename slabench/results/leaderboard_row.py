@@ -131,6 +131,9 @@ class LeaderboardRow:
     learner: str | None = _column("learner", shown=_PAPER, fold=True, help="what is trained")
     backbone: str | None = _column("backbone", shown=_PAPER, fold=True, help="the network under the head")
     head: str | None = _column("head", shown=_PAPER, fold=True, help="few-shot head, or a classifier's output layer")
+    trained: str | None = _column(
+        "trained", shown=_ALL, help="ways and shots of its training episodes, where not the test's"
+    )
     loss: str | None = _column("loss", shown=_PAPER, fold=True, help="a classifier's loss")
     reweight: str | None = _column("reweight", shown=_PAPER, fold=True, help="weights of the classes in the loss")
     sampler: str | None = _column("sampler", shown=_PAPER, fold=True, help="re-sampling of the classes")
@@ -294,7 +297,7 @@ GROUPS = ("many", "medium", "few")
 """Of a long tail: they stand together, also where one of them has no class."""
 
 _FIRST = (
-    *("rank", "name", "predictor", "mean", "ci95_test", "std_seeds", "n_seeds", "balanced", *GROUPS),
+    *("rank", "name", "trained", "predictor", "mean", "ci95_test", "std_seeds", "n_seeds", "balanced", *GROUPS),
     *("published", "published_ci95", "published_backbone", "gap"),
 )
 
@@ -302,7 +305,7 @@ _OPTIONAL = {
     *GROUPS,
     *("balanced", "top5", "macro_f1", "nll", "ece", "best_val", "oracle", "posthoc"),
     *("published", "published_ci95", "published_backbone", "published_selection", "published_source", "gap"),
-    *("loss", "reweight", "sampler", "mix", "learner", "head"),
+    *("loss", "reweight", "sampler", "mix", "learner", "head", "trained"),
 }
 
 _PRINTED = {"backbone", "objective", "transforms", "M"}
