@@ -273,6 +273,18 @@ def test_shots_and_ways(tmp_path: Path) -> None:
     )
 
 
+def test_a_line_of_a_scored_head_is_of_one_training(tmp_path: Path) -> None:
+    """The head of a run of five shots and that of a run of one share a name: no line takes the better of their points."""
+    for trained, shots, value in ((5, 1, 0.3), (5, 5, 0.5), (1, 1, 0.4)):
+        record = with_protocol(make_record(name="run+cosine", accuracies={"single": [value, value]}), 5, shots)
+        recipe = {**record.recipe, "score": {"trained": {"shots": trained}}}
+        ends = {"key": f"{trained}{record.key[1:]}", "recipe_digest": f"{trained}{record.recipe_digest[1:]}"}
+        ResultStore(tmp_path).save(record.model_copy(update={"recipe": recipe, **ends}), {})
+    (axes,) = draw("shots-ways", source(tmp_path)).figure.axes
+    assert len(axes.containers) == 1
+    assert axes.lines[0].get_ydata() == pytest.approx([30, 50])
+
+
 def test_many_lines_are_named_beside_the_panel_in_the_order_of_their_ends(tmp_path: Path) -> None:
     """As many as `slabench score` makes of a few runs: names at their ends would fill the page and leave the panel no room."""
     for place, shots in itertools.product(range(30), (1, 5)):
