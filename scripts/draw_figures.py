@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from slabench.fsio import write_bytes
-from slabench.results.plots.style import INK, MUTED, PAPER, RULE, render, style
+from slabench.core.files import write_bytes
+from slabench.plots.style import INK, MUTED, PAPER, RULE, render, style
 
 WIDTH = 5.4
 """Inches; a unit of every drawing is one inch."""

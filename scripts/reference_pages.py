@@ -15,15 +15,15 @@ from typing import Any
 
 from typer.main import get_command
 
-from slabench import paths
-from slabench.cli import showing
+from slabench.cli import listing
 from slabench.cli.app import app
-from slabench.cli.listing import names_of
+from slabench.cli.complete import names_of
+from slabench.core import paths
+from slabench.core.files import write_bytes
+from slabench.core.registry import DATASETS, REGISTRIES
 from slabench.data.sources.detect import layouts
 from slabench.data.splits import load_split
-from slabench.fsio import write_bytes
-from slabench.recipe import load_recipe, recipe_names
-from slabench.registry import DATASETS, REGISTRIES
+from slabench.recipes import load_recipe, recipe_names
 
 _KINDS = {
     "backbones": (
@@ -83,7 +83,7 @@ def _registered(kind: str) -> str:
         parts += [f"## {heading}", _table(("name", "what it is"), [(f"`{n}`", s) for n, s in names_of(plural).items()])]
     for entry in entries:
         facts = []
-        for heading, text in showing._registered(kind, entry.name)[1:]:
+        for heading, text in listing._registered(kind, entry.name)[1:]:
             if heading != "from":
                 facts.append((heading, f"`{text}`" if heading in ("use", "code") else text))
         parts += [f"## {entry.name}", _facts(facts)]

@@ -14,7 +14,7 @@ from typing import Any
 import reference_pages
 from mkdocs.structure.files import File
 
-from slabench.fsio import write_bytes
+from slabench.core.files import write_bytes
 
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"(\[[^\]]*\])\(([^)\s#]+)(#[^)\s]*)?\)")

@@ -12,35 +12,35 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from slabench.core.versions import __version__
 
 _PUBLIC = {
-    "Recipe": "slabench.recipe:Recipe",
-    "load_recipe": "slabench.recipe:load_recipe",
+    "Recipe": "slabench.recipes.fewshot:Recipe",
+    "load_recipe": "slabench.recipes:load_recipe",
     "plan": "slabench.runner:plan",
     "run": "slabench.runner:run",
-    "compare": "slabench.results.comparison:compare",
-    "reproduce": "slabench.reproduction.run:reproduce",
-    "plan_table": "slabench.reproduction.plan:plan_table",
-    "leaderboard": "slabench.api:leaderboard",
+    "compare": "slabench.comparison:compare",
+    "reproduce": "slabench.reproduction.running:reproduce",
+    "plan_table": "slabench.reproduction.planning:plan_table",
+    "leaderboard": "slabench.ranking.entries:leaderboard",
     "SLA": "slabench.sla.wrapper:SLA",
     "load_data": "slabench.data:load",
-    "EpisodeSampler": "slabench.episodes:EpisodeSampler",
-    "load_episodes": "slabench.episode_files:load_episodes",
+    "EpisodeSampler": "slabench.episodes.sampler:EpisodeSampler",
+    "load_episodes": "slabench.episodes.files:load_episodes",
     "TransformSet": "slabench.sla.transforms:TransformSet",
     "transform_set": "slabench.sla.transforms:transform_set",
     "function_set": "slabench.sla.transforms:function_set",
     "Head": "slabench.heads:Head",
     "Backbone": "slabench.backbones:Backbone",
-    "dataset": "slabench.data.own:dataset",
+    "dataset": "slabench.data.plugin_dataset:dataset",
     "load_plugin": "slabench.plugins:load_plugin",
     "check": "slabench.conformance:check",
-    "HEADS": "slabench.registry:HEADS",
-    "BACKBONES": "slabench.registry:BACKBONES",
-    "LOSSES": "slabench.registry:LOSSES",
-    "TRANSFORMS": "slabench.registry:TRANSFORMS",
-    "DATASETS": "slabench.registry:DATASETS",
-    "SlabenchError": "slabench.errors:SlabenchError",
+    "HEADS": "slabench.core.registry:HEADS",
+    "BACKBONES": "slabench.core.registry:BACKBONES",
+    "LOSSES": "slabench.core.registry:LOSSES",
+    "TRANSFORMS": "slabench.core.registry:TRANSFORMS",
+    "DATASETS": "slabench.core.registry:DATASETS",
+    "SlabenchError": "slabench.core.errors:SlabenchError",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -58,25 +58,29 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from slabench.api import leaderboard as leaderboard
     from slabench.backbones import Backbone as Backbone
+    from slabench.comparison import compare as compare
     from slabench.conformance import check as check
+    from slabench.core.errors import SlabenchError as SlabenchError
+    from slabench.core.registry import BACKBONES as BACKBONES
+    from slabench.core.registry import DATASETS as DATASETS
+    from slabench.core.registry import HEADS as HEADS
+    from slabench.core.registry import LOSSES as LOSSES
+    from slabench.core.registry import TRANSFORMS as TRANSFORMS
     from slabench.data import load as load_data  # noqa: F401
-    from slabench.data.own import dataset as dataset
-    from slabench.episode_files import load_episodes  # noqa: F401
-    from slabench.episodes import EpisodeSampler  # noqa: F401
-    from slabench.errors import SlabenchError  # noqa: F401
+    from slabench.data.plugin_dataset import dataset as dataset
+    from slabench.episodes.files import load_episodes as load_episodes
+    from slabench.episodes.sampler import EpisodeSampler as EpisodeSampler
     from slabench.heads import Head as Head
     from slabench.plugins import load_plugin as load_plugin
-    from slabench.recipe import Recipe, load_recipe  # noqa: F401
-    from slabench.registry import BACKBONES, HEADS  # noqa: F401
-    from slabench.registry import DATASETS as DATASETS
-    from slabench.registry import LOSSES as LOSSES
-    from slabench.registry import TRANSFORMS as TRANSFORMS
-    from slabench.reproduction.plan import plan_table  # noqa: F401
-    from slabench.reproduction.run import reproduce  # noqa: F401
-    from slabench.results.comparison import compare  # noqa: F401
-    from slabench.runner import plan, run  # noqa: F401
-    from slabench.sla.transforms import TransformSet, transform_set  # noqa: F401
+    from slabench.ranking.entries import leaderboard as leaderboard
+    from slabench.recipes import load_recipe as load_recipe
+    from slabench.recipes.fewshot import Recipe as Recipe
+    from slabench.reproduction.planning import plan_table as plan_table
+    from slabench.reproduction.running import reproduce as reproduce
+    from slabench.runner import plan as plan
+    from slabench.runner import run as run
+    from slabench.sla.transforms import TransformSet as TransformSet
     from slabench.sla.transforms import function_set as function_set
+    from slabench.sla.transforms import transform_set as transform_set
     from slabench.sla.wrapper import SLA as SLA

@@ -1,6 +1,6 @@
 """Plug-ins: single files (`--plugin FILE`, `load_plugin`), and what a result owes to which plug-in.
 
-Packages are found through entry points, by `slabench.registry`. A plug-in's code runs in this process with all rights of
+Packages are found through entry points, by `slabench.core.registry`. A plug-in's code runs in this process with all rights of
 the user; it is loaded only when it is named (a file) or when a name of it is used (a package).
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slabench import registry
-from slabench.errors import PluginError, SlabenchError, UsageError
-from slabench.fsio import digest_json
-from slabench.registry import Entry, Registry
+from slabench.core import registry
+from slabench.core.errors import PluginError, SlabenchError, UsageError
+from slabench.core.files import digest_json
+from slabench.core.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from slabench.recipe_base import BaseRecipe
+    from slabench.recipes.base import BaseRecipe
 
 _KEYS = (
     ("data", "dataset", registry.DATASETS),

@@ -20,16 +20,16 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from slabench import paths, plugins
+from slabench import plugins
 from slabench.backbones import n_parameters
-from slabench.errors import SlabenchError, UsageError
-from slabench.recipe import AnyRecipe
-from slabench.results.environment import describe, peak_memory_bytes
-from slabench.results.record import Cost, CurvePoint, RunRecord, Selection
-from slabench.results.store import ResultStore
+from slabench.core import paths
+from slabench.core.errors import SlabenchError, UsageError
+from slabench.recipes import AnyRecipe
+from slabench.records.environment import describe, peak_memory_bytes
+from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
+from slabench.records.store import ResultStore
 from slabench.suites import Prepared, Scored, SuiteTask, suite_of
-from slabench.training.allocator import keep_heap
-from slabench.training.device import choose_device, choose_precision
+from slabench.training.device import choose_device, choose_precision, keep_heap
 from slabench.training.loop import Fitted, Interrupted, Listener, checkpoint_seconds, fit
 
 Resume = Literal["auto", "never", "force"]

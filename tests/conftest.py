@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from data_layouts import Part, tiny_parts
 
+from slabench.core.paths import data as data_folder
 from slabench.data.catalog import info
 from slabench.data.loading import ensure
 from slabench.data.sources.detect import import_dataset
-from slabench.paths import data as data_folder
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def cifar100(_own_data_folder: None, _imported_cifar100: Path, monkeypatch: pyte
 def registries() -> Iterator[None]:
     """What a test registers, or loads as a plug-in, is taken back after it."""
     from slabench import plugins
-    from slabench.registry import REGISTRIES
+    from slabench.core.registry import REGISTRIES
 
     before = {name: (kind.names(), dict(kind._entries), dict(kind.problems)) for name, kind in REGISTRIES.items()}
     files = dict(plugins._loaded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slabench.seeding import torch_generator
+from slabench.core.seeding import torch_generator
 
 
 def episodes(

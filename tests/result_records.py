@@ -8,16 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from slabench.results.record import (
-    Chosen,
-    ClassScores,
-    Cost,
-    CurvePoint,
-    RunRecord,
-    Score,
-    Selection,
-    protocol_digest,
-)
+from slabench.records.record import Chosen, ClassScores, Cost, CurvePoint, RunRecord, Score, Selection, protocol_digest
 
 
 def digest(*parts: object) -> str:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from slabench.training.allocator import keep_heap
+from slabench.training.device import keep_heap
 
 GLIBC = platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
 
@@ -17,7 +17,7 @@ _FAULTS = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "keep":
-    from slabench.training.allocator import keep_heap
+    from slabench.training.device import keep_heap
     assert keep_heap()
 np.ones(8 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

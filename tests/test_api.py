@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 import slabench
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 
 DOCS = Path(__file__).parent.parent / "docs"
 

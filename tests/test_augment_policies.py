@@ -8,9 +8,8 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as vision
 
-from slabench.data.augment import BatchAugment, centre_crop
-from slabench.data.augment_policies import apply_policy, crop_box, cutout, resized_crop
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
+from slabench.data.augment import BatchAugment, apply_policy, centre_crop, crop_box, cutout, resized_crop
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -7,12 +7,19 @@ import torch
 from torch.nn import functional
 
 from slabench.backbones import n_parameters
-from slabench.backbones.cifar_resnet import CifarResNet, resnet18_cifar, resnet20, resnet32, resnet56, wrn_28_10
-from slabench.backbones.conv4 import conv4
-from slabench.backbones.imagenet_resnet import resnet18, resnet50
-from slabench.backbones.resnet12 import dropblock_mask, resnet12, resnet12_slim
-from slabench.errors import UsageError
-from slabench.seeding import fork_for_init
+from slabench.backbones.fewshot import conv4, dropblock_mask, resnet12, resnet12_slim
+from slabench.backbones.resnet import (
+    CifarResNet,
+    resnet18,
+    resnet18_cifar,
+    resnet20,
+    resnet32,
+    resnet50,
+    resnet56,
+    wrn_28_10,
+)
+from slabench.core.errors import UsageError
+from slabench.core.seeding import fork_for_init
 
 
 def convolution_weights(widths: tuple[int, ...]) -> int:
@@ -200,7 +207,7 @@ def test_shortcut_a_takes_every_second_pixel_and_pads_zeros_on_both_sides() -> N
 
 def test_dropout_of_the_wide_network_is_its_generators() -> None:
     with fork_for_init(0, "test"):
-        from slabench.backbones.cifar_resnet import WideResNet
+        from slabench.backbones.resnet import WideResNet
 
         net = WideResNet(32, 10, 1, 0.3).train()
         images = torch.randn(4, 3, 32, 32)

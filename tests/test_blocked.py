@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from slabench.backbones import blocked
-from slabench.backbones.cifar_resnet import CifarResNet
+from slabench.backbones.resnet import CifarResNet
+from slabench.core.registry import BACKBONES
 from slabench.losses import build_loss
-from slabench.registry import BACKBONES
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
 NEEDS_BFLOAT16 = pytest.mark.skipif(

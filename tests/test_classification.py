@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from slabench.errors import SlabenchError
-from slabench.evaluation.classification import accuracy_under_prior, expected_calibration_error, score
+from slabench.core.errors import SlabenchError
+from slabench.evaluation.metrics import accuracy_under_prior, expected_calibration_error, score
 
 
 def sample(seed: int, classes: int, n: int = 300) -> tuple[np.ndarray, np.ndarray]:

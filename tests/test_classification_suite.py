@@ -13,14 +13,14 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, r
 from torch.nn import functional
 
 from slabench import runner
-from slabench.classifier_recipe import ClassifierRecipe
-from slabench.data.classification import full_split, left_out, load_images
-from slabench.errors import UsageError
-from slabench.evaluation.classification import balanced_accuracy
-from slabench.recipe import load_recipe, parse_recipe
-from slabench.results.outputs import load as load_outputs
-from slabench.results.store import ResultStore
-from slabench.suites import classification
+from slabench.core.errors import UsageError
+from slabench.data.loading import full_split, left_out, load_images
+from slabench.evaluation.metrics import balanced_accuracy
+from slabench.recipes import load_recipe, parse_recipe
+from slabench.recipes.classifier import ClassifierRecipe
+from slabench.records.outputs import load_outputs
+from slabench.records.store import ResultStore
+from slabench.suites import classifier
 from slabench.training.loop import fit
 
 CPU = torch.device("cpu")
@@ -47,12 +47,12 @@ def tiny(**changes: Any) -> ClassifierRecipe:
     return recipe
 
 
-def task_of(recipe: ClassifierRecipe, seed: int = 0) -> classification.ClassifierTask:
-    return classification.build_task(recipe, seed, classification.prepare(recipe), CPU, None)
+def task_of(recipe: ClassifierRecipe, seed: int = 0) -> classifier.ClassifierTask:
+    return classifier.build_task(recipe, seed, classifier.prepare(recipe), CPU, None)
 
 
 def test_long_tail_of_digits() -> None:
-    prepared = classification.prepare(tiny())
+    prepared = classifier.prepare(tiny())
     smallest = min(len(rows) for rows in prepared.train.class_rows())
     expected = tuple(int(smallest * (1 / 10) ** (i / 9)) for i in range(10))
     assert prepared.counts == expected
@@ -293,16 +293,16 @@ def test_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        classification.check(tiny(**changes))
+        classifier.check(tiny(**changes))
 
 
 def test_a_class_that_is_too_small_is_named() -> None:
     with pytest.raises(UsageError, match="class '0' was to keep 5000 images"):
-        classification.prepare(tiny(data__profile="counts", data__counts=[5000] + [20] * 9))
+        classifier.prepare(tiny(data__profile="counts", data__counts=[5000] + [20] * 9))
     with pytest.raises(UsageError, match="9 counts were given"):
-        classification.prepare(tiny(data__profile="counts", data__counts=[20] * 9))
+        classifier.prepare(tiny(data__profile="counts", data__counts=[20] * 9))
     with pytest.raises(UsageError, match="without an image"):
-        classification.prepare(tiny(data__ratio=1e6))
+        classifier.prepare(tiny(data__ratio=1e6))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_class_that_is_too_small_is_named() -> None:
     ],
 )
 def test_what_is_doubtful_is_said(changes: dict[str, Any], part: str | None) -> None:
-    found = classification.warnings(tiny(**changes))
+    found = classifier.warnings(tiny(**changes))
     assert (found == []) if part is None else any(part in text for text in found)
 
 

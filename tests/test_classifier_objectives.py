@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabench.backbones.cifar_resnet import resnet20
-from slabench.errors import UsageError
-from slabench.learners.classifier import Classifier, CosineLayer
+from slabench.backbones.resnet import resnet20
+from slabench.core.errors import UsageError
+from slabench.core.seeding import fork_for_init
+from slabench.learners import Classifier, CosineLayer
 from slabench.losses import build_loss, class_weights
-from slabench.seeding import fork_for_init
-from slabench.sla.classification import CLASSIFIER_OBJECTIVES, classifier_objective
+from slabench.sla.objectives import CLASSIFIER_OBJECTIVES, classifier_objective
 
 COUNTS = [50, 10, 2]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import QUICK, finish, start
 
-from slabench.recipe import load_recipe
+from slabench.recipes import load_recipe
 
 # pydantic is not among them: typer itself loads it for a command with options.
 HEAVY = ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "sklearn", "scipy", "torchvision")

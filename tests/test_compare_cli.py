@@ -16,11 +16,11 @@ from scipy import stats
 from typer.testing import CliRunner, Result
 
 import slabench
-from slabench import paths
 from slabench.cli.app import app
-from slabench.errors import DataError, IntegrityError, UsageError
-from slabench.results.record import RunRecord
-from slabench.results.store import ResultStore
+from slabench.core import paths
+from slabench.core.errors import DataError, IntegrityError, UsageError
+from slabench.records.record import RunRecord
+from slabench.records.store import ResultStore
 
 PUBLISHED = str(paths.shipped_results())
 FC100 = ("--protocol", "fc100/5w5s", "--results", PUBLISHED)

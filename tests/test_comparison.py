@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from slabench import paths
-from slabench.episode_files import read_rows
-from slabench.errors import SlabenchError
-from slabench.evaluation.comparison import (
+from slabench.core import paths
+from slabench.core.errors import SlabenchError
+from slabench.episodes.files import read_rows
+from slabench.evaluation.intervals import Interval, t_interval
+from slabench.evaluation.paired_tests import (
     bootstrap_interval,
     class_jackknife,
     disjoint_sets,
@@ -21,7 +22,6 @@ from slabench.evaluation.comparison import (
     wilcoxon_p,
     without_reuse,
 )
-from slabench.evaluation.intervals import Interval, t_interval
 
 
 def covers(interval: Interval | None, value: float = 0.0) -> bool:

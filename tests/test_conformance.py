@@ -25,9 +25,9 @@ from slabench.conformance import transforms as of_transforms
 from slabench.conformance.heads import check_head
 from slabench.conformance.losses import check_loss
 from slabench.conformance.transforms import check_transforms
+from slabench.core.registry import HEADS, LOSSES, REGISTRIES
 from slabench.heads import Head
-from slabench.heads.prototypes import class_means, prototype_logits
-from slabench.registry import HEADS, LOSSES, REGISTRIES
+from slabench.heads.metric import class_means, prototype_logits
 from slabench.sla.transforms import FunctionSet, TransformSet, function_set
 
 pytestmark = pytest.mark.usefixtures("registries")
@@ -325,7 +325,7 @@ def test_the_global_generators_are_put_back() -> None:
 
 WRONG_FILE = """
 import slabench
-from slabench.heads.prototypes import prototype_logits
+from slabench.heads.metric import prototype_logits
 slabench.HEADS.add("backwards", slabench.Head("backwards", lambda s, y, q, n: -prototype_logits(s, y, q, n), True), "")
 """
 

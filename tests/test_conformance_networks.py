@@ -16,17 +16,17 @@ from findings import wrong
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slabench import paths
 from slabench.backbones import Backbone, FoldingBlock
 from slabench.conformance import backbones as of_backbones
 from slabench.conformance import check
 from slabench.conformance import datasets as of_datasets
 from slabench.conformance.backbones import check_backbone
 from slabench.conformance.datasets import check_dataset
+from slabench.core import paths
+from slabench.core.registry import BACKBONES, DATASETS
 from slabench.data import load
-from slabench.data.own import dataset
+from slabench.data.plugin_dataset import dataset
 from slabench.data.sources.embedded import prepare
-from slabench.registry import BACKBONES, DATASETS
 
 pytestmark = pytest.mark.usefixtures("registries")
 

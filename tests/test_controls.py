@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from result_records import digest, make_record
 
-from slabench.results.controls import baselines, controls, equal_passes, model, same_looks
-from slabench.results.leaderboard import Entry
+from slabench.comparison.controls import baselines, controls, equal_passes, model, same_looks
+from slabench.ranking.entries import Entry
 
 
 def entry(

@@ -14,10 +14,17 @@ from sklearn.preprocessing import normalize
 from torch import nn
 from torch.nn import functional
 
-from slabench.errors import UsageError
-from slabench.heads.cosine import SIMPLESHOT, baseline_plus_plus_logits, cosine_logits, simpleshot_logits
-from slabench.heads.matching import INITIAL_SCALE, MatchingModule, matching_logits
-from slabench.heads.relation import RelationModule
+from slabench.core.errors import UsageError
+from slabench.heads.metric import (
+    INITIAL_SCALE,
+    SIMPLESHOT,
+    MatchingModule,
+    RelationModule,
+    baseline_plus_plus_logits,
+    cosine_logits,
+    matching_logits,
+    simpleshot_logits,
+)
 
 
 def test_cosines_are_scikit_learns() -> None:

@@ -12,10 +12,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import slabench.data
-from slabench import paths
-from slabench.cli.data import app
-from slabench.cli.datasets import list_datasets, show_dataset
-from slabench.errors import DataMissingError, UsageError
+from slabench.cli.data import app, list_datasets, show_dataset
+from slabench.core import paths
+from slabench.core.errors import DataMissingError, UsageError
 
 runner = CliRunner()
 
@@ -117,7 +116,7 @@ def test_show_tells_classes_source_licence_and_digests():
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys, slabench.cli.data, slabench.cli.datasets, slabench.data.catalog, slabench.data.splits;"
+        "import sys, slabench.cli.data, slabench.cli.data, slabench.data.catalog, slabench.data.splits;"
         "print([name for name in ('numpy', 'torch', 'PIL', 'pyarrow', 'sklearn', 'pydantic') if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

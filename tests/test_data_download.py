@@ -15,10 +15,10 @@ from data_layouts import TINY, batch_files, mini_images, write_archive, write_mi
 from rich.console import Console
 from test_data_mini_imagenet import MINI
 
+from slabench.core.errors import DataError, DataMissingError
 from slabench.data.catalog import info
 from slabench.data.loading import ensure_store
 from slabench.data.sources.download import fetch
-from slabench.errors import DataError, DataMissingError
 
 
 class Server(ThreadingHTTPServer):

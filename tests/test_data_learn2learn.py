@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from data_layouts import CLASSES, SIZE, TINY, Part, encode, write_folders
 
+from slabench.core.errors import DataError, UnsafePickleError
 from slabench.data import load
 from slabench.data.catalog import info
 from slabench.data.sources import learn2learn
 from slabench.data.sources.detect import import_dataset, layouts
 from slabench.data.sources.learn2learn import Key, identified
 from slabench.data.store import canonical_order, dataset_digest, pixel_digests
-from slabench.errors import DataError, UnsafePickleError
 
 ENTRY = replace(TINY, store="cifar100")
 SPLITS = {"train": (0,), "val": (1,), "test": (2,)}  # of the three classes

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import slabench.data
-from slabench import paths
+from slabench.core import paths
+from slabench.core.errors import DataError, DataMissingError, UsageError
 from slabench.data.catalog import DATASETS, info
 from slabench.data.sources.detect import import_dataset
 from slabench.data.splits import load_split, parse_split, split_path
-from slabench.errors import DataError, DataMissingError, UsageError
 
 
 def test_split_counts_and_coverage():

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from data_layouts import MINI_CLASSES, SIZE, TINY, encode, mini_images, write_mini_caches, write_mini_csvs
 
+from slabench.core.errors import DataError, UnsafePickleError
 from slabench.data.catalog import info
 from slabench.data.sources.detect import import_dataset
 from slabench.data.sources.miniimagenet import mini_imagenet_classes
-from slabench.errors import DataError, UnsafePickleError
 
 MINI = replace(
     TINY, name="mini-imagenet", store="mini-imagenet", fewshot=True, classes=MINI_CLASSES, per_class=(4, 0), n_classes=3

@@ -13,13 +13,13 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 from torchvision import transforms
 
+from slabench.core.errors import DataError, DataMissingError
 from slabench.data import load
 from slabench.data.augment import centre_crop
 from slabench.data.catalog import DatasetInfo, info
-from slabench.data.classification import input_size, load_images
+from slabench.data.loading import input_size, load_images
 from slabench.data.sources.detect import import_dataset
 from slabench.data.sources.pixels import centre_square
-from slabench.errors import DataError, DataMissingError
 
 CLASSES, TRAIN, TEST = 3, 4, 2
 
@@ -397,8 +397,8 @@ def test_counts_as_published() -> None:
 
 def test_a_step_on_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stored at 256 pixels, trained on random parts and tested on the middle of 224, without a network of that size."""
-    from slabench.recipe import parse_recipe
-    from slabench.suites import classification
+    from slabench.recipes import parse_recipe
+    from slabench.suites import classifier
 
     cub200(tmp_path / "official")
     monkeypatch.setenv("SLABENCH_DATA", str(tmp_path / "data"))
@@ -417,7 +417,7 @@ def test_a_step_on_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             "train": {"steps": 1, "batch_size": 2, "precision": "float32"},
         }
     )
-    task = classification.build_task(recipe, 0, classification.prepare(recipe), torch.device("cpu"), None)
+    task = classifier.build_task(recipe, 0, classifier.prepare(recipe), torch.device("cpu"), None)
     seen = []
     monkeypatch.setattr(
         task.module.backbone,

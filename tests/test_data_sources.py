@@ -23,8 +23,8 @@ from data_layouts import (
     write_parquet,
 )
 
+from slabench.core.errors import DataError, UsageError
 from slabench.data.sources.detect import import_dataset
-from slabench.errors import DataError, UsageError
 
 LAYOUTS = {
     "folders": lambda root, parts: write_folders(root / "f", parts),

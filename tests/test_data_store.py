@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from data_layouts import CLASSES, SIZE, TINY, Part
 
-from slabench.data.store import RawImages, differences, open_store, verify_store, write_store
-from slabench.errors import DataError, IntegrityError, UsageError
+from slabench.core.errors import DataError, IntegrityError, UsageError
+from slabench.data.imageset import RawImages
+from slabench.data.store import differences, open_store, verify_store, write_store
 
 
 def raw_of(parts: tuple[Part, Part]) -> RawImages:

@@ -15,8 +15,8 @@ from data_layouts import python2_pickle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slabench.core.errors import DataError, UnsafePickleError
 from slabench.data.sources.unpickle import read_pickle
-from slabench.errors import DataError, UnsafePickleError
 
 
 def read(data: bytes):

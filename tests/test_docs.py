@@ -18,14 +18,14 @@ import typer
 from typer.main import get_command
 
 from slabench.cli.app import app
+from slabench.core.registry import REGISTRIES
 from slabench.data.mixing import MIXINGS
-from slabench.evaluation.posthoc import METHODS
 from slabench.losses import LOSSES
 from slabench.losses.resampling import RESAMPLINGS
-from slabench.recipe import SUITES, known_keys, load_recipe, recipe_names
-from slabench.registry import REGISTRIES
-from slabench.sla.classification import CLASSIFIER_OBJECTIVES
-from slabench.suites.classification_rules import REWEIGHTS
+from slabench.posthoc.methods import METHODS
+from slabench.recipes import SUITES, known_keys, load_recipe, recipe_names
+from slabench.sla.objectives import CLASSIFIER_OBJECTIVES
+from slabench.suites.classifier.rules import REWEIGHTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])

@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 from processes import here
 
-from slabench import doctor
-from slabench.cli import complete
-from slabench.cli.listing import LISTS, SHOWS
-from slabench.doctor import Fact, diagnose
-from slabench.errors import PluginError
-from slabench.recipe import recipe_names
-from slabench.registry import HEADS, REGISTRIES
-from slabench.sla.classification import CLASSIFIER_OBJECTIVES
-from slabench.sla.objectives import OBJECTIVES
+from slabench.cli import complete, doctor
+from slabench.cli.complete import LISTS, SHOWS
+from slabench.cli.doctor import Fact, diagnose
+from slabench.core.errors import PluginError
+from slabench.core.registry import HEADS, REGISTRIES
+from slabench.recipes import recipe_names
+from slabench.sla.objectives import CLASSIFIER_OBJECTIVES, OBJECTIVES
 
 
 def by_name(facts: list[Fact], section: str) -> dict[str, Fact]:
@@ -140,7 +138,7 @@ def test_empty_lists_say_so() -> None:
 def test_show_tells_what_a_thing_is() -> None:
     _, output = here("show", "head", "protonet")
     assert "view by view" in output
-    assert "slabench.heads.prototypes:PROTONET" in output
+    assert "slabench.heads.metric:PROTONET" in output
     _, output = here("show", "head", "metaoptnet-rr")
     assert "as one problem of N*M classes" in output
     _, output = here("show", "backbone", "conv4")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from slabench import paths
 from slabench.cli.app import app
+from slabench.core import paths
+from slabench.core.errors import DataError, IntegrityError, UsageError
+from slabench.core.files import sha256_file, write_json
 from slabench.data import load
 from slabench.data.imageset import ImageSet
-from slabench.episode_files import find, load_episodes, make, open_file, protocol_part, read_manifest, usage
-from slabench.errors import DataError, IntegrityError, UsageError
-from slabench.fsio import sha256_file, write_json
+from slabench.episodes.files import find, load_episodes, make, open_file, protocol_part, read_manifest, usage
 
 PUBLISHED = [
     f"{dataset}/{split}-5w{shots}s15q-2000"

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
+from slabench.core.errors import DataError, UsageError
+from slabench.core.files import read_json, sha256_file, write_json
 from slabench.data import load
-from slabench.episode_files import load_episodes, make, open_file, profile_suffix, read_manifest, usage
-from slabench.episode_profiles import SHAPES, parse_profile
-from slabench.episodes import Episodes
-from slabench.errors import DataError, UsageError
-from slabench.evaluation.fewshot import episode_logits, score_episodes, tally
-from slabench.fsio import read_json, sha256_file, write_json
-from slabench.heads.prototypes import PROTONET
-from slabench.learners.episodic import EpisodicLearner
+from slabench.episodes.files import load_episodes, make, open_file, profile_suffix, read_manifest, usage
+from slabench.episodes.profiles import SHAPES, parse_profile
+from slabench.episodes.sampler import Episodes
+from slabench.evaluation.episodes import episode_logits, score_episodes, tally
+from slabench.heads.metric import PROTONET
+from slabench.learners import EpisodicLearner
 
 
 def counts(text: str, ways: int = 5, mean: int = 5, n: int = 40, least: int = 1) -> np.ndarray:

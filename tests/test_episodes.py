@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabench.episodes import EpisodeSampler, balanced_episodes, gather
-from slabench.errors import UsageError
-from slabench.seeding import numpy_generator
+from slabench.core.errors import UsageError
+from slabench.core.seeding import numpy_generator
+from slabench.episodes.sampler import EpisodeSampler, balanced_episodes, gather
 
 
 def pools(sizes: list[int]) -> list[np.ndarray]:

@@ -11,16 +11,16 @@ import pytest
 from processes import here
 from result_records import classifier_record, digest, make_record
 
-from slabench.errors import UsageError
-from slabench.recipe import load_recipe
-from slabench.registry import HEADS
-from slabench.results import weights as weight_files
-from slabench.results.plots import draw
-from slabench.results.plots.source import NothingToDraw, Source
-from slabench.results.record import RunRecord
-from slabench.results.report import build
-from slabench.results.store import ResultStore
-from slabench.suites.score_heads import _heads
+from slabench.core.errors import UsageError
+from slabench.core.registry import HEADS
+from slabench.plots import draw
+from slabench.plots.source import NothingToDraw, Source
+from slabench.recipes import load_recipe
+from slabench.records import outputs as weight_files
+from slabench.records.record import RunRecord
+from slabench.records.store import ResultStore
+from slabench.report import build
+from slabench.suites.fewshot.score_heads import _heads
 
 
 @pytest.fixture(autouse=True)
@@ -136,12 +136,12 @@ def test_episodes_make(number: str) -> None:
 
 HEAD = """
 import slabench
-from slabench.heads.prototypes import prototype_logits
+from slabench.heads.metric import prototype_logits
 slabench.HEADS.add("mine", slabench.Head("mine", prototype_logits, True), "own prototypes")
 """
 BACKBONE = """
 from slabench import BACKBONES
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 def build(image_size):
     raise UsageError(f"mine takes 48 pixels, not {image_size}", "scale the images")
 BACKBONES.add("mine", build, "images of 48 pixels alone")

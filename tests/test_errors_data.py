@@ -18,7 +18,9 @@ from data_layouts import encode, write_batches
 from PIL import Image
 from processes import here
 
-from slabench import paths
+from slabench.core import paths
+from slabench.core.errors import DataError, DataMissingError, IntegrityError, UnsafePickleError
+from slabench.core.files import sha256_file
 from slabench.data import loading, splits
 from slabench.data.catalog import info
 from slabench.data.sources import download
@@ -27,8 +29,6 @@ from slabench.data.sources.photographs import MIT67
 from slabench.data.sources.pybatches import KIND as BATCHES
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.store import open_store
-from slabench.errors import DataError, DataMissingError, IntegrityError, UnsafePickleError
-from slabench.fsio import sha256_file
 
 AGAIN = "it may be a cut-off download: fetch it again, then import"
 CIFAR10 = info("cifar10").classes

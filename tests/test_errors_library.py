@@ -19,20 +19,20 @@ from test_training import Line
 
 import slabench
 from slabench.cli import app
+from slabench.core.errors import DataError, SlabenchError, UsageError
+from slabench.core.files import read_json, sha256_file, write_json
+from slabench.core.registry import HEADS
 from slabench.data import load
 from slabench.data.imageset import ImageSet
-from slabench.episode_files import make
-from slabench.episode_profiles import parse_profile
-from slabench.errors import DataError, SlabenchError, UsageError
-from slabench.evaluation.posthoc import logit_adjust
-from slabench.fsio import read_json, sha256_file, write_json
+from slabench.episodes.files import make
+from slabench.episodes.profiles import parse_profile
 from slabench.heads.logistic import logistic_solution
 from slabench.losses import build_loss, class_weights
-from slabench.recipe import Select, Train
-from slabench.registry import HEADS
-from slabench.reproduction.plan import plan_table
-from slabench.reproduction.run import run_missing
-from slabench.results import weights
+from slabench.posthoc.methods import logit_adjust
+from slabench.recipes.fewshot import Select, Train
+from slabench.records import outputs
+from slabench.reproduction.planning import plan_table
+from slabench.reproduction.running import run_missing
 from slabench.training.loop import StepResult, fit
 
 
@@ -168,7 +168,7 @@ def test_a_view_of_a_registry_is_a_mapping() -> None:
 def test_tasks_that_differ_in_ways() -> None:
     from types import SimpleNamespace
 
-    from slabench.integrations.learn2learn import episodes_from_taskset
+    from slabench.episodes.learn2learn import episodes_from_taskset
 
     described = {0: [0, 1, 3, 4], 1: [0, 1, 3, 4, 6, 7]}
     tasks = SimpleNamespace(
@@ -196,7 +196,7 @@ def test_no_process(jobs: int, tmp_path: Path) -> None:
 
 def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "none.safetensors", "No such file or directory"), (tmp_path, "Is a directory")):
-        message, remedy = told(lambda path=path: weights.load(path, "0" * 64, "k"), DataError)  # type: ignore[misc]
+        message, remedy = told(lambda path=path: outputs.load(path, "0" * 64, "k"), DataError)  # type: ignore[misc]
         assert message == f"weights {path} cannot be read: {why}"
         assert remedy == "run the trial again with --resume force, or restore the file from its source"
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from slabench.core.errors import UsageError
+from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.data.augment import normalise
 from slabench.data.catalog import info
-from slabench.episodes import Episodes, EpisodeSampler
-from slabench.errors import UsageError
-from slabench.evaluation.fewshot import PREDICTORS, embed, embed_episodes, episode_logits, score_episodes
-from slabench.learners.episodic import EpisodicLearner, build_learner
-from slabench.recipe import Model
-from slabench.seeding import numpy_generator, torch_generator
-from slabench.sla.joint import aggregate, joint_labels
+from slabench.episodes.sampler import Episodes, EpisodeSampler
+from slabench.evaluation.episodes import PREDICTORS, embed, embed_episodes, episode_logits, score_episodes
+from slabench.learners import EpisodicLearner, build_learner
+from slabench.recipes.fewshot import Model
+from slabench.sla import aggregate, joint_labels
 from slabench.sla.transforms import TransformSet, transform_set
 
 CLASSES, EACH = 6, 12

@@ -12,10 +12,10 @@ import pytest
 import torch
 from processes import QUICK, here
 
+from slabench.core.registry import HEADS, LOSSES
 from slabench.data import load
 from slabench.heads import Head
 from slabench.plugins import load_plugin
-from slabench.registry import HEADS, LOSSES
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

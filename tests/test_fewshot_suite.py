@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from slabench import runner
-from slabench.errors import UsageError
-from slabench.recipe import Recipe, load_recipe
-from slabench.results.store import ResultStore
+from slabench.core.errors import UsageError
+from slabench.recipes import load_recipe
+from slabench.recipes.fewshot import Recipe
+from slabench.records.store import ResultStore
 from slabench.suites import fewshot
 
 pytestmark = pytest.mark.usefixtures("glyphs")

@@ -10,7 +10,7 @@ import pytest
 
 from slabench.data import load
 from slabench.data.catalog import info
-from slabench.data.glyphs import IMAGES_PER_CLASS, characters, families, generate, split_classes
+from slabench.data.sources.embedded import IMAGES_PER_CLASS, characters, families, generate, split_classes
 from slabench.data.store import open_store, store_folder
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
 from slabench.data.catalog import info
-from slabench.heads.prototypes import PROTONET, class_means, prototype_logits
-from slabench.learners.episodic import build_learner
-from slabench.recipe import Model
+from slabench.heads.metric import PROTONET, class_means, prototype_logits
+from slabench.learners import build_learner
+from slabench.recipes.fewshot import Model
 
 
 def episode(seed: int, batch: int, ways: int, shots: int, queries: int, dim: int) -> tuple[torch.Tensor, ...]:

@@ -9,10 +9,10 @@ import torch
 from episode_tensors import episodes
 from torch import Tensor
 
-from slabench.backbones.conv4 import conv4
-from slabench.learners.episodic import with_head
-from slabench.registry import HEADS
-from slabench.sla.joint import joint_labels
+from slabench.backbones.fewshot import conv4
+from slabench.core.registry import HEADS
+from slabench.learners import with_head
+from slabench.sla import joint_labels
 
 Logits = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 NAMES = HEADS.names()

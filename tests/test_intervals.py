@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from slabench.errors import SlabenchError
+from slabench.core.errors import SlabenchError
 from slabench.evaluation.intervals import across_seeds, finite_or_none, paired_difference, t_interval
 
 fractions = st.integers(0, 75).map(lambda right: right / 75)

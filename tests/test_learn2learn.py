@@ -14,13 +14,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from slabench import runner
+from slabench.core.errors import UsageError
+from slabench.core.registry import BACKBONES
+from slabench.core.seeding import fork_for_init, torch_generator
 from slabench.data.imageset import ImageSet
-from slabench.episodes import Episodes, EpisodeSampler
-from slabench.errors import UsageError
-from slabench.integrations.learn2learn import EpisodeTasks, episodes_from_taskset, meta_dataset, require_learn2learn
-from slabench.recipe import load_recipe
-from slabench.registry import BACKBONES
-from slabench.seeding import fork_for_init, torch_generator
+from slabench.episodes.learn2learn import EpisodeTasks, episodes_from_taskset, meta_dataset, require_learn2learn
+from slabench.episodes.sampler import Episodes, EpisodeSampler
+from slabench.recipes import load_recipe
 
 needs_learn2learn = pytest.mark.skipif(
     importlib.util.find_spec("learn2learn") is None,
@@ -226,9 +226,7 @@ def test_learn2learn_s_tasks_as_our_episodes(fused: bool, kept: bool) -> None:
 def test_meta_dataset_loads_no_image_to_find_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures()
     loaded: list[int] = []
-    monkeypatch.setattr(
-        "slabench.integrations.learn2learn.LabelledImages.__getitem__", lambda _, row: loaded.append(row)
-    )
+    monkeypatch.setattr("slabench.episodes.learn2learn.LabelledImages.__getitem__", lambda _, row: loaded.append(row))
     dataset = meta_dataset(images)
     assert not loaded
     assert dict(dataset.indices_to_labels) == dict(enumerate(images.labels.tolist()))

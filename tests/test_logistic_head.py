@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from torch.nn import functional
 
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 from slabench.heads.logistic import LogisticConvergenceWarning, logistic_logits, logistic_solution
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slabench.core.errors import DataError, UsageError
 from slabench.data.imageset import ImageSet
 from slabench.data.longtail import class_order, draw, groups, long_tail, profile_counts, read_counts
-from slabench.errors import DataError, UsageError
 
 CIFAR10 = {
     10: [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500],

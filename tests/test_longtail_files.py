@@ -12,11 +12,11 @@ import pytest
 from processes import here
 from test_longtail import CIFAR100, RANKS, image_set
 
-from slabench import paths
-from slabench.data.classification import load_images
+from slabench.core import paths
+from slabench.core.errors import DataError, IntegrityError, UsageError
 from slabench.data.imageset import ImageSet
+from slabench.data.loading import load_images
 from slabench.data.longtail_files import describe, list_files, load_subset, make_subset, open_subset, read_manifest
-from slabench.errors import DataError, IntegrityError, UsageError
 
 
 def load(images: ImageSet, **changes: object) -> object:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from test_longtail import RANKS, image_set
 
-from slabench import paths
 from slabench.cli.longtail import make as make_command
+from slabench.core import paths
+from slabench.core.errors import DataError, UsageError
+from slabench.core.files import sha256_file
 from slabench.data.imageset import ImageSet
 from slabench.data.longtail_files import (
     SubsetFile,
@@ -24,8 +26,6 @@ from slabench.data.longtail_files import (
     read_manifest,
     subset_name,
 )
-from slabench.errors import DataError, UsageError
-from slabench.fsio import sha256_file
 
 PUBLISHED = ("exp-r10", "exp-r20", "exp-r50", "exp-r100", "exp-r200", "step-r10", "step-r100")
 

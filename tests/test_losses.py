@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 from slabench.losses import LOSSES, REWEIGHTINGS, build_loss, class_weights, weighted_mean
 
 CIFAR10_R100 = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]

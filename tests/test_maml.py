@@ -18,12 +18,13 @@ import learn2learn as l2l
 
 from slabench import runner
 from slabench.backbones import Backbone
-from slabench.backbones.conv4 import Conv4
-from slabench.errors import UsageError
+from slabench.backbones.fewshot import Conv4
+from slabench.core.errors import UsageError
+from slabench.core.seeding import fork_for_init
 from slabench.learners.maml import AdaptedLearner, EpisodeNorm, Inner, _Reference, adapted_logits
-from slabench.recipe import Recipe, load_recipe
-from slabench.results.store import ResultStore
-from slabench.seeding import fork_for_init
+from slabench.recipes import load_recipe
+from slabench.recipes.fewshot import Recipe
+from slabench.records.store import ResultStore
 from slabench.suites import fewshot
 from slabench.training.checkpoint import Progress
 from slabench.training.loop import Interrupted, fit
@@ -48,7 +49,7 @@ class Tiny(Backbone):
 @pytest.fixture(autouse=True)
 def _narrow_conv4(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backbone of recipes at 8 channels in place of 64, for the time it takes."""
-    monkeypatch.setattr("slabench.backbones.conv4.conv4", lambda image_size: Conv4(image_size, 8))
+    monkeypatch.setattr("slabench.backbones.fewshot.conv4", lambda image_size: Conv4(image_size, 8))
 
 
 def tiny_learner(n: int = 3, stride: int = 1, inner: Inner | None = None) -> AdaptedLearner:

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slabench.core.errors import UsageError
 from slabench.data.mixing import MIXINGS, boxes, inverse_frequency, mix, remix_share
-from slabench.errors import UsageError
 from slabench.losses import build_loss
 from slabench.sla.transforms import TRANSFORM_SETS, transform_set
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slabench.errors import DataError, IntegrityError, SlabenchError
-from slabench.fsio import sha256_file
-from slabench.results.outputs import FeatureSplit, ModelOutputs, load, save
+from slabench.core.errors import DataError, IntegrityError, SlabenchError
+from slabench.core.files import sha256_file
+from slabench.records.outputs import FeatureSplit, ModelOutputs, load_outputs, save_outputs
 
 
 def make_outputs(**changes: Any) -> ModelOutputs:
@@ -46,7 +46,7 @@ def make_outputs(**changes: Any) -> ModelOutputs:
 
 def test_everything_comes_back(tmp_path: Path) -> None:
     outputs = make_outputs(scale=30.0, train_shift=True)
-    back = load(tmp_path / "a.safetensors", save(outputs, tmp_path / "a.safetensors"))
+    back = load_outputs(tmp_path / "a.safetensors", save_outputs(outputs, tmp_path / "a.safetensors"))
     for name in ("key", "objective", "m", "scale", "cosine", "train_shift", "counts", "class_names"):
         assert getattr(back, name) == getattr(outputs, name), name
     # In the order they came in, which is not the alphabet's.
@@ -67,7 +67,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_that_of_the_file_and_equal_outputs_give_equal_files(tmp_path: Path) -> None:
-    first, second = save(make_outputs(), tmp_path / "a"), save(make_outputs(), tmp_path / "b")
+    first, second = save_outputs(make_outputs(), tmp_path / "a"), save_outputs(make_outputs(), tmp_path / "b")
     assert first == second == sha256_file(tmp_path / "a")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "b"]
 
@@ -75,42 +75,42 @@ def test_the_digest_is_that_of_the_file_and_equal_outputs_give_equal_files(tmp_p
 def test_tensors_that_share_memory_are_stored_each(tmp_path: Path) -> None:
     shared = torch.randn(9, 3)
     outputs = make_outputs(test_logits={"single": shared, "aggregated": shared})
-    back = load(tmp_path / "a", save(outputs, tmp_path / "a"))
+    back = load_outputs(tmp_path / "a", save_outputs(outputs, tmp_path / "a"))
     assert torch.equal(back.test_logits["single"], shared)
     assert torch.equal(back.test_logits["aggregated"], shared)
 
 
 def test_any_flipped_byte_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    sha256 = save(make_outputs(), path)
+    sha256 = save_outputs(make_outputs(), path)
     good = path.read_bytes()
     for place in (0, 8, 50, len(good) // 2, len(good) - 1):
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
         with pytest.raises(IntegrityError, match="sha256"):
-            load(path, sha256)
+            load_outputs(path, sha256)
     path.write_bytes(good)
-    load(path, sha256)
+    load_outputs(path, sha256)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
 def test_a_truncated_file_is_refused_whatever_digest_comes_with_it(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "a"
-    sha256 = save(make_outputs(), path)
+    sha256 = save_outputs(make_outputs(), path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(IntegrityError):
-        load(path, sha256)
+        load_outputs(path, sha256)
     with pytest.raises(DataError, match="holds no outputs"):
-        load(path, sha256_file(path))
+        load_outputs(path, sha256_file(path))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.*No such file"):
-        load(tmp_path / "gone", "0" * 64)
+        load_outputs(tmp_path / "gone", "0" * 64)
 
 
 def test_other_safetensors_and_other_versions_are_refused(tmp_path: Path) -> None:
     path, other = tmp_path / "a", tmp_path / "b"
-    save(make_outputs(), path)
+    save_outputs(make_outputs(), path)
     tensors = load_file(path)
     facts = {
         "schema": "slabench.outputs/2",
@@ -135,13 +135,13 @@ def test_other_safetensors_and_other_versions_are_refused(tmp_path: Path) -> Non
     ):
         save_file(tensors, other, metadata=metadata)
         with pytest.raises(DataError, match="holds no outputs"):
-            load(other, sha256_file(other))
+            load_outputs(other, sha256_file(other))
     without = {name: value for name, value in tensors.items() if name != "splits.val.labels"}
     save_file(without, other, metadata={"slabench": json.dumps(right)})
     with pytest.raises(DataError, match="holds no outputs"):
-        load(other, sha256_file(other))
+        load_outputs(other, sha256_file(other))
     save_file(tensors, other, metadata={"slabench": json.dumps(right)})
-    assert load(other, sha256_file(other)).class_names == ("a", "b", "c")
+    assert load_outputs(other, sha256_file(other)).class_names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e6])
@@ -149,7 +149,7 @@ def test_features_outside_float16_are_refused(tmp_path: Path, value: float) -> N
     outputs = make_outputs()
     outputs.splits["test"].features[3, 1, 2] = value
     with pytest.raises(SlabenchError, match=r"splits\.test\.features"):
-        save(outputs, tmp_path / "a")
+        save_outputs(outputs, tmp_path / "a")
     assert not list(tmp_path.iterdir())
 
 

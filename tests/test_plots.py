@@ -17,14 +17,14 @@ from result_records import classifier_record, make_record
 from scipy import stats
 from test_outputs import make_outputs
 
-from slabench.errors import UsageError
-from slabench.results.gains import gains
-from slabench.results.plots import KINDS, draw, file_type, picture
-from slabench.results.plots.calibration import reliability
-from slabench.results.plots.source import NothingToDraw, Source, short_names
-from slabench.results.plots.style import OBJECTIVES, OTHERS, PAPER, render, wrap
-from slabench.results.record import CurvePoint, RunRecord
-from slabench.results.store import ResultStore
+from slabench.comparison.controls import gains
+from slabench.core.errors import UsageError
+from slabench.plots import KINDS, draw, file_type, picture
+from slabench.plots.calibration import reliability
+from slabench.plots.source import NothingToDraw, Source, short_names
+from slabench.plots.style import OBJECTIVES, OTHERS, PAPER, render, wrap
+from slabench.records.record import CurvePoint, RunRecord
+from slabench.records.store import ResultStore
 
 Arrays = dict[tuple[str, int, str], np.ndarray]
 DARK_PAPER = "#14171b"

@@ -11,17 +11,18 @@ import pytest
 from processes import QUICK, here
 
 import slabench
-from slabench import plugins, registry
-from slabench.errors import PluginError, UsageError
+from slabench import plugins
+from slabench.core import registry
+from slabench.core.errors import PluginError, UsageError
+from slabench.core.registry import BUILT_IN, HEADS, LOSSES, Registry
 from slabench.plugins import load_plugin
-from slabench.recipe import load_recipe
-from slabench.registry import BUILT_IN, HEADS, LOSSES, Registry
+from slabench.recipes import load_recipe
 
 pytestmark = pytest.mark.usefixtures("registries")
 
 HEAD = """
 import slabench
-from slabench.heads.prototypes import prototype_logits
+from slabench.heads.metric import prototype_logits
 slabench.HEADS.add("{name}", slabench.Head("{name}", prototype_logits, {decomposes}), "own prototypes")
 """
 
@@ -110,7 +111,7 @@ def test_a_file_that_changed_is_not_taken_for_the_loaded_one(tmp_path: Path) -> 
 def point(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> Registry:
     monkeypatch.setattr(registry, "entry_points", lambda group: list(points) if group == "test" else [])
     own = Registry("head", "test", expects="slabench.heads:Head")
-    own.add("protonet", "slabench.heads.prototypes:PROTONET", "built in", origin=BUILT_IN)
+    own.add("protonet", "slabench.heads.metric:PROTONET", "built in", origin=BUILT_IN)
     return own
 
 

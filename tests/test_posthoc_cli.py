@@ -15,13 +15,13 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 from test_posthoc import make_model
 from typer.testing import CliRunner
 
-from slabench.cli.posthoc import posthoc as command
-from slabench.errors import DataError, IntegrityError, UsageError
-from slabench.evaluation import posthoc_training
-from slabench.results.outputs import ModelOutputs
-from slabench.results.record import RunRecord
-from slabench.results.store import ResultStore
-from slabench.suites.posthoc import find_outputs, posthoc
+from slabench.cli.score import posthoc as command
+from slabench.core.errors import DataError, IntegrityError, UsageError
+from slabench.posthoc import training
+from slabench.posthoc.scoring import find_outputs, posthoc
+from slabench.records.outputs import ModelOutputs
+from slabench.records.record import RunRecord
+from slabench.records.store import ResultStore
 
 APP = typer.Typer()
 APP.command()(command)
@@ -30,7 +30,7 @@ APP.command()(command)
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is trained well is test_posthoc_training's question."""
-    monkeypatch.setattr(posthoc_training, "DEFAULT", posthoc_training.Stage2(epochs=2, least_steps=0))
+    monkeypatch.setattr(training, "DEFAULT", training.Stage2(epochs=2, least_steps=0))
 
 
 def keep(folder: Path, objective: str = "sla", suite: str = "imbalanced", seed: int = 0, **changes: Any) -> RunRecord:

@@ -14,11 +14,11 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from test_posthoc import make_model
 
-from slabench.errors import SlabenchError, UsageError
-from slabench.evaluation.classification import balanced_accuracy
-from slabench.evaluation.posthoc import logits, plain
-from slabench.evaluation.posthoc_training import Stage2, crt, lws
-from slabench.results.outputs import FeatureSplit, ModelOutputs
+from slabench.core.errors import SlabenchError, UsageError
+from slabench.evaluation.metrics import balanced_accuracy
+from slabench.posthoc.methods import logits, plain
+from slabench.posthoc.training import Stage2, crt, lws
+from slabench.records.outputs import FeatureSplit, ModelOutputs
 
 Array = NDArray[np.float64]
 COUNTS = (300, 60, 12)

@@ -9,10 +9,9 @@ import pytest
 from processes import here
 from result_records import classifier_record
 
-from slabench.errors import DataError, UsageError
-from slabench.evaluation.classification import accuracy_under_prior
-from slabench.evaluation.priors import read_prior
-from slabench.results.store import ResultStore
+from slabench.core.errors import DataError, UsageError
+from slabench.evaluation.metrics import accuracy_under_prior, read_prior
+from slabench.records.store import ResultStore
 
 NAMES = ["a", "b", "c", "d"]
 COUNTS = [5, 50, 1, 20]  # b, d, a, c from the most frequent on

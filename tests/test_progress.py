@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from slabench.cli import progress
+from slabench import progress
 
 
 def test_the_time_left_is_counted_from_the_first_step_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,20 +14,19 @@ import numpy as np
 import pytest
 from result_records import classifier_record, make_record
 
+from slabench.comparison.published import compare_published, differences, verdict
+from slabench.core.errors import DataError, SlabenchError, UsageError
+from slabench.core.registry import BACKBONES, HEADS
 from slabench.data.catalog import DATASETS
 from slabench.data.mixing import MIXINGS
-from slabench.errors import DataError, SlabenchError, UsageError
 from slabench.losses import LOSSES
-from slabench.recipe import load_recipe
-from slabench.registry import BACKBONES, HEADS
-from slabench.results.leaderboard import rows
-from slabench.results.leaderboard_row import LeaderboardRow
-from slabench.results.published import COLUMNS, PublishedRow, load, match
-from slabench.results.published_verdict import compare_published, differences, verdict
-from slabench.results.record import RunRecord, Selection
-from slabench.results.store import ResultStore
-from slabench.sla.classification import CLASSIFIER_OBJECTIVES
-from slabench.sla.objectives import OBJECTIVES
+from slabench.ranking.columns import LeaderboardRow
+from slabench.ranking.entries import rows
+from slabench.ranking.published import COLUMNS, PublishedRow, load, match
+from slabench.recipes import load_recipe
+from slabench.records.record import RunRecord, Selection
+from slabench.records.store import ResultStore
+from slabench.sla.objectives import CLASSIFIER_OBJECTIVES, OBJECTIVES
 from slabench.sla.transforms import transform_set
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from slabench.errors import DataError, UsageError
-from slabench.recipe import known_keys, load_recipe, parse_assignment, parse_recipe, recipe_names
-from slabench.results.derived import derived_key
+from slabench.core.errors import DataError, UsageError
+from slabench.recipes import known_keys, load_recipe, parse_assignment, parse_recipe, recipe_names
+from slabench.records.derived import derived_key
 from slabench.suites import suite_of
 
 

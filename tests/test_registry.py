@@ -8,9 +8,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from slabench import registry
-from slabench.errors import UsageError
-from slabench.registry import BACKBONES, HEADS, Registry
+from slabench.core import registry
+from slabench.core.errors import UsageError
+from slabench.core.registry import BACKBONES, HEADS, Registry
 
 
 def test_built_in_names_resolve() -> None:
@@ -61,5 +61,7 @@ def test_packages_bring_their_own_by_entry_point(monkeypatch: pytest.MonkeyPatch
 
 
 def test_listing_names_imports_no_torch() -> None:
-    code = "import sys; from slabench.registry import BACKBONES; BACKBONES.names(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from slabench.core.registry import BACKBONES; BACKBONES.names(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,14 +16,14 @@ from test_outputs import make_outputs
 from typer.testing import CliRunner, Result
 
 from slabench.cli.app import app
-from slabench.errors import SlabenchError
-from slabench.results.plots import KINDS
-from slabench.results.plots.source import Source
-from slabench.results.record import RunRecord
-from slabench.results.report import build
-from slabench.results.report.html import inline
-from slabench.results.report.summary import lines, sentences
-from slabench.results.store import ResultStore
+from slabench.core.errors import SlabenchError
+from slabench.plots import KINDS
+from slabench.plots.source import Source
+from slabench.records.record import RunRecord
+from slabench.records.store import ResultStore
+from slabench.report import build
+from slabench.report.html import inline
+from slabench.report.summary import lines, sentences
 
 ROOT = Path(__file__).parent.parent
 _VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -334,8 +334,8 @@ def test_the_docs_name_every_kind() -> None:
 def test_drawing_imports_no_pyplot_and_help_no_matplotlib(results: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import slabench.cli.app; assert 'matplotlib' not in sys.modules; "
-        "from slabench.results.plots import draw, picture; from slabench.results.plots.source import Source; "
-        "from slabench.results.store import ResultStore; store = ResultStore(Path(sys.argv[1])); "
+        "from slabench.plots import draw, picture; from slabench.plots.source import Source; "
+        "from slabench.records.store import ResultStore; store = ResultStore(Path(sys.argv[1])); "
         "picture(draw('bars', Source.of(store.records(), store)), 'svg'); assert 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", script, str(results)], capture_output=True, text=True, check=False)

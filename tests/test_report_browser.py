@@ -9,9 +9,9 @@ import browser
 import pytest
 from test_report import controls
 
-from slabench.results.plots.source import Source
-from slabench.results.report import build
-from slabench.results.store import ResultStore
+from slabench.plots.source import Source
+from slabench.records.store import ResultStore
+from slabench.report import build
 
 pytestmark = pytest.mark.skipif(
     browser.chromium() is None, reason="needs Chromium: apt-get install chromium, or name it by SLABENCH_CHROMIUM"

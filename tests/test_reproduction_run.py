@@ -16,12 +16,12 @@ from processes import finish, here, start
 from scipy import stats
 
 import slabench
-from slabench.recipe import AnyRecipe, load_recipe
+from slabench.ranking.published import COLUMNS
+from slabench.recipes import AnyRecipe, load_recipe
+from slabench.records.store import ResultStore
 from slabench.reproduction import estimate as estimates
 from slabench.reproduction.estimate import Estimator, workload
-from slabench.reproduction.plan import plan_table
-from slabench.results.published import COLUMNS
-from slabench.results.store import ResultStore
+from slabench.reproduction.planning import plan_table
 from slabench.suites import suite_of
 
 TABLE = """
@@ -206,7 +206,7 @@ def test_a_process_that_dies_fails_its_trial_alone(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from slabench.reproduction import workers
-    from slabench.reproduction.run import in_order
+    from slabench.reproduction.running import in_order
 
     plan = plan_table(str(table), "quick", results=tmp_path / "results")
     dies = "sys.stdin.readline(); sys.stdin.readline(); sys.stderr.write('no memory\\n'); sys.exit(7)"

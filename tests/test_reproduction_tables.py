@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from processes import here
 
-from slabench.errors import DataError, UsageError
-from slabench.recipe import load_recipe
+from slabench.core.errors import DataError, UsageError
+from slabench.ranking.published import COLUMNS
+from slabench.recipes import load_recipe
+from slabench.records.store import ResultStore
 from slabench.reproduction.definition import PRESETS, Table, cells, load_table, table_names
 from slabench.reproduction.estimate import workload
-from slabench.reproduction.plan import of_cell
-from slabench.reproduction.printed import printed
-from slabench.results.published import COLUMNS
-from slabench.results.store import ResultStore
+from slabench.reproduction.outcome import printed
+from slabench.reproduction.planning import of_cell
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ResultStore(ROOT / "results").records()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 from slabench.losses.resampling import RESAMPLINGS, class_probabilities, epoch_rows
 
 COUNTS = [500, 100, 20, 4]

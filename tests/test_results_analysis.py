@@ -14,8 +14,8 @@ from PIL import Image
 from result_records import make_record
 from scipy import stats
 
-from slabench.results.record import CurvePoint
-from slabench.results.store import ResultStore
+from slabench.records.record import CurvePoint
+from slabench.records.store import ResultStore
 
 _FOLDER = Path(__file__).resolve().parents[1] / "benchmarks" / "analysis"
 

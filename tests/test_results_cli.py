@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from slabench.cli.leaderboard import leaderboard
 from slabench.cli.runs import list_runs, show_run
-from slabench.errors import DataError, SlabenchError, UsageError
-from slabench.results.store import ResultStore
+from slabench.core.errors import DataError, SlabenchError, UsageError
+from slabench.records.store import ResultStore
 
 app = typer.Typer()
 app.command()(leaderboard)

@@ -24,14 +24,13 @@ from markdown_it import MarkdownIt
 from result_records import classifier_record, make_record
 from rich.console import Console
 
-from slabench.results import published
-from slabench.results.leaderboard import rows
-from slabench.results.leaderboard_csv import to_csv
-from slabench.results.leaderboard_html import to_html
-from slabench.results.leaderboard_latex import to_latex
-from slabench.results.leaderboard_markdown import to_markdown
-from slabench.results.leaderboard_row import LeaderboardRow, boards, columns
-from slabench.results.leaderboard_table import table
+from slabench.ranking import published
+from slabench.ranking.columns import LeaderboardRow, boards, columns
+from slabench.ranking.entries import rows
+from slabench.ranking.formats.html import to_html
+from slabench.ranking.formats.latex import to_latex
+from slabench.ranking.formats.plain import to_csv, to_markdown
+from slabench.ranking.formats.terminal import table
 
 AWKWARD = 'fewshot/a|b & 50% of $x_1$ #2 {~^} \\n <b>"*c*"</b> --d `e` [f](g) ± é'
 

@@ -17,12 +17,12 @@ from result_records import classifier_record, make_record
 from rich.console import Console
 from scipy import stats
 
-from slabench.results.leaderboard import rows
-from slabench.results.leaderboard_csv import to_csv
-from slabench.results.leaderboard_row import LeaderboardRow
-from slabench.results.leaderboard_table import table
-from slabench.results.record import RunRecord, Selection
-from slabench.results.store import ResultStore, ResultsWarning
+from slabench.ranking.columns import LeaderboardRow
+from slabench.ranking.entries import rows
+from slabench.ranking.formats.plain import to_csv
+from slabench.ranking.formats.terminal import table
+from slabench.records.record import RunRecord, Selection
+from slabench.records.store import ResultStore, ResultsWarning
 
 # Per-episode accuracies, four episodes. By hand: baseline seeds 0.50 and 0.60, sla 0.70.
 BASELINE = {0: [0.4, 0.6, 0.4, 0.6], 1: [0.5, 0.7, 0.5, 0.7]}

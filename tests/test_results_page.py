@@ -14,7 +14,7 @@ from test_results_analysis import script
 from typer.testing import CliRunner
 
 from slabench.cli.app import app
-from slabench.results.store import ResultStore
+from slabench.records.store import ResultStore
 
 _ROOT = Path(__file__).resolve().parents[1]
 

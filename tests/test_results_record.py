@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 from result_records import make_record
 
-from slabench.results import environment
-from slabench.results.record import CurvePoint, RunRecord, Score, protocol_digest
+from slabench.records import environment
+from slabench.records.record import CurvePoint, RunRecord, Score, protocol_digest
 
 
 def test_round_trip_through_json() -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from result_records import make_record
 
-from slabench import episode_files, paths, protocol_versions
-from slabench.results.record import RunRecord
-from slabench.results.staleness import stale
-from slabench.results.store import ResultStore
-from slabench.suites import classification, fewshot
+from slabench.core import paths, versions
+from slabench.episodes import files
+from slabench.records.record import RunRecord
+from slabench.records.staleness import stale
+from slabench.records.store import ResultStore
+from slabench.suites import classifier, fewshot
 
 NAME = "fc100/test-5w5s15q-2000"
 
@@ -42,18 +43,18 @@ def npy(values: list[int]) -> bytes:
 
 def on_episodes(**changes: Any) -> RunRecord:
     """A record of the published episodes, whose digest comes from the room that reads them."""
-    path = episode_files.find(NAME)
+    path = files.find(NAME)
     assert path is not None
-    manifest = episode_files.read_manifest(path)
-    file = episode_files.EpisodeFile(NAME, None, manifest, manifest.sha256, path)  # type: ignore[arg-type]
-    return make_record(episodes=NAME, episodes_digest=episode_files.protocol_part(file), **changes)
+    manifest = files.read_manifest(path)
+    file = files.EpisodeFile(NAME, None, manifest, manifest.sha256, path)  # type: ignore[arg-type]
+    return make_record(episodes=NAME, episodes_digest=files.protocol_part(file), **changes)
 
 
 def test_the_versions_are_those_of_the_suites() -> None:
-    assert protocol_versions.PRESENT == {
+    assert versions.PRESENT == {
         "fewshot": fewshot.PROTOCOL_VERSION,
-        "imbalanced": classification.PROTOCOL_VERSION,
-        "supervised": classification.PROTOCOL_VERSION,
+        "imbalanced": classifier.PROTOCOL_VERSION,
+        "supervised": classifier.PROTOCOL_VERSION,
     }
 
 
@@ -66,7 +67,7 @@ def test_published_records_are_all_present() -> None:
 
 def test_another_version_is_stale(home: Path) -> None:
     assert stale(on_episodes()) is None
-    version = protocol_versions.FEWSHOT
+    version = versions.FEWSHOT
     assert stale(on_episodes(protocol_version=version + 1)) == (
         f"made by version {version + 1} of the protocol, which is now version {version}"
     )

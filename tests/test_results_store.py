@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from result_records import make_record
 
-from slabench.errors import DataError, IntegrityError, SlabenchError
-from slabench.results.store import ResultStore, ResultsWarning, read_record, slug
+from slabench.core.errors import DataError, IntegrityError, SlabenchError
+from slabench.records.store import ResultStore, ResultsWarning, read_record, slug
 
 ACCURACIES = {"single": [0.5, 0.75, 0.25], "aggregated": [0.6, 0.8, 0.4]}
 

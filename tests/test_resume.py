@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from processes import QUICK, finish, start
 
-from slabench.results.store import ResultStore
+from slabench.records.store import ResultStore
 
 SLA = [*QUICK, "--sla"]
 EVERY_STEP = {"SLABENCH_CHECKPOINT_SECONDS": "0"}

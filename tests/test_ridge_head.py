@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch.nn import functional
 
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
+from slabench.core.registry import HEADS
+from slabench.core.seeding import torch_generator
 from slabench.heads.ridge import METAOPTNET_RR, R2D2Module, ridge_logits
-from slabench.registry import HEADS
-from slabench.seeding import torch_generator
 
 
 def episodes(name: str, counts: list[int], dim: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -16,18 +16,20 @@ from typer.testing import CliRunner
 
 from slabench import runner
 from slabench.cli.score import score as command
+from slabench.core.errors import DataError, IntegrityError, UsageError
+from slabench.core.registry import HEADS
 from slabench.data import load
-from slabench.errors import DataError, IntegrityError, UsageError
 from slabench.plugins import load_plugin
-from slabench.recipe import Recipe, load_recipe
-from slabench.registry import HEADS
-from slabench.results.record import RunRecord
-from slabench.results.store import ResultStore
-from slabench.suites import fewshot, fewshot_scoring
-from slabench.suites import score_heads as score_heads_module
-from slabench.suites.fewshot_pretraining import PretrainingTask
-from slabench.suites.fewshot_scoring import base_rows
-from slabench.suites.score_heads import score_heads
+from slabench.recipes import load_recipe
+from slabench.recipes.fewshot import Recipe
+from slabench.records.record import RunRecord
+from slabench.records.store import ResultStore
+from slabench.suites import fewshot
+from slabench.suites.fewshot import score_heads as score_heads_module
+from slabench.suites.fewshot import scoring
+from slabench.suites.fewshot.pretraining import PretrainingTask
+from slabench.suites.fewshot.score_heads import score_heads
+from slabench.suites.fewshot.scoring import base_rows
 
 pytestmark = pytest.mark.usefixtures("glyphs")
 APP = typer.Typer()
@@ -49,7 +51,7 @@ TINY = {
 @pytest.fixture(autouse=True)
 def _few_base_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean of the training classes over three images of each: a hundred would be most of the time of these tests."""
-    monkeypatch.setattr(fewshot_scoring, "BASE_IMAGES", 3)
+    monkeypatch.setattr(scoring, "BASE_IMAGES", 3)
 
 
 def recipe(name: str = "fewshot/standard", **changes: object) -> Recipe:
@@ -138,7 +140,7 @@ class TestScore:
         prepared = fewshot.prepare(r)
         task = PretrainingTask(r, 0, prepared, torch.device("cpu"), None)
         store = ResultStore(tmp_path)
-        from slabench.suites.score_heads import open_weights
+        from slabench.suites.fewshot.score_heads import open_weights
 
         task.module.load_state_dict(dict(open_weights(record, store).tensors))
         task.module.eval()

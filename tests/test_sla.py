@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabench.errors import UsageError
-from slabench.sla.joint import aggregate, joint_labels, same_view, single
+from slabench.core.errors import UsageError
+from slabench.sla import aggregate, joint_labels, same_view, single
 from slabench.sla.objectives import OBJECTIVES, objective
 from slabench.sla.transforms import TRANSFORM_SETS, transform_set
 

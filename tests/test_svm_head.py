@@ -15,13 +15,14 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.nn import functional
 
+from slabench.core.errors import UsageError
+from slabench.core.seeding import torch_generator
 from slabench.data.catalog import info
-from slabench.errors import UsageError
 from slabench.heads.svm import METAOPTNET_SVM, SvmConvergenceWarning, svm_logits, svm_solution
 from slabench.heads.svm_solver import factorise, project
-from slabench.learners.episodic import build_learner
-from slabench.recipe import Model, load_recipe
-from slabench.seeding import torch_generator
+from slabench.learners import build_learner
+from slabench.recipes import load_recipe
+from slabench.recipes.fewshot import Model
 from slabench.suites import fewshot
 
 

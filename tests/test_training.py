@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slabench.errors import DataError, IntegrityError, SlabenchError, UsageError
-from slabench.recipe import Select, Train, load_recipe
+from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
+from slabench.recipes import load_recipe
+from slabench.recipes.fewshot import Select, Train
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from slabench.training.device import bfloat16_pays, choose_device, choose_precision
 from slabench.training.loop import StepResult, fit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slabench.cli.words import names, numbers, public_argv
-from slabench.errors import UsageError
+from slabench.cli.common import names, numbers, public_argv
+from slabench.core.errors import UsageError
 
 
 def test_lists() -> None:

@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slabench.fsio import write_bytes, write_text
-from slabench.results.leaderboard import Entry
-from slabench.results.plots import picture
-from slabench.results.plots.curves import Point, all_points, passes
-from slabench.results.plots.source import Source
-from slabench.results.record import RunRecord
-from slabench.results.store import ResultStore, slug
+from slabench.core.files import write_bytes, write_text
+from slabench.plots import picture
+from slabench.plots.curves import Point, all_points, passes
+from slabench.plots.source import Source
+from slabench.ranking.entries import Entry
+from slabench.records.record import RunRecord
+from slabench.records.store import ResultStore, slug
 
 
 def sources(source: Source) -> dict[str, Source]:

@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from slabench.evaluation.comparison import paired_over_seeds
+from slabench.comparison.controls import equal_passes
+from slabench.comparison.sides import Contender, usable
+from slabench.core.files import write_text
 from slabench.evaluation.intervals import Paired, finite_or_none
-from slabench.fsio import write_text
-from slabench.results.contenders import Contender, usable
-from slabench.results.controls import equal_passes
-from slabench.results.leaderboard import entries
-from slabench.results.store import ResultStore
+from slabench.evaluation.paired_tests import paired_over_seeds
+from slabench.ranking.entries import entries
+from slabench.records.store import ResultStore
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slabench.evaluation.comparison import paired_over_seeds
-from slabench.fsio import write_text
-from slabench.results.contenders import contender
-from slabench.results.leaderboard import Entry, entries, entry_interval
-from slabench.results.store import ResultStore
+from slabench.comparison.sides import contender
+from slabench.core.files import write_text
+from slabench.evaluation.paired_tests import paired_over_seeds
+from slabench.ranking.entries import Entry, entries, entry_interval
+from slabench.records.store import ResultStore
 
 BLOCK = re.compile(r"<!-- table\n(.*?)-->\n(.*?)<!-- end of table -->", re.DOTALL)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from slabench.fsio import write_json
+from slabench.core.files import write_json
 
 SETTLE = 0.1  # seconds
 
@@ -122,10 +122,10 @@ def peer(module: str) -> Any | None:
 
 def test_images() -> tuple[str, np.ndarray, np.ndarray]:
     """FC100's test images uint8 `[12000, 32, 32, 3]` and labels, or as many random pixels where it is not prepared."""
+    from slabench.core.paths import data
     from slabench.data import load
     from slabench.data.catalog import info
     from slabench.data.store import is_prepared, store_folder
-    from slabench.paths import data
 
     if is_prepared(store_folder(info("fc100"), data())):
         images = load("fc100", "test")

@@ -21,10 +21,9 @@ def child(precision: str) -> float:
     """Image passes a second of slabench's SLA step on the embedded data."""
     import torch
 
-    from slabench.recipe import load_recipe
+    from slabench.recipes import load_recipe
     from slabench.suites import fewshot
-    from slabench.training.allocator import keep_heap
-    from slabench.training.device import choose_precision
+    from slabench.training.device import choose_precision, keep_heap
 
     keep_heap()
     (recipe,) = load_recipe("fewshot/standard", {"data.dataset": "glyphs", "sla.objective": "sla"})

@@ -12,16 +12,15 @@ from _measure import Row, compare, main, rates_of
 from torch import nn
 from torch.nn import functional
 
+from slabench.core.registry import BACKBONES
+from slabench.core.seeding import torch_generator
 from slabench.data.augment import BatchAugment
 from slabench.data.catalog import info
-from slabench.learners.classifier import build_classifier
+from slabench.learners import build_classifier
 from slabench.losses import build_loss
-from slabench.registry import BACKBONES
-from slabench.seeding import torch_generator
-from slabench.sla.classification import classifier_objective
+from slabench.sla.objectives import classifier_objective
 from slabench.sla.transforms import transform_set
-from slabench.training.allocator import keep_heap
-from slabench.training.device import choose_precision
+from slabench.training.device import choose_precision, keep_heap
 
 BATCH, M, CLASSES, STEPS = 128, 4, 100, 2
 # Multiply-adds of ResNet-32 on a 32 x 32 image: 3x3 convolutions by stage (maps 32, 16, 8; 16, 32, 64 channels).

@@ -18,15 +18,15 @@ from sampling import QUERIES, SHOTS, WAYS, _Pixels, easyfsl_sampler
 from torch import nn
 from torch.utils.data import DataLoader
 
+from slabench.core.seeding import numpy_generator
 from slabench.data.augment import normalise
 from slabench.data.catalog import DatasetInfo, info
-from slabench.episodes import Episodes, balanced_episodes
-from slabench.evaluation.fewshot import embed_episodes, score_episodes
-from slabench.learners.episodic import EpisodicLearner, build_learner
-from slabench.recipe import Model
-from slabench.seeding import numpy_generator
+from slabench.episodes.sampler import Episodes, balanced_episodes
+from slabench.evaluation.episodes import embed_episodes, score_episodes
+from slabench.learners import EpisodicLearner, build_learner
+from slabench.recipes.fewshot import Model
 from slabench.sla.transforms import IDENTITY, transform_set
-from slabench.training.allocator import keep_heap
+from slabench.training.device import keep_heap
 
 EPISODES, PEER_EPISODES = 1000, 100
 

@@ -21,10 +21,10 @@ from _measure import Row, compare, peer, report
 from torch import Tensor
 from torch.nn import functional
 
+from slabench.core.seeding import torch_generator
 from slabench.heads.logistic import logistic_logits
 from slabench.heads.svm import svm_logits, svm_solution
-from slabench.seeding import torch_generator
-from slabench.training.allocator import keep_heap
+from slabench.training.device import keep_heap
 
 DIM, SQUARED_LENGTH, C, QUERIES = 640, 300.0, 0.1, 15
 

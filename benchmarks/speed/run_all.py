@@ -16,7 +16,7 @@ from pathlib import Path
 
 from _measure import Row, read
 
-from slabench.fsio import write_json
+from slabench.core.files import write_json
 
 NAMES = ("sampling", "evaluation", "training", "classifier", "heads", "allocation", "data_import")
 

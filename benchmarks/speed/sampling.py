@@ -11,8 +11,8 @@ import torch
 from _measure import Row, compare, main, peer, test_images
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from slabench.episodes import EpisodeSampler, gather
-from slabench.seeding import numpy_generator
+from slabench.core.seeding import numpy_generator
+from slabench.episodes.sampler import EpisodeSampler, gather
 
 WAYS, SHOTS, QUERIES = 5, 5, 15
 OURS, BATCH, PEERS = 16_384, 64, 200  # episodes a turn; episodes gathered at once; episodes of the peers a turn

@@ -14,15 +14,14 @@ from _measure import Row, compare, main, test_images
 from torch.nn import functional
 from torchvision.transforms import v2
 
+from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.data.augment import BatchAugment
 from slabench.data.catalog import info
-from slabench.episodes import EpisodeSampler, gather
-from slabench.learners.episodic import build_learner
-from slabench.recipe import Model
-from slabench.seeding import numpy_generator, torch_generator
+from slabench.episodes.sampler import EpisodeSampler, gather
+from slabench.learners import build_learner
+from slabench.recipes.fewshot import Model
 from slabench.sla.transforms import transform_set
-from slabench.training.allocator import keep_heap
-from slabench.training.device import choose_precision
+from slabench.training.device import choose_precision, keep_heap
 
 WAYS, SHOTS, QUERIES, M, STEPS = 5, 5, 10, 4, 10
 IMAGES = WAYS * (SHOTS + QUERIES) * M

@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 
 
 class FoldingBlock(nn.Module):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from slabench.backbones import Backbone, check_size
-from slabench.integrations.learn2learn import require_learn2learn
+from slabench.episodes.learn2learn import require_learn2learn
 
 
 class _Learn2learnBackbone(Backbone):

@@ -19,15 +19,13 @@ from slabench.cli import (
     leaderboard,
     listing,
     longtail,
-    plot,
     plugin,
-    posthoc,
     report,
     score,
 )
 from slabench.cli import reproduce as reproduce_module
 from slabench.cli import run as run_module
-from slabench.errors import SlabenchError
+from slabench.core.errors import SlabenchError
 
 app = typer.Typer(
     name="slabench",
@@ -45,12 +43,12 @@ app.command("list")(listing.list_)
 app.command("show")(listing.show)
 app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
-app.command("posthoc")(posthoc.posthoc)
+app.command("posthoc")(score.posthoc)
 app.command("score")(score.score)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
-app.command("plot")(plot.plot)
+app.command("plot")(report.plot)
 app.add_typer(data.app, name="data")
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(longtail.app, name="longtail")
@@ -58,7 +56,7 @@ app.add_typer(longtail.app, name="longtail")
 
 def _version(value: bool) -> None:
     if value:
-        from slabench import __version__
+        from slabench.core.versions import __version__
 
         typer.echo(f"slabench {__version__}")
         raise typer.Exit

@@ -60,8 +60,8 @@ def check(
 
 def _subjects(target: str, kind: str | None) -> list[tuple[str, str]]:
     """(plural of the kind, name) of all that is to be checked."""
-    from slabench.errors import UsageError, unknown_name
-    from slabench.registry import REGISTRIES
+    from slabench.core.errors import UsageError, unknown_name
+    from slabench.core.registry import REGISTRIES
 
     if kind is not None and kind not in REGISTRIES:
         raise unknown_name("kind", kind, REGISTRIES)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slabench.cli.notes import notes_console, warn
+from slabench.cli.common import notes_console, warn
 
 FORMATS = ("table", "json", "csv")
 
@@ -49,9 +49,9 @@ def compare(
     """
     from rich.console import Console
 
-    from slabench.errors import UsageError, unknown_name
-    from slabench.results.comparison import compare as compare_runs
-    from slabench.results.comparison_table import render, to_csv, to_json
+    from slabench.comparison import compare as compare_runs
+    from slabench.comparison.table import render, to_csv, to_json
+    from slabench.core.errors import UsageError, unknown_name
 
     if output_format not in FORMATS:
         raise unknown_name("format", output_format, FORMATS)
@@ -84,9 +84,9 @@ def compare(
 def _published(a: str, protocol: str | None, results: Path | None) -> None:
     from rich.console import Console
 
-    from slabench.results.comparison_choice import choose_one
-    from slabench.results.opening import open_results
-    from slabench.results.published_verdict import compare_published
+    from slabench.comparison.published import compare_published
+    from slabench.comparison.sides import choose_one
+    from slabench.records.store import open_results
 
     opened = open_results(results)
     store, records = opened.store, opened.records

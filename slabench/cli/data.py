@@ -1,9 +1,10 @@
-"""`slabench data get|import|verify`: bring data sets here, and hold what is here against its digests."""
+"""`slabench data get|import|verify`, `slabench list datasets` and `slabench show dataset NAME`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from slabench.data.catalog import DatasetInfo
     from slabench.data.store import Store
 
+
 app = typer.Typer(help="Bring data sets here; check what is here.", no_args_is_help=True)
+
 
 _Replace = Annotated[bool, typer.Option("--replace", help="Write over data that is already prepared.")]
 
@@ -30,7 +33,7 @@ def get(
     """Download a data set (or draw it, if it is embedded) and prepare it."""
     from rich.console import Console
 
-    from slabench import paths
+    from slabench.core import paths
     from slabench.data.catalog import info
     from slabench.data.loading import prepare_store
     from slabench.data.store import is_prepared, store_folder
@@ -81,10 +84,10 @@ def verify(
     """Read every byte of the prepared data and hold it against its sha256. Exit code 1 when something has changed."""
     from rich.console import Console
 
-    from slabench import paths
+    from slabench.core import paths
+    from slabench.core.errors import DataError, DataMissingError
     from slabench.data.catalog import DATASETS, info
     from slabench.data.store import differences, is_prepared, open_store, store_folder, verify_store
-    from slabench.errors import DataError, DataMissingError
 
     console = Console()
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
@@ -137,3 +140,140 @@ def _tell(console: Console, entry: DatasetInfo, store: Store, notes: list[str]) 
         console.print(
             "no digest of a trusted copy is known for this data set: nothing to compare with", highlight=False
         )
+
+
+def list_datasets(console: Console, as_json: bool) -> None:
+    """Print every data set of the catalog, and whether its data is here."""
+    from slabench.data.catalog import DATASETS
+
+    rows = [
+        {
+            "name": entry.name,
+            "splits": list(entry.splits),
+            "image_size": entry.image_size,
+            "n_classes": entry.n_classes,
+            "state": _state(entry),
+            "summary": entry.summary,
+        }
+        for entry in DATASETS.values()
+    ]
+    if as_json:
+        console.out(json.dumps(rows, indent=2), highlight=False)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("dataset", "kind", "pixels", "classes", "data", "what it is"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "dataset")
+    for entry in DATASETS.values():
+        table.add_row(
+            entry.name,
+            "few-shot" if entry.fewshot else "classes",
+            f"{entry.image_size}x{entry.image_size}",
+            str(entry.n_classes),
+            _state(entry),
+            entry.summary,
+        )
+    console.print(table)
+
+
+def show_dataset(console: Console, name: str) -> None:
+    """Print one data set: classes per split, images, size, source, licence, digests, and whether its data is here."""
+    from rich.table import Table
+
+    from slabench.data.catalog import info
+
+    entry = info(name)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, text in _facts(entry):
+        table.add_row(heading, text)
+    console.print(table, highlight=False, markup=False)
+
+
+def _facts(entry: DatasetInfo) -> list[tuple[str, str]]:
+    from slabench.data.splits import load_split
+
+    store, problem = _opened(entry)
+    facts = [
+        ("dataset", f"{entry.name}: {entry.summary}"),
+        ("images", f"{entry.image_size} x {entry.image_size} RGB, uint8" + _counts(entry, store)),
+        ("source", entry.source),
+        ("licence", entry.licence),
+        ("normalisation", f"mean {_triple(entry.mean)}, std {_triple(entry.std)} (units of 0..255)"),
+        ("store", entry.store + (" (this data set is a view of it)" if entry.store != entry.name else "")),
+    ]
+    if entry.note:
+        facts.append(("note", entry.note))
+    if entry.digest:
+        facts.append(("digest", f"{entry.digest} (expected)"))
+    if problem:
+        facts.append(("here", problem))
+    elif store is None:
+        facts.append(("here", _state(entry)))
+    else:
+        from slabench.data.store import differences
+
+        facts.append(("here", f"{store.folder}, from {store.manifest['source']['kind']}"))
+        facts.append(("digest here", store.digest + (" (as expected)" if store.digest == entry.digest else "")))
+        facts += [("differs", line) for line in differences(entry, store)]
+    if entry.fewshot:
+        split = load_split(entry.name)
+        facts += [("split", split.source), ("split digest", split.digest)]
+        per_class = _images_per_class(entry, store)
+        for part, names in split.classes.items():
+            n_images = sum(per_class.get(name, sum(entry.per_class)) for name in names)
+            images = f"{n_images:,} images of " if n_images else ""
+            facts.append((part, f"{images}{len(names)} classes: {', '.join(names)}"))
+    else:
+        names = entry.classes or (store.class_names if store else ())
+        if names:
+            facts.append((f"classes ({len(names)})", ", ".join(names)))
+    if not entry.embedded:
+        from slabench.data.sources.detect import layouts
+
+        facts += [("import from" if number == 0 else "", layout) for number, layout in enumerate(layouts(entry))]
+    return facts
+
+
+def _opened(entry: DatasetInfo) -> tuple[Any, str]:
+    """The prepared store and no problem, or no store and the problem (empty: it is simply not here)."""
+    from slabench.core import paths
+    from slabench.core.errors import DataError
+    from slabench.data.store import is_prepared, open_store, store_folder
+
+    path = store_folder(entry, paths.data())
+    if not is_prepared(path):
+        return None, ""
+    try:
+        return open_store(path), ""
+    except DataError as error:
+        return None, str(error)
+
+
+def _images_per_class(entry: DatasetInfo, store: Any) -> dict[str, int]:
+    if store is None:
+        return {}
+    return {
+        name: train + test
+        for name, train, test in zip(store.class_names, store.counts(0), store.counts(1), strict=True)
+    }
+
+
+def _counts(entry: DatasetInfo, store: Any) -> str:
+    if store is not None:
+        return f"; {store.manifest['n_images']:,} of them"
+    return f"; {entry.n_published:,} of them" if entry.n_published else ""
+
+
+def _state(entry: DatasetInfo) -> str:
+    from slabench.core import paths
+
+    if (paths.data() / entry.store / "manifest.json").is_file():
+        return "prepared"
+    return "drawn on first use" if entry.embedded else "not here"
+
+
+def _triple(values: tuple[float, float, float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)

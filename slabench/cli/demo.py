@@ -23,8 +23,8 @@ def demo(
 
     from slabench.cli.run import execute
     from slabench.evaluation.intervals import paired_difference
-    from slabench.recipe import load_recipe
-    from slabench.results.store import ResultStore
+    from slabench.recipes import load_recipe
+    from slabench.records.store import ResultStore
 
     console = Console(highlight=False)
     recipes = load_recipe("fewshot/demo")

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slabench.cli.progress import duration
+from slabench.progress import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slabench.recipe import AnyRecipe
+    from slabench.recipes import AnyRecipe
 
 
 def show(
@@ -28,8 +28,7 @@ def show(
 
     from slabench.runner import plan
     from slabench.suites import estimate, estimate_scoring, suite_of
-    from slabench.training.allocator import keep_heap
-    from slabench.training.device import choose_device, choose_precision
+    from slabench.training.device import choose_device, choose_precision, keep_heap
 
     keep_heap()
     if threads is not None:

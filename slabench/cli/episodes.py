@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slabench.cli.frozen import find_file, verify_files
+from slabench.cli.common import find_file, verify_files
 
 if TYPE_CHECKING:
     from slabench.data.imageset import ImageSet
-    from slabench.episode_files import EpisodeFile
+    from slabench.episodes.files import EpisodeFile
 
 app = typer.Typer(help="Freeze test episodes, check them, read them.", no_args_is_help=True)
 
@@ -35,9 +35,9 @@ def make(
     """Draw balanced episodes: every class, and every image of a class, is used equally often."""
     from rich.console import Console
 
+    from slabench.core.errors import UsageError
     from slabench.data import load
-    from slabench.episode_files import VALIDATION_IMAGES, make, open_file
-    from slabench.errors import UsageError
+    from slabench.episodes.files import VALIDATION_IMAGES, make, open_file
 
     if episodes < 1:
         raise UsageError(f"--episodes {episodes} is not positive", "give 1 or more")
@@ -53,7 +53,7 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: every file.")] = None,
 ) -> None:
     """Hold episode files against their digests and against the data: exit code 1 if one does not fit."""
-    from slabench.episode_files import list_files
+    from slabench.episodes.files import list_files
 
     verify_files([_find(name) for name in names] if names else list_files(), lambda path: _open(path)[0])
 
@@ -94,14 +94,14 @@ def _profiles(file: EpisodeFile) -> str:
 
 
 def _find(name: str) -> Path:
-    from slabench.episode_files import find, list_files
+    from slabench.episodes.files import find, list_files
 
     return find_file(name, "episode", find, list_files)
 
 
 def _open(path: Path) -> tuple[EpisodeFile, ImageSet]:
     from slabench.data import load
-    from slabench.episode_files import open_file, read_manifest
+    from slabench.episodes.files import open_file, read_manifest
 
     manifest = read_manifest(path)
     images = load(manifest.dataset, manifest.split)
@@ -111,7 +111,7 @@ def _open(path: Path) -> tuple[EpisodeFile, ImageSet]:
 def _print(console: object, file: EpisodeFile, images: ImageSet) -> None:
     from rich.console import Console
 
-    from slabench.episode_files import usage
+    from slabench.episodes.files import usage
 
     assert isinstance(console, Console)
     m, use = file.manifest, usage(file, images)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slabench.cli.notes import notes_console, warn
+from slabench.cli.common import notes_console, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slabench.results.leaderboard_row import LeaderboardRow
+    from slabench.ranking.columns import LeaderboardRow
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
 _SUFFIXES = {".md": "markdown", ".tex": "latex", ".html": "html", ".htm": "html", ".txt": "table"}
@@ -68,9 +68,9 @@ def leaderboard(
     """
     from rich.console import Console
 
-    from slabench.cli.chosen import refuse_folder
-    from slabench.errors import unknown_name
-    from slabench.fsio import write_text
+    from slabench.cli.common import refuse_folder
+    from slabench.core.errors import unknown_name
+    from slabench.core.files import write_text
 
     if output is not None:
         refuse_folder(output)
@@ -95,7 +95,7 @@ def leaderboard(
         write_text(output, _text(rows, output_format))
         notes.print(f"{len(rows)} rows in {output}", soft_wrap=True)
     elif output_format == "table":
-        from slabench.results.leaderboard_table import table
+        from slabench.ranking.formats.terminal import table
 
         console = Console(highlight=False)
         console.print(table(rows, console.width))
@@ -105,11 +105,10 @@ def leaderboard(
 
 def _text(rows: Sequence[LeaderboardRow], output_format: str) -> str:
     """The leaderboard in one of `FORMATS`."""
-    from slabench.results.leaderboard_csv import to_csv
-    from slabench.results.leaderboard_html import to_html
-    from slabench.results.leaderboard_latex import to_latex
-    from slabench.results.leaderboard_markdown import to_markdown
-    from slabench.results.leaderboard_table import table
+    from slabench.ranking.formats.html import to_html
+    from slabench.ranking.formats.latex import to_latex
+    from slabench.ranking.formats.plain import to_csv, to_markdown
+    from slabench.ranking.formats.terminal import table
 
     if output_format == "table":
         return _as_text(table(rows, _FILE_WIDTH))
@@ -124,7 +123,7 @@ def _filtered(rows: list[LeaderboardRow], wanted: dict[str, list[str] | None]) -
         UsageError: no row at all has such a value; says which one may have been meant.
         SlabenchError: each value occurs, but not together.
     """
-    from slabench.errors import SlabenchError, UsageError, did_you_mean
+    from slabench.core.errors import SlabenchError, UsageError, did_you_mean
 
     asked = {name: values for name, values in wanted.items() if values}
     for name, values in asked.items():
@@ -143,11 +142,11 @@ def _collect(notes: Console, results: Path | None, shipped: bool, include_quick:
     """The rows of the folder asked for; of the shipped records when none was asked for and the user's has none."""
     import warnings
 
-    from slabench.errors import SlabenchError
-    from slabench.results import published
-    from slabench.results.leaderboard import rows
-    from slabench.results.opening import absence, open_results
-    from slabench.results.staleness import stale
+    from slabench.core.errors import SlabenchError
+    from slabench.ranking import published
+    from slabench.ranking.entries import rows
+    from slabench.records.staleness import stale
+    from slabench.records.store import absence, open_results
 
     opened = open_results(
         results,

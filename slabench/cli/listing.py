@@ -2,63 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slabench.cli import complete
+from slabench.cli.complete import LISTS, SHOWS, _entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rich.console import Console
 
-LISTS = {
-    "datasets": "what is learned on, and whether it is here",
-    "recipes": "published recipes: slabench run NAME",
-    "backbones": "images to features",
-    "learners": "what is trained: backbone and what sits on it",
-    "heads": "few-shot classifiers on features",
-    "objectives": "baseline, SLA and its rivals",
-    "transforms": "the sets of transformations of SLA",
-    "losses": "losses of a classifier",
-    "reweightings": "class weights",
-    "samplers": "re-sampling of classes",
-    "mixings": "mixing of images in pairs",
-    "episodes": "frozen test and validation episodes",
-    "subsets": "frozen long-tail subsets",
-    "plugins": "what is not slabench's own",
-    "plots": "figures that slabench plot draws",
-    "runs": "records in results/",
-}
-SHOWS = {
-    "dataset": "datasets",
-    "recipe": "recipes",
-    "run": "runs",
-    "backbone": "backbones",
-    "learner": "learners",
-    "head": "heads",
-    "objective": "objectives",
-    "transform": "transforms",
-    "loss": "losses",
-    "reweighting": "reweightings",
-    "sampler": "samplers",
-    "mixing": "mixings",
-    "episodes": "episodes",
-    "subset": "subsets",
-    "plot": "plots",
-    "plugin": "plugins",
-}
-"""What `show` takes, and the list that it is in."""
-
-LEARNERS = {
-    "episodic": "a backbone, a head and one learned scale, trained on episodes (suite fewshot)",
-    "classifier": "a backbone and a layer for each output of the objective (suites imbalanced and supervised); in the suite "
-    "fewshot pre-trained on the training classes, a head comes to it in the test",
-    "maml": "a backbone and a linear layer, both adapted to each episode (suite fewshot; needs learn2learn)",
-    "anil": "the same with only the layer adapted (suite fewshot; needs learn2learn)",
-}
 
 _Results = Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")]
 
@@ -74,14 +29,14 @@ def list_(
     """List what slabench knows under a kind of names."""
     from rich.console import Console
 
-    from slabench import paths
-    from slabench.errors import unknown_name
+    from slabench.core import paths
+    from slabench.core.errors import unknown_name
 
     console = Console(highlight=False)
     if kind is None:
         _print(console, "slabench list", list(LISTS.items()), as_json)
     elif kind == "datasets":
-        from slabench.cli.datasets import list_datasets
+        from slabench.cli.data import list_datasets
 
         list_datasets(console, as_json)
     elif kind == "runs":
@@ -115,14 +70,14 @@ def show(
     """Show one thing of any kind that can be listed: a recipe resolved, a run, a head with what it is and where."""
     from rich.console import Console
 
-    from slabench import paths
-    from slabench.errors import UsageError, unknown_name
+    from slabench.core import paths
+    from slabench.core.errors import UsageError, unknown_name
 
     console = Console(highlight=False)
     if test_prior is not None and kind in SHOWS and kind != "run":
         raise UsageError(f"--test-prior says nothing to a {kind}", "slabench show run KEY --test-prior uniform")
     if kind == "dataset":
-        from slabench.cli.datasets import show_dataset
+        from slabench.cli.data import show_dataset
 
         show_dataset(console, name)
     elif kind == "run":
@@ -130,83 +85,9 @@ def show(
 
         show_run(console, paths.results(results), name, test_prior)
     elif kind in SHOWS:
-        from slabench.cli import showing
-
-        showing.show(console, kind, name)
+        show_named(console, kind, name)
     else:
         raise unknown_name("thing to show", kind, SHOWS)
-
-
-def names_of(plural: str) -> dict[str, str]:
-    """Name to summary of what `slabench list` lists, but for datasets and runs."""
-    return dict(_entries(plural))
-
-
-def _entries(kind: str) -> Iterable[tuple[str, str]]:
-    if kind in ("backbones", "heads", "losses", "transforms"):
-        from slabench.registry import REGISTRIES
-
-        for entry in REGISTRIES[kind]:
-            told = entry.built_in or entry.origin in entry.summary
-            yield entry.name, entry.summary if told else f"{entry.summary} ({entry.origin})"
-    elif kind == "learners":
-        yield from LEARNERS.items()
-    elif kind == "plugins":
-        from slabench.plugins import installed
-
-        for what, name, origin in installed():
-            yield name, f"{what} of {origin}"
-    elif kind == "objectives":
-        from slabench.sla.classification import CLASSIFIER_OBJECTIVES
-        from slabench.sla.objectives import OBJECTIVES
-
-        for name in dict.fromkeys([*OBJECTIVES, *CLASSIFIER_OBJECTIVES]):
-            in_episodes, in_classes = OBJECTIVES.get(name), CLASSIFIER_OBJECTIVES.get(name)
-            where = "" if in_episodes and in_classes else " (fewshot)" if in_episodes else " (imbalanced, supervised)"
-            chosen = in_episodes or in_classes
-            assert chosen is not None
-            yield name, chosen.summary + where
-    elif kind == "plots":
-        from slabench.results.plots import KINDS
-
-        for name, plot in KINDS.items():
-            yield name, plot.summary
-    elif kind in ("reweightings", "samplers", "mixings"):
-        yield from _rules(kind).items()
-    elif kind == "recipes":
-        from slabench.recipe import Recipe, load_recipe, recipe_names
-
-        for name in recipe_names():
-            recipes = load_recipe(name)
-            first = recipes[0]
-            if isinstance(first, Recipe):
-                what = f"{first.model.head} on {first.model.backbone}, {first.train.steps:,} steps"
-            else:
-                t = first.train
-                length = f"{t.steps:,} steps" if t.steps else f"{t.epochs} epochs"
-                what = f"{first.loss.name} on {first.model.backbone}, {length}"
-            yield name, what + (f", {len(recipes)} variants" if len(recipes) > 1 else "")
-    elif kind == "subsets":
-        from slabench.data.longtail_files import list_files as list_subsets
-        from slabench.data.longtail_files import read_manifest as read_subset
-
-        for path in list_subsets():
-            subset = read_subset(path)
-            yield f"{subset.dataset}/{path.stem}", f"{subset.images:,} images, sha256 {subset.sha256[:12]}"
-    else:
-        from slabench.episode_files import list_files, read_manifest
-
-        for path in list_files():
-            m = read_manifest(path)
-            yield f"{m.dataset}/{path.stem}", f"{m.episodes:,} episodes, sha256 {m.sha256[:12]}"
-
-
-def _rules(kind: str) -> dict[str, str]:
-    from slabench.data.mixing import MIXINGS
-    from slabench.losses.resampling import RESAMPLINGS
-    from slabench.suites.classification_rules import REWEIGHTS
-
-    return {"reweightings": REWEIGHTS, "samplers": RESAMPLINGS, "mixings": MIXINGS}[kind]
 
 
 def _print(console: Console, kind: str, entries: list[tuple[str, str]], as_json: bool) -> None:
@@ -227,3 +108,150 @@ def _print(console: Console, kind: str, entries: list[tuple[str, str]], as_json:
     for name, summary in entries:
         table.add_row(name, Text(summary))
     console.print(table)
+
+
+_REGISTERED = {"backbone": "backbones", "head": "heads", "loss": "losses", "transform": "transforms"}
+
+
+def show_named(console: Console, kind: str, name: str) -> None:
+    """Print one thing that is neither a data set nor a run.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if kind == "recipe":
+        _recipe(console, name)
+    elif kind == "episodes":
+        from slabench.cli import episodes
+
+        episodes.show(name)
+    elif kind == "subset":
+        from slabench.cli import longtail
+
+        longtail.show(name)
+    elif kind in _REGISTERED:
+        _table(console, _registered(_REGISTERED[kind], name))
+    else:
+        from slabench.cli.complete import SHOWS, names_of
+        from slabench.core.errors import unknown_name
+
+        known = names_of(SHOWS[kind])
+        if name not in known:
+            raise unknown_name(kind, name, known)
+        _table(console, [(kind, name), ("what it is", known[name]), ("use", _use(kind, name))])
+
+
+def _use(kind: str, name: str) -> str:
+    return {
+        "objective": f"--objective {name}",
+        "reweighting": f"slabench run imbalanced --reweight {name}",
+        "sampler": f"slabench run imbalanced --sampler {name}",
+        "mixing": f"slabench run imbalanced --mix {name}",
+        "learner": f"slabench run fewshot --learner {name}; the other suites have one learner",
+        "plot": f"slabench plot {name} -o {name}.png",
+        "plugin": f"slabench check {name}",
+    }[kind]
+
+
+def _registered(plural: str, name: str) -> list[tuple[str, str]]:
+    from slabench.core.registry import REGISTRIES
+
+    registry = REGISTRIES[plural]
+    entry = registry.entry(name)
+    target = registry.get(name)
+    facts = [(registry.kind, name), ("what it is", entry.summary), ("from", entry.origin)]
+    if isinstance(entry.target, str):
+        facts.append(("code", entry.target))
+    facts += {"backbones": _backbone, "heads": _head, "losses": _loss, "transforms": _transforms}[plural](name, target)
+    return facts
+
+
+def _head(name: str, head: Any) -> list[tuple[str, str]]:
+    learns = getattr(head, "module", None)
+    views = "view by view" if head.decomposes else "as one problem of N*M classes"
+    return [
+        ("in words", _doc(learns or head.logits)),
+        ("parameters", "learned" if learns else "none"),
+        ("views of SLA", f"scored {views}"),
+        ("use", f"slabench run fewshot --head {name}"),
+    ]
+
+
+def _backbone(name: str, make: Any) -> list[tuple[str, str]]:
+    from slabench.backbones import n_parameters
+    from slabench.core.errors import UsageError
+    from slabench.core.seeding import fork_for_init
+
+    facts = [("in words", _doc(make))]
+    for size in (32, 84, 224):
+        try:
+            with fork_for_init(0, "show"):
+                made = make(size)
+        except UsageError as error:
+            facts.append((f"{size} pixels", error.message))
+        else:
+            facts.append((f"{size} pixels", f"{made.feature_dim:,} features, {n_parameters(made):,} parameters"))
+    return [*facts, ("use", f"--backbone {name}")]
+
+
+def _loss(name: str, function: Any) -> list[tuple[str, str]]:
+    from slabench.recipes.classifier import LossPart
+
+    fields = {
+        key: field for key, field in LossPart.model_fields.items() if name in (field.description or "").split(":")[0]
+    }
+    parameters = [f"loss.{key} = {field.default} ({field.description})" for key, field in fields.items()]
+    return [
+        ("in words", _doc(function)),
+        ("parameters", "; ".join(parameters) or "none"),
+        ("use", f"slabench run imbalanced --loss {name}"),
+    ]
+
+
+def _transforms(name: str, transforms: Any) -> list[tuple[str, str]]:
+    facts = [("M", str(transforms.M))]
+    for j, (turns, order) in enumerate(transforms.views):
+        turned = f"turned by {90 * turns} degrees, counter-clockwise" if turns else ""
+        colours = "" if order == (0, 1, 2) else "channels " + "".join("RGB"[c] for c in order)
+        facts.append((f"t_{j}", ", ".join(part for part in (turned, colours) if part) or "the image as it is"))
+    for j, function in enumerate(getattr(transforms, "functions", ())):
+        facts.append((f"t_{j}", _doc(function) or getattr(function, "__name__", "a function")))
+    return [*facts, ("use", f"--transforms {name}")]
+
+
+def _doc(target: Any) -> str:
+    """The first paragraph of a docstring; of a function's or a class's own only."""
+    if not callable(target) or not (inspect.isfunction(target) or inspect.isclass(target)):
+        return ""
+    return " ".join((inspect.getdoc(target) or "").split("\n\n")[0].split())
+
+
+def _recipe(console: Console, name: str) -> None:
+    import json
+
+    from slabench.recipes import load_recipe
+
+    for recipe in load_recipe(name):
+        console.print(f"# {recipe.name}, digest {recipe.digest[:12]}, seeds {list(recipe.seeds)}", markup=False)
+        for section, values in recipe.resolved().items():
+            if isinstance(values, dict):
+                console.print(f"\\[{section}]")
+                for key, value in values.items():
+                    # TOML has no null: a key that is left out is one.
+                    line = f"{key} = {json.dumps(value)}" if value is not None else f"# {key}: not set"
+                    console.print(line, markup=False, soft_wrap=True)
+            else:
+                console.print(f"{section} = {json.dumps(values)}", markup=False)
+        console.print()
+
+
+def _table(console: Console, facts: list[tuple[str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, text in facts:
+        if text:
+            table.add_row(heading, text)
+    console.print(table, highlight=False, markup=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slabench.cli.frozen import find_file, verify_files
+from slabench.cli.common import find_file, verify_files
 
 if TYPE_CHECKING:
     from slabench.data.imageset import ImageSet
@@ -32,10 +32,10 @@ def make(
     folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
 ) -> None:
     """Draw a subset of the training images by LDAM-DRW's rule, and keep it."""
-    from slabench.data.classification import load_images
+    from slabench.core.errors import UsageError
+    from slabench.data.loading import load_images
     from slabench.data.longtail import read_counts
     from slabench.data.longtail_files import make_subset, open_subset
-    from slabench.errors import UsageError
 
     if counts is not None and (ratio, profile, class_order) != (None, None, None):
         raise UsageError(
@@ -87,7 +87,7 @@ def _find(name: str) -> Path:
 
 
 def _open(path: Path) -> tuple[SubsetFile, ImageSet]:
-    from slabench.data.classification import load_images
+    from slabench.data.loading import load_images
     from slabench.data.longtail_files import open_subset, read_manifest
 
     _, images, _ = load_images(read_manifest(path).dataset)

@@ -37,7 +37,7 @@ class Group(TyperGroup):
 
 def load(files: list[Path], command: str | None) -> None:
     """Load plug-in files; `list`, `show` and `doctor` go on without one that is broken."""
-    from slabench.errors import SlabenchError
+    from slabench.core.errors import SlabenchError
     from slabench.plugins import load_plugin
 
     for file in files:
@@ -56,8 +56,8 @@ def warn(error: Exception) -> None:
 
 def warn_of_problems(plural: str | None) -> None:
     """Name the broken plug-ins of a kind (None: of all) on stderr; those that must be imported to list them, too."""
-    from slabench.errors import SlabenchError
-    from slabench.registry import REGISTRIES
+    from slabench.core.errors import SlabenchError
+    from slabench.core.registry import REGISTRIES
 
     for key, kind in REGISTRIES.items():
         if plural not in (None, key):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli import complete
-from slabench.cli.words import numbers, public_argv
+from slabench.cli.common import numbers, public_argv
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slabench.recipe import AnyRecipe
+    from slabench.recipes import AnyRecipe
 
 PRESETS = ("quick", "standard", "paper")
 PROTOCOLS = ("ldam", "sla")
@@ -239,8 +239,8 @@ def execute(
     resume: str = "auto",
 ) -> int:
     """Run, show progress, and return the exit code: 0, or 1 when a trial failed or another process holds it."""
-    from slabench import paths
-    from slabench.cli.progress import ConsoleListener
+    from slabench.core import paths
+    from slabench.progress import ConsoleListener
     from slabench.runner import run as run_trials
 
     listener = ConsoleListener(console)
@@ -265,7 +265,7 @@ def execute(
 
 
 def _objective(sla: bool | None, objective: str | None) -> str | None:
-    from slabench.errors import UsageError
+    from slabench.core.errors import UsageError
 
     if sla is not None and objective is not None and (objective == "sla") != sla:
         raise UsageError(
@@ -279,8 +279,8 @@ def _objective(sla: bool | None, objective: str | None) -> str | None:
 def _recipes(
     target: str, preset: str | None, protocol: str | None, overrides: dict[str, Any], settings: list[str]
 ) -> list[AnyRecipe]:
-    from slabench.errors import UsageError, unknown_name
-    from slabench.recipe import SUITES, load_recipe, parse_assignment, recipe_names
+    from slabench.core.errors import UsageError, unknown_name
+    from slabench.recipes import SUITES, load_recipe, parse_assignment, recipe_names
 
     if preset is not None and preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
@@ -310,9 +310,9 @@ def _recipes(
 
 def _own_counts(path: Path, recipe: AnyRecipe, others: dict[str, Any]) -> dict[str, Any]:
     """The recipe keys of `--counts`; opens the recipe's data set for the names of its classes."""
-    from slabench.data.classification import load_images
+    from slabench.core.errors import UsageError
+    from slabench.data.loading import load_images
     from slabench.data.longtail import read_counts
-    from slabench.errors import UsageError
 
     given = [flag for flag, value in others.items() if value is not None]
     if given:

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slabench.fsio import SHORT
+from slabench.core.files import SHORT
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from slabench.results.record import RunRecord
+    from slabench.records.record import RunRecord
 
 
 def list_runs(console: Console, results: Path, as_json: bool) -> None:
@@ -54,12 +54,12 @@ def show_run(console: Console, results: Path, key_prefix: str, test_prior: str |
         console: where to.
         results: the folder of records.
         key_prefix: the first characters of its key.
-        test_prior: also the accuracy on a test set with other class shares; see `slabench.evaluation.priors`.
+        test_prior: also the accuracy on a test set with other class shares; see `slabench.evaluation.metrics`.
 
     Raises:
         UsageError: no record's key, or more than one record's, begins with `key_prefix`, or the prior is none.
     """
-    from slabench.results.store import ResultStore
+    from slabench.records.store import ResultStore
 
     store = ResultStore(results)
     record = store.match(key_prefix)
@@ -70,8 +70,8 @@ def show_run(console: Console, results: Path, key_prefix: str, test_prior: str |
 
 def _read(results: Path) -> list[RunRecord]:
     """The readable records; a damaged file is named on stderr, so that what is piped on stays whole."""
-    from slabench.cli.notes import notes_console, warn
-    from slabench.results.store import ResultStore
+    from slabench.cli.common import notes_console, warn
+    from slabench.records.store import ResultStore
 
     records, problems = ResultStore(results).scan()
     warn(notes_console(), problems)
@@ -81,7 +81,7 @@ def _read(results: Path) -> list[RunRecord]:
 def _print_record(console: Console, record: RunRecord, path: Path) -> None:
     from rich.table import Table
 
-    from slabench.results.leaderboard_row import percent
+    from slabench.ranking.columns import percent
 
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -109,8 +109,8 @@ def _metrics(record: RunRecord) -> Table:
     """A classifier's further scores, one column a predictor; fractions in percent, NLL in nats."""
     from rich.table import Table
 
-    from slabench.results.leaderboard_row import percent
-    from slabench.results.record import ClassScores
+    from slabench.ranking.columns import percent
+    from slabench.records.record import ClassScores
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("score")
@@ -131,9 +131,8 @@ def _metrics(record: RunRecord) -> Table:
 
 
 def _print_under_prior(console: Console, record: RunRecord, text: str) -> None:
-    from slabench.errors import UsageError
-    from slabench.evaluation.classification import accuracy_under_prior
-    from slabench.evaluation.priors import read_prior
+    from slabench.core.errors import UsageError
+    from slabench.evaluation.metrics import accuracy_under_prior, read_prior
 
     for score in record.scores:
         if not score.per_class or record.training_set is None:

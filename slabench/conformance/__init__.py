@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slabench import registry
-from slabench.errors import SlabenchError
+from slabench.core import registry
+from slabench.core.errors import SlabenchError
 
 S = TypeVar("S")
 
@@ -80,7 +80,7 @@ def check(kind: str, name: str) -> list[Finding]:
     """Check what is registered as `name`.
 
     Args:
-        kind: plural as in `slabench.registry.REGISTRIES`: heads, backbones, losses, transforms, datasets.
+        kind: plural as in `slabench.core.registry.REGISTRIES`: heads, backbones, losses, transforms, datasets.
         name: its name.
 
     Raises:
@@ -172,5 +172,5 @@ def _states_put_back() -> Iterator[None]:
         random.setstate(states[2])
 
 
-OWN_GENERATOR = "draw from a generator of its own, seeded by name (slabench.seeding.torch_generator)"
+OWN_GENERATOR = "draw from a generator of its own, seeded by name (slabench.core.seeding.torch_generator)"
 COPY_FIRST = "work on a copy (x = x * y, not x *= y; no functions that end in _)"

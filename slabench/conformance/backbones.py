@@ -23,8 +23,8 @@ from slabench.conformance import (
     run_checks,
     unchanged,
 )
-from slabench.errors import UsageError
-from slabench.seeding import fork_for_init, torch_generator
+from slabench.core.errors import UsageError
+from slabench.core.seeding import fork_for_init, torch_generator
 
 SIZES = (16, 32, 64, 84, 224)
 B = 3

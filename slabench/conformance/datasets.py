@@ -1,4 +1,4 @@
-"""What a data set promises; see `slabench.data.own`. A built-in one that is not here, and cannot be made, is skipped."""
+"""What a data set promises; see `slabench.data.plugin_dataset`. A built-in one that is not here and cannot be made is skipped."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slabench import paths
-from slabench.conformance import (
-    OWN_GENERATOR,
-    Check,
-    Finding,
-    NotApplicable,
-    expect,
-    no_global_random,
-    run_checks,
-)
+from slabench.conformance import OWN_GENERATOR, Check, Finding, NotApplicable, expect, no_global_random, run_checks
+from slabench.core import paths
 from slabench.data.catalog import DatasetInfo
 from slabench.data.loading import load
 from slabench.data.splits import load_split

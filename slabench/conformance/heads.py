@@ -26,9 +26,9 @@ from slabench.conformance import (
     run_checks,
     unchanged,
 )
+from slabench.core.seeding import fork_for_init, torch_generator
 from slabench.heads import Head
-from slabench.seeding import fork_for_init, torch_generator
-from slabench.sla.joint import aggregate, joint_labels
+from slabench.sla import aggregate, joint_labels
 
 B, N, K, Q, D, M = 3, 4, 3, 5, 8, 4
 """Episodes, ways, shots, queries, features and transformations of the tiny episode."""

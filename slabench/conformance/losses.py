@@ -18,8 +18,8 @@ from slabench.conformance import (
     run_checks,
     unchanged,
 )
+from slabench.core.seeding import torch_generator
 from slabench.losses import Loss, build_loss
-from slabench.seeding import torch_generator
 
 COUNTS = (500, 120, 30, 5)
 B, C, M = 12, len(COUNTS), 3

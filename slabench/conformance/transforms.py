@@ -16,7 +16,7 @@ from slabench.conformance import (
     run_checks,
     unchanged,
 )
-from slabench.seeding import torch_generator
+from slabench.core.seeding import torch_generator
 from slabench.sla.transforms import TransformSet
 
 B, SIZE = 3, 8

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slabench import registry
+from slabench.core import registry
 
 if TYPE_CHECKING:
-    from slabench.data.store import RawImages
+    from slabench.data.imageset import RawImages
 
 # Alphabetical, which is the label order of the original archive's `fine_label_names`.
 _CIFAR100 = tuple(
@@ -79,7 +79,7 @@ class DatasetInfo:
         first_labels: labels of the first training images in the original order, by which a source that has kept that
             order is known; empty where unknown.
         note: what its store keeps of the original images, where that is not all of them.
-        make: of a plug-in's embedded data set: makes its images; see `slabench.data.own.dataset`.
+        make: of a plug-in's embedded data set: makes its images; see `slabench.data.plugin_dataset.dataset`.
         class_split: of a plug-in's few-shot data set: names of the classes of `train`, `val` and `test`.
     """
 
@@ -297,7 +297,7 @@ _ALL = (
         "glyphs",
         121,
         "characters drawn on this machine in matplotlib's fonts; families that a quarter or half turn mixes up",
-        "drawn by slabench.data.glyphs with the fonts that matplotlib ships",
+        "drawn by slabench.data.sources.embedded with the fonts that matplotlib ships",
         "fonts under the Bitstream Vera, DejaVu and STIX licences; the images are free",
         fewshot=True,
     ),

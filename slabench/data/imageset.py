@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from slabench.errors import UsageError, unknown_name
+from slabench.core.errors import UsageError, unknown_name
+
+
+@dataclass(frozen=True, eq=False)
+class RawImages:
+    """What a source yields: images in any order.
+
+    Attributes:
+        images: uint8 `[n, height, width, 3]`.
+        labels: int64 `[n]`, indices into `class_names`.
+        parts: uint8 `[n]`, 0 official training image, 1 official test image.
+        source_positions: int32 `[n]`, place in the original order of its part, -1 where that order is lost.
+        class_names: the name of each label.
+        kind: which kind of source it was (`parquet`, `folders`, `python batches`, ...).
+        notes: what else the manifest should keep of the source (image formats, library versions).
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    parts: npt.NDArray[np.uint8]
+    source_positions: npt.NDArray[np.int32]
+    class_names: tuple[str, ...]
+    kind: str
+    notes: dict[str, Any]
+
 
 TRAIN_PART = 0
+
+
 TEST_PART = 1
 
 

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from slabench.core.errors import DataError, UsageError, did_you_mean
 from slabench.data.imageset import ImageSet
-from slabench.errors import DataError, UsageError, did_you_mean
 
 Profile = Literal["exp", "step"]
 PROFILES: tuple[Profile, ...] = ("exp", "step")

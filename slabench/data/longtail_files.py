@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from slabench import manifests, paths
+from slabench.core import manifests, paths
+from slabench.core.errors import DataError, IntegrityError
+from slabench.core.files import digest_json, sha256_file, write_bytes, write_json
 from slabench.data.imageset import ImageSet
 from slabench.data.longtail import Subset, draw, groups, long_tail
-from slabench.errors import DataError, IntegrityError
-from slabench.fsio import digest_json, sha256_file, write_bytes, write_json
 
 FOLDER = "longtail"
 _COMMAND = "slabench longtail make"

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slabench.errors import UsageError, unknown_name
+from slabench.core.errors import UsageError, unknown_name
 
 MIXINGS: dict[str, str] = {
     "none": "every image by itself",

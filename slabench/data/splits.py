@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slabench import paths
+from slabench.core import paths
+from slabench.core.errors import DataError, UsageError
+from slabench.core.files import digest_json, read_json
 from slabench.data.catalog import DATASETS, info
-from slabench.errors import DataError, UsageError
-from slabench.fsio import digest_json, read_json
 
 SPLIT_NAMES = ("train", "val", "test")
 

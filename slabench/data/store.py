@@ -21,39 +21,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slabench import __version__
+from slabench.core.errors import DataError, IntegrityError
+from slabench.core.files import canonical_json, read_json, sha256_file, write_json
+from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
-from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet
-from slabench.errors import DataError, IntegrityError
-from slabench.fsio import canonical_json, read_json, sha256_file, write_json
+from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet, RawImages
 
 STORE_FORMAT = 1
+
+
 MANIFEST = "manifest.json"
+
+
 _BYTES_AT_ONCE = 64 << 20
+
+
 _ABANDONED_AFTER = 24 * 3600.0
-
-
-@dataclass(frozen=True, eq=False)
-class RawImages:
-    """What a source yields: images in any order.
-
-    Attributes:
-        images: uint8 `[n, height, width, 3]`.
-        labels: int64 `[n]`, indices into `class_names`.
-        parts: uint8 `[n]`, 0 official training image, 1 official test image.
-        source_positions: int32 `[n]`, place in the original order of its part, -1 where that order is lost.
-        class_names: the name of each label.
-        kind: which kind of source it was (`parquet`, `folders`, `python batches`, ...).
-        notes: what else the manifest should keep of the source (image formats, library versions).
-    """
-
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    parts: npt.NDArray[np.uint8]
-    source_positions: npt.NDArray[np.int32]
-    class_names: tuple[str, ...]
-    kind: str
-    notes: dict[str, Any]
 
 
 def pixel_digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slabench.errors import SlabenchError
+from slabench.core.errors import SlabenchError
 
 if TYPE_CHECKING:
     import numpy

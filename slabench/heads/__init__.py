@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,3 +40,23 @@ class Head:
     decomposes: bool
     module: Callable[[int], nn.Module] | None = None
     centred: bool = False
+
+
+_WATCHERS: ContextVar[tuple[list[float], ...]] = ContextVar("watchers", default=())
+
+
+@contextmanager
+def watch_residuals() -> Iterator[list[float]]:
+    """The largest residual of every batch that a head solves within the block (as each head defines it)."""
+    found: list[float] = []
+    token = _WATCHERS.set((*_WATCHERS.get(), found))
+    try:
+        yield found
+    finally:
+        _WATCHERS.reset(token)
+
+
+def report_residual(value: float) -> None:
+    """Called by a head after solving a batch."""
+    for found in _WATCHERS.get():
+        found.append(value)

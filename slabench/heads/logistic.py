@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from slabench.errors import UsageError
-from slabench.heads import Head
-from slabench.heads.residuals import report_residual
+from slabench.core.errors import UsageError
+from slabench.heads import Head, report_residual
 
 _NEWTON_STEPS, _HALVINGS, _CG_STEPS = 100, 30, 500
 _SUFFICIENT = 1e-4  # Armijo: the part of the predicted decrease that a step must give

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 from slabench.heads import Head
 
 PENALTY = 50.0

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from slabench.errors import UsageError
-from slabench.heads import Head
-from slabench.heads.residuals import report_residual
+from slabench.core.errors import UsageError
+from slabench.heads import Head, report_residual
 from slabench.heads.svm_solver import Solution, solve
 
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slabench.backbones import Backbone
+from slabench.core.seeding import fork_for_init
 from slabench.data.catalog import DatasetInfo
+from slabench.episodes.learn2learn import require_learn2learn
 from slabench.heads import Head
-from slabench.integrations.learn2learn import require_learn2learn
-from slabench.learners.episodic import build_backbone
-from slabench.seeding import fork_for_init
+from slabench.learners import build_backbone
 
 if TYPE_CHECKING:
-    from slabench.recipe import Model
+    from slabench.recipes.fewshot import Model
 
 
 @dataclass(frozen=True)

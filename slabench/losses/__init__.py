@@ -12,7 +12,7 @@ joint class is p_i / M, and constants cancel).
 | balanced-softmax | ce of z + log n | Ren et al., NeurIPS 2020, eq. 3 |
 | logit-adjusted | ce of z + tau * log p | Menon et al., ICLR 2021, eq. 10 |
 
-A plug-in's loss is a `LossFunction`, registered in `slabench.registry.LOSSES`.
+A plug-in's loss is a `LossFunction`, registered in `slabench.core.registry.LOSSES`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from slabench import registry
-from slabench.errors import UsageError, unknown_name
+from slabench.core import registry
+from slabench.core.errors import UsageError, unknown_name
 
 Counts = Sequence[int]
 
@@ -165,6 +165,8 @@ def build_loss(
 
 
 Reweighting = Literal["none", "inverse", "sqrt-inverse", "effective"]
+
+
 REWEIGHTINGS: dict[str, str] = {
     "none": "every sample counts the same",
     "inverse": "weight 1 / n",
@@ -219,3 +221,25 @@ def _counts(counts: Counts) -> Tensor:
             f"class {empty} has {n[empty]:g} training images", "a loss is built from classes that have some"
         )
     return n
+
+
+def _at_defaults(name: str) -> LossFunction:
+    def loss(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        return build_loss(name, counts.tolist())(logits, labels)
+
+    return loss
+
+
+ce = _at_defaults("ce")
+
+
+focal = _at_defaults("focal")
+
+
+ldam = _at_defaults("ldam")
+
+
+balanced_softmax = _at_defaults("balanced-softmax")
+
+
+logit_adjusted = _at_defaults("logit-adjusted")

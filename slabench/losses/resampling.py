@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from slabench.errors import UsageError, unknown_name
+from slabench.core.errors import UsageError, unknown_name
 
 RESAMPLINGS: dict[str, str] = {
     "none": "every image once an epoch",

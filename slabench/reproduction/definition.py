@@ -15,10 +15,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from slabench import paths
-from slabench.errors import DataError, UsageError, did_you_mean, unknown_name
-from slabench.recipe import AnyRecipe, Recipe, load_recipe
-from slabench.results.controls import same_looks
+from slabench.comparison.controls import same_looks
+from slabench.core import paths
+from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
+from slabench.recipes import AnyRecipe, load_recipe
+from slabench.recipes.fewshot import Recipe
 from slabench.sla.transforms import transform_set
 
 PRESETS = ("paper", "standard", "quick")
@@ -241,8 +242,7 @@ def _longer(baseline: AnyRecipe, recipe: AnyRecipe) -> dict[str, Any]:
 
 def passes_per_image(recipe: AnyRecipe) -> int:
     """Rows of the training batch for one image: M for objectives on transformed copies, else 1."""
-    from slabench.sla.classification import classifier_objective
-    from slabench.sla.objectives import objective
+    from slabench.sla.objectives import classifier_objective, objective
 
     name, m = recipe.sla.objective, transform_set(recipe.sla.transforms).M
     return objective(name).n_copies(m) if isinstance(recipe, Recipe) else classifier_objective(name).n_copies(m)

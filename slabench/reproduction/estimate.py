@@ -15,23 +15,24 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from slabench.classifier_recipe import ClassifierRecipe
 from slabench.data.catalog import DatasetInfo, info
-from slabench.data.classification import input_size
 from slabench.data.imageset import ImageSet
+from slabench.data.loading import input_size
 from slabench.data.longtail import profile_counts
 from slabench.data.splits import load_split
-from slabench.episode_files import VALIDATION_IMAGES, EpisodeFile
-from slabench.episodes import Episodes
-from slabench.evaluation.fewshot import PREDICTORS, score_episodes
-from slabench.recipe import AnyRecipe, Recipe
+from slabench.episodes.files import VALIDATION_IMAGES, EpisodeFile
+from slabench.episodes.sampler import Episodes
+from slabench.evaluation.episodes import PREDICTORS, score_episodes
+from slabench.recipes import AnyRecipe
+from slabench.recipes.classifier import ClassifierRecipe
+from slabench.recipes.fewshot import Recipe
 from slabench.reproduction.definition import passes_per_image
 from slabench.runner import Trial
 from slabench.sla.transforms import transform_set
 from slabench.suites import SuiteTask, estimate, estimate_scoring, suite_of
-from slabench.suites.classification_data import ClassifierPrepared
-from slabench.suites.fewshot import EpisodicTask
-from slabench.suites.fewshot import Prepared as FewshotPrepared
+from slabench.suites.classifier.data import ClassifierPrepared
+from slabench.suites.fewshot.data import Prepared as FewshotPrepared
+from slabench.suites.fewshot.episodic import EpisodicTask
 from slabench.training.device import choose_precision
 
 _STEP_SECONDS = 1.5

@@ -1,35 +1,31 @@
-"""A table of our numbers beside the published ones, from records; each gain against its controls.
-
-Four questions are asked of every row that has a baseline, on the same test episodes or images:
-
-| against | the baseline ... |
-|---|---|
-| baseline | as printed: it looked at a test image once and trained as usual |
-| looked | scored with as many looks at a test image as the row takes |
-| trained | trained with as many image passes as the row, one look |
-| both | trained and scored with as many |
-"""
+"""A table of our numbers beside the published ones, from records; each gain against its controls."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
-from slabench.recipe import AnyRecipe
-from slabench.reproduction.definition import Cell
-from slabench.reproduction.plan import Needs, TablePlan
-from slabench.reproduction.printed import printed
-from slabench.results.gains import Gain, gain
-from slabench.results.leaderboard import Entry, entries, entry_interval
-from slabench.results.published import PublishedRow
-from slabench.results.record import RunRecord
-from slabench.results.store import EpisodeCache, ResultStore
+from slabench.comparison.controls import Gain, gain
+from slabench.core import paths
+from slabench.ranking.entries import Entry, entries, entry_interval
+from slabench.ranking.published import Method, PublishedRow, images_of, match, read
+from slabench.recipes import AnyRecipe
+from slabench.recipes.fewshot import Recipe
+from slabench.records.record import RunRecord
+from slabench.records.store import EpisodeCache, ResultStore
+from slabench.reproduction.definition import Cell, Table, cells
+from slabench.reproduction.planning import Needs, TablePlan
+from slabench.suites.classifier.data import protocol_name
 
 if TYPE_CHECKING:
     from slabench.runner import Outcome
 
+
 Against = Literal["baseline", "looked", "trained", "both"]
+
+
 AGAINST: tuple[Against, ...] = ("baseline", "looked", "trained", "both")
 
 
@@ -202,3 +198,45 @@ class _Reader:
     def _entry(self, records: Sequence[RunRecord], predictor: str) -> Entry | None:
         found = entries(records, include_limited=True, episodes=self._cache)
         return next((entry for entry in found if entry.predictor == predictor), None)
+
+
+def printed(table: Table) -> Mapping[str, PublishedRow]:
+    """The published numbers by cell, from the files that the table names; of several that fit a cell the fittest.
+
+    The backbone is that of the paper's preset where the table has one.
+
+    Raises:
+        DataError: a file is missing, or not what it should be; names file and line.
+    """
+    rows: list[PublishedRow] = []
+    for source in table.published:
+        name = source.file
+        path = table.folder / name if name.endswith(".csv") else paths.shipped_results() / "published" / f"{name}.csv"
+        rows += [row for row in read(path) if any(fnmatchcase(row.table, glob) for glob in source.tables)]
+    preset = "paper" if "paper" in table.presets else next(iter(table.presets))
+    found = {cell.name: match(_method(cell), rows) for cell in (cells(table, preset) if rows else ())}
+    return {name: fitting[0] for name, fitting in found.items() if fitting}
+
+
+def _method(cell: Cell) -> Method:
+    """The method of a cell, by its recipe."""
+    recipe = cell.recipe
+    fewshot = recipe if isinstance(recipe, Recipe) else None
+    classifier = None if isinstance(recipe, Recipe) else recipe
+    return Method(
+        suite=recipe.suite,
+        dataset=recipe.data.dataset,
+        ways=fewshot.protocol.ways if fewshot else None,
+        shots=fewshot.protocol.shots if fewshot else None,
+        images=images_of(protocol_name(classifier)) if classifier else "",
+        learner=fewshot.model.learner if fewshot else "classifier",
+        backbone=recipe.model.backbone,
+        head=fewshot.model.head if fewshot else None,
+        loss=classifier.loss.name if classifier else None,
+        reweight=classifier.balance.reweight if classifier else None,
+        sampler=classifier.balance.sampler if classifier else None,
+        mix=classifier.mix.name if classifier else None,
+        objective=recipe.sla.objective,
+        transforms=recipe.sla.transforms,
+        predictor=cell.row.predictor,
+    )

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Literal, cast
 
-from slabench.results.store import ResultStore
+from slabench.records.store import ResultStore
 from slabench.runner import Outcome, Trial
 from slabench.training.loop import Interrupted
 
@@ -133,8 +133,8 @@ def run_parallel(
 
 def serve() -> None:
     """The process of a job: settings and then trials, a JSON object a line, on stdin; lines and states on stdout."""
-    from slabench.cli.progress import ConsoleListener
-    from slabench.recipe import parse_recipe
+    from slabench.progress import ConsoleListener
+    from slabench.recipes import parse_recipe
     from slabench.runner import run
 
     out = sys.stdout

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from slabench import registry
-from slabench.errors import UsageError
+from slabench.core import registry
+from slabench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 from slabench.losses import build_loss
-from slabench.sla.joint import aggregate, joint_labels, single
+from slabench.sla import aggregate, joint_labels, single
 from slabench.sla.transforms import TransformSet, transform_set
 
 

@@ -13,20 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slabench.evaluation.features import embed
-from slabench.results.record import Score
+from slabench.evaluation.episodes import embed
+from slabench.records.record import Score
 from slabench.training.loop import Task
 from slabench.training.schedule import Optimisation
 
 if TYPE_CHECKING:
     from slabench.data.catalog import DatasetInfo
-    from slabench.recipe import AnyRecipe
-    from slabench.results.outputs import ModelOutputs
-    from slabench.results.weights import ModelWeights
+    from slabench.recipes import AnyRecipe
+    from slabench.records.outputs import ModelOutputs, ModelWeights
     from slabench.sla.transforms import TransformSet
     from slabench.training.checkpoint import Progress
 
-_MODULES = {"fewshot": "fewshot", "imbalanced": "classification", "supervised": "classification"}
+_MODULES = {"fewshot": "fewshot", "imbalanced": "classifier", "supervised": "classifier"}
 
 
 @dataclass(frozen=True)

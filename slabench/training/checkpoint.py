@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slabench.errors import DataError, IntegrityError
-from slabench.fsio import write_bytes
+from slabench.core.errors import DataError, IntegrityError
+from slabench.core.files import write_bytes
 
 _REMEDY = "remove it, or start again with --resume never"
 

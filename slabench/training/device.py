@@ -1,12 +1,15 @@
-"""Which device, and in which precision the backbone runs on it."""
+"""Which device, in which precision the backbone runs on it, and how memory is kept between steps."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
 from pathlib import Path
 
 import torch
 
-from slabench.errors import UsageError
+from slabench.core.errors import UsageError
 
 _MATRIX_FLAGS = {"amx_bf16", "bf16"}
 """Matrix tiles of x86, and the multiplications of Arm."""
@@ -54,3 +57,36 @@ def bfloat16_pays(cpuinfo: str) -> bool:
     """
     words = set(cpuinfo.split())
     return bool(words & _MATRIX_FLAGS) or {"avx512_bf16", "AuthenticAMD"} <= words
+
+
+# From malloc.h.
+_M_TRIM_THRESHOLD = -1
+
+
+_M_TOP_PAD = -2
+
+
+_M_MMAP_MAX = -4
+
+
+_TOP_PAD_BYTES = 256 << 20
+
+
+_NEVER = 2**31 - 1
+
+
+def keep_heap() -> bool:
+    """Serve large blocks from the heap and never trim it, for this process.
+
+    Returns:
+        Whether it was set: only on Linux with glibc, and not where `SLABENCH_KEEP_HEAP=0`. Calling it twice is harmless.
+    """
+    if os.environ.get("SLABENCH_KEEP_HEAP") == "0" or platform.system() != "Linux":
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.gnu_get_libc_version  # noqa: B018 - another libc has no such symbol
+        settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _TOP_PAD_BYTES))
+        return all(libc.mallopt(name, value) == 1 for name, value in settings)
+    except (OSError, AttributeError):
+        return False

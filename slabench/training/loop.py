@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from slabench.errors import SlabenchError, UsageError
+from slabench.core.errors import SlabenchError, UsageError
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from slabench.training.schedule import Optimisation, build_optimizer, learning_rate
 
 if TYPE_CHECKING:
-    from slabench.classifier_recipe import ClassifierSelect
-    from slabench.recipe import Select
+    from slabench.recipes.classifier import ClassifierSelect
+    from slabench.recipes.fewshot import Select
 
 
 class Interrupted(SlabenchError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from slabench.data.catalog import DatasetInfo
-    from slabench.data.store import RawImages
+    from slabench.data.imageset import RawImages
 
 
 @dataclass(frozen=True)

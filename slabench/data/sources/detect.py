@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from slabench import paths
+from slabench.core import paths
+from slabench.core.errors import DataError, UsageError
 from slabench.data.catalog import DatasetInfo
-from slabench.data.imageset import TEST_PART, TRAIN_PART
+from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind, folders, learn2learn, miniimagenet, parquet, photographs, pybatches
 from slabench.data.sources.pixels import refuse_html
-from slabench.data.store import RawImages, Store, differences, is_prepared, store_folder, write_store
-from slabench.errors import DataError, UsageError
+from slabench.data.store import Store, differences, is_prepared, store_folder, write_store
 
 _ARCHIVE_ENDS = (".zip", ".tar", ".tgz", ".tar.gz")
 _PHOTOGRAPHS = {

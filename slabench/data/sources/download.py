@@ -17,12 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from slabench import __version__, paths
+from slabench.core import paths
+from slabench.core.errors import DataError, DataMissingError
+from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
 from slabench.data.sources.detect import import_dataset
 from slabench.data.sources.pixels import looks_like_html
 from slabench.data.store import Store
-from slabench.errors import DataError, DataMissingError
 
 if TYPE_CHECKING:
     from rich.console import Console

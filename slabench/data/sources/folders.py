@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
-from slabench.data.imageset import TEST_PART, TRAIN_PART
+from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
 from slabench.data.sources.pixels import check_class_names, decode_all
-from slabench.data.store import RawImages
-from slabench.errors import DataError
 
 _LAYOUT = "class folders train/<class>/*.png|jpg and test/<class>/*.png|jpg"
 _PARTS = (("train", TRAIN_PART), ("test", TEST_PART))

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
-from slabench.data.imageset import ImageSet
+from slabench.data.imageset import ImageSet, RawImages
 from slabench.data.sources import Kind
 from slabench.data.sources.pixels import decode_all, refuse_html
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.splits import SPLIT_NAMES
-from slabench.data.store import RawImages, canonical_order, pixel_digests
-from slabench.errors import DataError
+from slabench.data.store import canonical_order, pixel_digests
 
 _FC100_LAYOUT = "learn2learn's FC100: FC100_train.pickle, FC100_val.pickle and FC100_test.pickle in one folder"
 _CIFARFS_LAYOUT = "learn2learn's CIFAR-FS: cifarfs/cifar100/data/<class>/*.png"

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
+from slabench.data.imageset import RawImages
 from slabench.data.sources import Kind
 from slabench.data.sources.pixels import check_class_names, decode_all, refuse_html
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.splits import SPLIT_NAMES, load_split
-from slabench.data.store import RawImages
-from slabench.errors import DataError
 
 _CACHES_LAYOUT = "mini-imagenet-cache-train.pkl, -val.pkl (or -validation.pkl) and -test.pkl in one folder"
 _CSV_LAYOUT = "images/ beside train.csv, val.csv and test.csv (columns filename, label)"

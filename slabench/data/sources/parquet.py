@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
-from slabench.data.imageset import TEST_PART, TRAIN_PART
+from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
 from slabench.data.sources.pixels import check_class_names, check_labels, decode_all, refuse_html
-from slabench.data.store import RawImages
-from slabench.errors import DataError
 
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("fine_label", "label")

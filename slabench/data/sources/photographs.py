@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
-from slabench.data.imageset import TEST_PART, TRAIN_PART
+from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
 from slabench.data.sources.pixels import decode_all, decoder_versions, refuse_html
-from slabench.data.store import RawImages
-from slabench.errors import DataError
 
 _AGAIN = "it may be a cut-off copy: unpack or download it again, then import"
 _ENDS = (".jpg", ".jpeg", ".png")

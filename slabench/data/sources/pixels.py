@@ -15,7 +15,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
-from slabench.errors import DataError
+from slabench.core.errors import DataError
 
 # At most 256 px of a photograph are stored; the limits stop a decompression bomb, not a large original or a panorama.
 _MAX_PIXELS = 64_000_000

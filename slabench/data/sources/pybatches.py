@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
-from slabench.data.imageset import TEST_PART, TRAIN_PART
+from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
 from slabench.data.sources.pixels import check_class_names, check_labels, looks_like_html
 from slabench.data.sources.unpickle import read_pickle
-from slabench.data.store import RawImages
-from slabench.errors import DataError
 
 _LAYOUT = (
     "the python version of CIFAR as published: cifar-100-python/ (train, test, meta), cifar-10-batches-py/ "

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from slabench.errors import DataError, UnsafePickleError
+from slabench.core.errors import DataError, UnsafePickleError
 
 _NUMERIC = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 

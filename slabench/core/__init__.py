@@ -1,0 +1,1 @@
+"""The ground that all other rooms stand on: errors, paths, seeds, files and the registry."""

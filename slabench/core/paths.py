@@ -1,0 +1,75 @@
+"""Where things lie: one place that knows.
+
+`benchmarks/`, `episodes/` and `results/` are found through `SLABENCH_HOME`, else in the installed package
+(`slabench/_data/`), else in the checkout around the package. The user's data sets live in `SLABENCH_DATA` or the cache
+folder of the platform; a run's records in `--results`, `SLABENCH_RESULTS`, or `results/` of the current folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from slabench.core.errors import SlabenchError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def home() -> Path:
+    """The folder that holds `benchmarks/`, `episodes/` and `results/` as published with this version."""
+    named = os.environ.get("SLABENCH_HOME")
+    candidates = [Path(named)] if named else [_PACKAGE / "_data", _PACKAGE.parent]
+    for folder in candidates:
+        if (folder / "episodes" / "splits").is_dir():
+            return folder
+    looked = ", ".join(str(folder) for folder in candidates)
+    raise SlabenchError(
+        f"slabench's own files (episodes/splits) are not in {looked}",
+        "reinstall slabench, or point SLABENCH_HOME at a checkout of it",
+    )
+
+
+def benchmarks() -> Path:
+    """The published recipes."""
+    return home() / "benchmarks"
+
+
+def episodes() -> Path:
+    """Class splits and frozen episode files."""
+    return home() / "episodes"
+
+
+def shipped_results() -> Path:
+    """The records that travel with this version."""
+    return home() / "results"
+
+
+def cache() -> Path:
+    """The user's cache folder for slabench."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", str(Path.home() / "AppData" / "Local")))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "slabench"
+
+
+def data(folder: Path | None = None) -> Path:
+    """The folder of prepared data sets: `folder` if given, `SLABENCH_DATA`, else the user's cache."""
+    if folder is not None:
+        return Path(folder)
+    return Path(os.environ["SLABENCH_DATA"]) if os.environ.get("SLABENCH_DATA") else cache() / "data"
+
+
+def user_episodes() -> Path:
+    """Episode files that this user made with `slabench episodes make`."""
+    return data() / "episodes"
+
+
+def results(folder: Path | None = None) -> Path:
+    """Where this user's runs are recorded: `folder` if given, `SLABENCH_RESULTS`, else `results/` of this folder."""
+    if folder is not None:
+        return Path(folder)
+    return Path(os.environ.get("SLABENCH_RESULTS") or "results")

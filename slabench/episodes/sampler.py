@@ -1,0 +1,241 @@
+"""Episodes: a vectorised sampler for training, balanced frozen files for evaluation.
+
+An episode is N classes (ways) with K support and Q query images each. A batch of E episodes is one index tensor
+`[E, N, K+Q]` of rows of an image set, the first K of the last axis being the supports. Where classes have unequal shots or
+queries (`slabench.episodes.profiles`), K and Q are the largest of them and -1 fills the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slabench.core.errors import DataError, UsageError
+from slabench.episodes.profiles import BALANCED, Profile
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """E episodes as indices.
+
+    Attributes:
+        rows: int64 `[E, N, K+Q]`, rows of the image set; supports first. -1 is no image.
+        classes: int64 `[E, N]`, the class behind each way.
+        shots: K, columns of supports.
+    """
+
+    rows: Tensor
+    classes: Tensor
+    shots: int
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+    @property
+    def ways(self) -> int:
+        """N."""
+        return int(self.rows.shape[1])
+
+    @property
+    def queries(self) -> int:
+        """Q, columns of queries."""
+        return int(self.rows.shape[2]) - self.shots
+
+    @property
+    def support(self) -> Tensor:
+        """`[E, N, K]`."""
+        return self.rows[..., : self.shots]
+
+    @property
+    def query(self) -> Tensor:
+        """`[E, N, Q]`."""
+        return self.rows[..., self.shots :]
+
+    def flat(self, query: bool) -> tuple[Tensor, Tensor]:
+        """Rows and ways of all supports (or queries), class by class: int64 `[E, S]` each.
+
+        Raises:
+            DataError: the episodes do not all have the same number of them.
+        """
+        part = self.query if query else self.support
+        there = part >= 0
+        sizes = there.flatten(1).sum(1)
+        if bool((sizes != sizes[:1]).any()):
+            what = "queries" if query else "supports"
+            raise DataError(
+                f"episodes have {int(sizes.min())} to {int(sizes.max())} {what}", "all episodes of a file have as many"
+            )
+        ways = torch.arange(self.ways, device=part.device)[:, None].expand_as(part)
+        return part[there].view(len(self), -1), ways[there].view(len(self), -1)
+
+    def __getitem__(self, part: slice) -> Episodes:
+        return Episodes(self.rows[part], self.classes[part], self.shots)
+
+
+def check_sizes(sizes: Sequence[int], names: Sequence[str], ways: int, shots: int, queries: int) -> None:
+    """Refuse an N-way K-shot Q-query episode that classes of these sizes cannot serve, naming the class and the counts."""
+    for what, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+        if value < 1:
+            raise UsageError(f"--{what} {value} is not positive", f"give --{what} 1 or more")
+    if ways < 2:
+        raise UsageError(f"--ways {ways}: an episode tells at least 2 classes apart", "give --ways 2 or more")
+    if ways > len(sizes):
+        raise UsageError(
+            f"{ways} ways were asked for, and the split has {len(sizes)} classes", f"give --ways {len(sizes)} or fewer"
+        )
+    short = [i for i, size in enumerate(sizes) if size < shots + queries]
+    if short:
+        least = min(short, key=lambda i: sizes[i])
+        raise UsageError(
+            f"class '{names[least]}' has {sizes[least]} images, and {shots} shots + {queries} queries need {shots + queries}"
+            + (f" ({len(short)} classes fall short)" if len(short) > 1 else ""),
+            f"give fewer --shots or --queries: together at most {sizes[least]}",
+        )
+
+
+def _distinct(generator: np.random.Generator, high: Rows, count: int) -> Rows:
+    """For each r, `count` distinct integers below `high[r]`, every ordered choice equally likely: int64 `[R, count]`."""
+    # Drawing all at once and drawing again the rows with a repetition keeps the distribution exact, and pays as long
+    # as repetitions are rare: count^2 / (2 high) expected pairs. Beyond that, order random keys.
+    if count * count < 2 * int(high.min()):
+        chosen = (generator.random((len(high), count)) * high[:, None]).astype(np.int64)
+        pending = np.arange(len(high))
+        while len(pending):
+            drawn = np.sort(chosen[pending], axis=1)
+            pending = pending[(drawn[:, 1:] == drawn[:, :-1]).any(1)]
+            chosen[pending] = (generator.random((len(pending), count)) * high[pending, None]).astype(np.int64)
+        return chosen
+    keys = generator.random((len(high), int(high.max())))
+    keys[np.arange(keys.shape[1]) >= high[:, None]] = 2.0  # beyond the class: never among the smallest
+    return np.argsort(keys, axis=1)[:, :count]
+
+
+class EpisodeSampler:
+    """Uniform episodes, vectorised, from a generator of its own.
+
+    Args:
+        class_rows: for each class its rows of the image set.
+        ways: N, at most the number of classes (all of them is legal).
+        shots: K.
+        queries: Q per class.
+        generator: numpy generator; nothing else is drawn from.
+        class_names: for error messages.
+
+    Raises:
+        UsageError: if the classes cannot serve such episodes; it names the class and the counts.
+    """
+
+    def __init__(
+        self,
+        class_rows: Sequence[NDArray[np.integer]],
+        ways: int,
+        shots: int,
+        queries: int,
+        generator: np.random.Generator,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        sizes = [len(rows) for rows in class_rows]
+        check_sizes(sizes, class_names or [str(i) for i in range(len(sizes))], ways, shots, queries)
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self.generator = generator
+        self._sizes = np.asarray(sizes, dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(self._sizes)[:-1]]).astype(np.int64)
+        self._rows = np.concatenate([np.asarray(rows, dtype=np.int64) for rows in class_rows])
+
+    def sample(self, n: int = 1) -> Episodes:
+        """Draw `n` episodes: classes without replacement, then images of each class without replacement."""
+        n_classes = len(self._sizes)
+        classes = _distinct(self.generator, np.full(n, n_classes, dtype=np.int64), self.ways)
+        flat = classes.reshape(-1)
+        within = _distinct(self.generator, self._sizes[flat], self.shots + self.queries)
+        rows = self._rows[self._starts[flat][:, None] + within]
+        return Episodes(
+            torch.from_numpy(rows.reshape(n, self.ways, self.shots + self.queries)),
+            torch.from_numpy(classes),
+            self.shots,
+        )
+
+    def __iter__(self) -> Iterator[Episodes]:
+        while True:
+            yield self.sample()
+
+
+def gather(images: Tensor, rows: Tensor) -> Tensor:
+    """`images[rows]` for any shape of `rows`, several times faster than indexing.
+
+    Args:
+        images: `[n, ...]`, contiguous.
+        rows: int64 `[*shape]` on the device of `images`.
+
+    Returns:
+        `[*shape, ...]`. `index_select` of flattened images copies whole rows; fancy indexing of uint8 goes by element.
+    """
+    flat = images.reshape(images.shape[0], -1).index_select(0, rows.reshape(-1))
+    return flat.view(*rows.shape, *images.shape[1:])
+
+
+class _Deck:
+    """Deals a pile again and again, shuffled: every card is used equally often, to within one."""
+
+    def __init__(self, size: int, generator: np.random.Generator) -> None:
+        self._size, self._generator = size, generator
+        self._pile = generator.permutation(size)
+
+    def deal(self, count: int) -> Rows:
+        """`count` distinct cards, the least used ones first."""
+        rest, self._pile = self._pile[:count], self._pile[count:]
+        missing = count - len(rest)
+        if missing:
+            fresh = self._generator.permutation(self._size)
+            held = np.isin(fresh, rest)
+            fresh = np.concatenate([fresh[~held], fresh[held]])
+            rest, self._pile = np.concatenate([rest, fresh[:missing]]), fresh[missing:]
+        # Which of the dealt cards is dealt first must not tell how often it was used.
+        return self._generator.permutation(rest).astype(np.int64)
+
+
+def balanced_episodes(
+    class_rows: Sequence[NDArray[np.integer]],
+    ways: int,
+    shots: int,
+    queries: int,
+    n: int,
+    generator: np.random.Generator,
+    class_names: Sequence[str] | None = None,
+    support_profile: Profile | None = None,
+    query_profile: Profile | None = None,
+) -> Episodes:
+    """`n` episodes that use every class, and every image of a class, equally often to within one deal.
+
+    Random episodes over few classes (FC100 tests on 20) use some a fifth more often than others; balancing takes that part
+    of the variance out of the mean accuracy. Arguments as in `EpisodeSampler`; the profiles share an episode's supports and
+    queries out among its classes, None evenly (then each class is dealt K+Q images a time, and nothing else is drawn).
+    """
+    k = _counts(support_profile, ways, shots, n, generator, least=1)
+    q = _counts(query_profile, ways, queries, n, generator, least=0)
+    most_shots, most_queries = int(k.max()), int(q.max())
+    sizes = [len(rows) for rows in class_rows]
+    check_sizes(sizes, class_names or [str(i) for i in range(len(sizes))], ways, most_shots, most_queries)
+    classes = _Deck(len(class_rows), generator)
+    images = [_Deck(size, generator) for size in sizes]
+    chosen = np.empty((n, ways), dtype=np.int64)
+    rows = np.full((n, ways, most_shots + most_queries), -1, dtype=np.int64)
+    for episode in range(n):
+        chosen[episode] = classes.deal(ways)
+        for way, label in enumerate(chosen[episode]):
+            supports, count = k[episode, way], k[episode, way] + q[episode, way]
+            dealt = np.asarray(class_rows[label])[images[label].deal(int(count))]
+            rows[episode, way, :supports] = dealt[:supports]
+            rows[episode, way, most_shots : most_shots + count - supports] = dealt[supports:]
+    return Episodes(torch.from_numpy(rows), torch.from_numpy(chosen), most_shots)
+
+
+def _counts(profile: Profile | None, ways: int, mean: int, n: int, generator: np.random.Generator, least: int) -> Rows:
+    return (profile or Profile(BALANCED, 0.0)).counts(ways, mean, n, generator, least)

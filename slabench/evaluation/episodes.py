@@ -1,0 +1,189 @@
+"""Images embedded once under every transformation, and episodes scored from these features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from slabench.backbones import Backbone
+from slabench.core.errors import UsageError
+from slabench.data.augment import centre_crop, normalise
+from slabench.data.catalog import DatasetInfo
+from slabench.data.loading import input_size
+from slabench.episodes.sampler import Episodes
+from slabench.learners import EpisodicLearner
+from slabench.sla import aggregate, joint_labels
+from slabench.sla.transforms import TransformSet
+
+
+class HasBackbone(Protocol):
+    """A learner of any kind."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """Images to features."""
+        ...
+
+
+@torch.inference_mode()
+def embed(
+    learner: HasBackbone,
+    images: Tensor,
+    transforms: TransformSet,
+    info: DatasetInfo,
+    batch: int = 64,
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """Features of every image under every transformation.
+
+    Args:
+        learner: its backbone is used in eval mode, as a copy; the learner itself is left as it is.
+        images: uint8 `[n, H, W, 3]`, on any device.
+        transforms: M transformations.
+        info: for the normalisation.
+        batch: rows embedded at once, copies counted. Small batches stay in a CPU's cache.
+        autocast: run the backbone in this precision; None is float32.
+
+    Returns:
+        float32 `[n, M, D]` on the learner's device.
+    """
+    device = next(learner.backbone.parameters()).device
+    if device.type == "cuda":
+        batch *= 64
+    batch = max(1, batch // transforms.M)  # images
+    backbone = learner.backbone.folded()
+    features = torch.empty((len(images), transforms.M, learner.backbone.feature_dim), device=device)
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch].to(device, non_blocking=True)
+        if input_size(info) != info.image_size:
+            part = centre_crop(part, input_size(info))
+        copies = transforms.apply(normalise(part, info.mean, info.std))
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            out = backbone(copies)
+        features[start : start + len(part)] = out.float().unflatten(0, (len(part), transforms.M))
+    return features
+
+
+PREDICTORS = ("single", "aggregated")
+"""`single`: plain supports and plain query. `aggregated`: the mean over j of the logits of t_j(query) against t_j(supports),
+defined for every learner, trained with joint labels or not."""
+
+
+_CHUNK_FLOATS = 2**24  # features gathered at once while scoring: 64 MiB in float32
+
+
+@dataclass(frozen=True)
+class EpisodeScores:
+    """What one predictor did on E episodes.
+
+    Attributes:
+        accuracy: float32 `[E]`, fraction of an episode's queries that were right.
+        correct: int64 `[C]`, right queries of each class over all episodes.
+        total: int64 `[C]`, queries of each class.
+        balanced: float32 `[E]`, the mean over an episode's classes (those that have queries) of the accuracy on them; equal to
+            `accuracy` where all have as many.
+    """
+
+    accuracy: Tensor
+    correct: Tensor
+    total: Tensor
+    balanced: Tensor
+
+
+def embed_episodes(
+    learner: EpisodicLearner,
+    images: Tensor,
+    episodes: Episodes,
+    transforms: TransformSet,
+    info: DatasetInfo,
+    autocast: torch.dtype | None = None,
+) -> tuple[Tensor, Episodes]:
+    """`embed` for the images that `episodes` use, and the episodes with rows of the returned features."""
+    used, episodes = used_rows(episodes)
+    return embed(learner, images[used.to(images.device)], transforms, info, autocast=autocast), episodes
+
+
+def used_rows(episodes: Episodes) -> tuple[Tensor, Episodes]:
+    """The rows that occur, ascending, and the episodes with places in that list for rows."""
+    there = episodes.rows >= 0
+    used, places = torch.unique(episodes.rows[there], return_inverse=True)
+    rows = torch.full_like(episodes.rows, -1)
+    rows[there] = places
+    return used, Episodes(rows, episodes.classes, episodes.shots)
+
+
+@torch.inference_mode()
+def score_episodes(
+    learner: EpisodicLearner, features: Tensor, episodes: Episodes, predictor: str, n_classes: int
+) -> EpisodeScores:
+    """Score episodes from features.
+
+    Args:
+        learner: only its head and scale are used.
+        features: `[n, M, D]` from `embed`; view 0 is the plain image.
+        episodes: E episodes of rows of `features`.
+        predictor: one of `PREDICTORS`.
+        n_classes: C, classes of the split, for the counts by class.
+    """
+    logits = _LOGITS.get(predictor)
+    if logits is None:
+        raise UsageError(f"unknown predictor '{predictor}'", f"known: {', '.join(PREDICTORS)}")
+    views = features[:, :1] if predictor == "single" else features
+    truth = episodes.flat(query=True)[1].to(features.device)  # [E, T]
+    per_episode = episodes.ways * (episodes.shots + episodes.queries) * views.shape[1] * views.shape[2]
+    chunk = max(1, _CHUNK_FLOATS // per_episode)
+    right = torch.cat(
+        [
+            logits(learner, views, episodes[start : start + chunk]).argmax(-1).eq(truth[start : start + chunk])
+            for start in range(0, len(episodes), chunk)
+        ]
+    )
+    return tally(right, episodes, n_classes)
+
+
+def tally(right: Tensor, episodes: Episodes, n_classes: int) -> EpisodeScores:
+    """Scores from which queries were right.
+
+    Args:
+        right: bool `[E, T]`, queries class by class.
+        episodes: the E episodes.
+        n_classes: C, classes of the split, for the counts by class.
+    """
+    right, ways = right.cpu(), episodes.flat(query=True)[1]
+    by_way, asked = (
+        torch.zeros((len(right), episodes.ways), dtype=torch.long).scatter_add_(1, ways, x.long())
+        for x in (right, torch.ones_like(right))
+    )  # [E, N]
+    recall = torch.where(asked > 0, by_way / asked.clamp_min(1), 0.0).sum(1) / (asked > 0).sum(1)
+    classes = episodes.classes.reshape(-1)
+    correct, total = (
+        torch.zeros(n_classes, dtype=torch.long).index_add_(0, classes, x.reshape(-1)) for x in (by_way, asked)
+    )
+    return EpisodeScores(right.float().mean(1), correct, total, recall)
+
+
+def episode_logits(learner: EpisodicLearner, features: Tensor, episodes: Episodes) -> Tensor:
+    """Aggregated logits `[E, T, N]`, queries class by class; with one view they are the plain ones.
+
+    A head that decomposes is asked view by view; any other gets the joint problem of N*M classes (DESIGN: the same rule
+    makes an N-way task an N*M-way one), and its joint logits are aggregated.
+    """
+    (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)
+    labels, m, ways = labels.to(features.device), features.shape[1], episodes.ways
+    support, query = (
+        features.index_select(0, r.reshape(-1).to(features.device)).unflatten(0, r.shape) for r in (rows, query_rows)
+    )  # [E, S, M, D], [E, T, M, D]
+    if learner.head.decomposes:
+        by_view = [
+            learner.logits(support[:, :, j].contiguous(), labels, query[:, :, j].contiguous(), ways) for j in range(m)
+        ]
+        return torch.stack(by_view).mean(0) if m > 1 else by_view[0]
+    joint = learner.logits(support.flatten(1, 2), joint_labels(labels, m).flatten(1), query.flatten(1, 2), ways * m)
+    return aggregate(joint.unflatten(1, (-1, m)), m)
+
+
+_LOGITS: dict[str, Callable[[EpisodicLearner, Tensor, Episodes], Tensor]] = dict.fromkeys(PREDICTORS, episode_logits)

@@ -1,1 +1,0 @@
-"""Bridges to other packages; each is imported only by who asks for it."""

@@ -1,0 +1,1 @@
+"""Post-hoc methods: what can be gained from a trained classifier without training its backbone again."""

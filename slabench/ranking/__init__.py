@@ -1,0 +1,1 @@
+"""The leaderboard: its entries, its columns, published numbers, and how it is written."""

@@ -1,0 +1,360 @@
+"""The columns of the leaderboard: one source for the CSV, the terminal, Markdown, LaTeX and HTML.
+
+A field of `LeaderboardRow` is a column of the CSV; what stands beside it says how people read it: heading, unit, which formats
+show it, and what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Literal
+
+UNVERIFIED = "~value?: unverified, from memory, never held against the paper: it decides nothing"
+"""What the mark of `marked` means, for legends."""
+
+
+def marked(text: str, verified: bool) -> str:
+    """A published number as it is shown everywhere: `59.25`, or `~59.25?` where nobody has held it against the paper."""
+    return text if verified else f"~{text}?"
+
+
+Format = Literal["table", "wide", "markdown", "latex", "html"]
+"""`wide` is the terminal's table where it has the room."""
+
+
+_ALL: tuple[Format, ...] = ("table", "wide", "markdown", "latex", "html")
+
+
+_PAPER: tuple[Format, ...] = ("markdown", "latex", "html")
+
+
+_WEB: tuple[Format, ...] = ("markdown", "html")
+
+
+_HTML: tuple[Format, ...] = ("html",)
+
+
+_WIDE: tuple[Format, ...] = ("wide", *_PAPER)
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a field is shown.
+
+    Attributes:
+        name: the field, and the column's name in the CSV.
+        heading: over the column, for people.
+        shown: the formats that have it.
+        text: the value for people, from the row; "" where there is none.
+        numeric: numbers are set flush right, and sort by size.
+        fold: a value that all rows of a table share stands above it instead.
+        classes: shown only in a table where some row has a value, such as the groups of a long tail.
+        help: what it means, one line.
+        digits: of the CSV: 6 for fractions, 1 for seconds; None for what is no float.
+    """
+
+    name: str
+    heading: str
+    shown: tuple[Format, ...]
+    text: Callable[[LeaderboardRow], str]
+    numeric: bool
+    fold: bool
+    help: str
+    digits: int | None
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A fraction as percent; "-" where there is none."""
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def published_text(row: LeaderboardRow) -> str:
+    """The published accuracy in percent, marked where nobody has held it against the paper."""
+    return "" if row.published is None else marked(percent(row.published), bool(row.published_verified))
+
+
+def _recipe(row: LeaderboardRow) -> str:
+    return row.name.removeprefix(f"{row.suite}/") + (" (quick)" if row.limited else "")
+
+
+def _rank(row: LeaderboardRow) -> str:
+    return "stale" if row.stale else "-" if row.rank is None else str(row.rank)
+
+
+def _backbone(row: LeaderboardRow) -> str:
+    return row.published_backbone or ""
+
+
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "text": lambda value: str(value),
+    "percent": lambda value: percent(value),
+    "percent1": lambda value: percent(value, 1),
+    "signed": lambda value: f"{100 * value:+.2f}",
+    "number": lambda value: f"{value:.3f}",
+    "integer": lambda value: f"{value:,}",
+    "millions": lambda value: f"{value / 1e6:.2f}M",
+    "minutes": lambda value: f"{value / 60:.1f}",
+    "seconds": lambda value: f"{value:.1f}",
+    "ratio": lambda value: f"{value:g}",
+    "yes": lambda value: "yes" if value else "no",
+    "list": lambda value: " ".join(str(part) for part in value),
+}
+
+
+_DIGITS = {"percent": 6, "percent1": 6, "signed": 6, "number": 6, "minutes": 1, "seconds": 1, "ratio": 6}
+
+
+_TEXTS = ("text", "yes", "list")
+
+
+def _column(
+    heading: str = "",
+    kind: str = "text",
+    shown: tuple[Format, ...] = (),
+    help: str = "",
+    *,
+    fold: bool = False,
+    text: Callable[[LeaderboardRow], str] | None = None,
+) -> Any:
+    return field(metadata={"heading": heading, "kind": kind, "shown": shown, "help": help, "fold": fold, "text": text})
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """One recipe under one predictor on one protocol, over its seeds. The fields are the columns of the CSV, in order.
+
+    `mean`, `std_seeds` (ddof 1) and `ci95_test` (half width) are fractions. The interval is over `n_test` episodes or images
+    (`test_unit`); `ci95_from` says of what: the "seed-averaged" units, or the "mean-of-seeds" of the records' own intervals where
+    the accuracies of single units cannot be read. `image_passes`, `train_seconds`, `score_seconds` and a classifier's further
+    scores are means over seeds; a score that is not defined (a group without classes) is empty. `best_val` and `oracle` are the
+    accuracies that selection on validation, and on the test itself, would have given. `gap` is `mean` minus `published`, where
+    that is verified.
+    """
+
+    rank: int | None = _column(
+        "#", "integer", _ALL, "rank; rows that this test cannot tell apart share one", text=_rank
+    )
+    stale: bool = _column(kind="yes")
+    stale_why: str | None = _column()
+    suite: str = _column()
+    dataset: str = _column()
+    protocol: str = _column()
+    protocol_version: int = _column(kind="integer")
+    ways: int | None = _column(kind="integer")
+    shots: int | None = _column(kind="integer")
+    queries: int | None = _column(kind="integer")
+    profile: str | None = _column()
+    ratio: float | None = _column(kind="ratio")
+    name: str = _column("recipe", shown=_ALL, help="the recipe's name, without its suite", text=_recipe)
+    learner: str | None = _column("learner", shown=_PAPER, fold=True, help="what is trained")
+    backbone: str | None = _column("backbone", shown=_PAPER, fold=True, help="the network under the head")
+    head: str | None = _column("head", shown=_PAPER, fold=True, help="few-shot head, or a classifier's output layer")
+    trained: str | None = _column(
+        "trained", shown=_ALL, help="ways and shots of its training episodes, where not the test's"
+    )
+    loss: str | None = _column("loss", shown=_PAPER, fold=True, help="a classifier's loss")
+    reweight: str | None = _column("reweight", shown=_PAPER, fold=True, help="weights of the classes in the loss")
+    sampler: str | None = _column("sampler", shown=_PAPER, fold=True, help="re-sampling of the classes")
+    mix: str | None = _column("mix", shown=_PAPER, fold=True, help="mixing of images in pairs")
+    posthoc: str | None = _column("post-hoc", shown=_PAPER, fold=True, help="method applied after training")
+    objective: str | None = _column(
+        "objective", shown=_PAPER, fold=True, help="what it was trained on: baseline, da, sla ..."
+    )
+    transforms: str | None = _column("transformation", shown=_PAPER, fold=True, help="the set of transformations")
+    M: int | None = _column("M", "integer", _PAPER, "transformations of the set", fold=True)
+    predictor: str = _column(
+        "predictor", shown=_ALL, help="single: one look; aggregated: M looks; distilled: the student"
+    )
+    mean: float = _column("accuracy", "percent", _ALL, "percent, mean over seeds")
+    ci95_test: float | None = _column(
+        "±test", "percent", _ALL, "half of the 95 % interval over test episodes or images"
+    )
+    ci95_from: str | None = _column()
+    test_unit: str = _column("unit", shown=_HTML, fold=True, help="what the test counts")
+    n_test: int = _column("tests", "integer", _HTML, "test episodes or images", fold=True)
+    std_seeds: float | None = _column("±seeds", "percent", _ALL, "standard deviation over seeds")
+    n_seeds: int = _column("n", "integer", _ALL, "seeds")
+    seeds: tuple[int, ...] = _column("seeds", "list", _HTML, "the seeds", fold=True)
+    balanced: float | None = _column("balanced", "percent1", _WIDE, "mean recall of the classes")
+    many: float | None = _column("many", "percent1", _ALL, "recall of classes of more than 100 training images")
+    medium: float | None = _column("med.", "percent1", _ALL, "recall of classes of 20 to 100 training images")
+    few: float | None = _column("few", "percent1", _ALL, "recall of classes of fewer than 20 training images")
+    top5: float | None = _column("top 5", "percent1", _HTML, "the class is among the first five")
+    macro_f1: float | None = _column("macro F1", "percent1", _HTML, "mean F1 of the classes")
+    nll: float | None = _column("NLL", "number", _HTML, "negative log-likelihood")
+    ece: float | None = _column("ECE", "percent1", _HTML, "expected calibration error")
+    best_val: float | None = _column(
+        "best val.", "percent", _HTML, "test accuracy of the epoch that is best on validation"
+    )
+    oracle: float | None = _column(
+        "oracle", "percent", _HTML, "test accuracy of the epoch that is best on the test itself"
+    )
+    image_passes: int = _column("images", "millions", _ALL, "passes through the backbone in training, copies counted")
+    train_seconds: float = _column(
+        "min.", "minutes", ("table", "wide", "markdown", "html"), "minutes of training, mean over seeds"
+    )
+    score_seconds: float = _column("score s", "seconds", _WEB, "seconds of scoring, mean over seeds")
+    parameters: int = _column("parameters", "integer", _HTML, "trained numbers", fold=True)
+    selection: str = _column("selection", shown=_PAPER, fold=True, help="which weights are scored")
+    transductive: bool = _column(kind="yes")
+    limited: bool = _column(kind="yes")
+    device: str = _column("device", shown=_WEB, fold=True, help="where it was trained")
+    published: float | None = _column(
+        "published", "percent", _WIDE, "published accuracy of the same method in the same setting", text=published_text
+    )
+    published_ci95: float | None = _column("±publ.", "percent", _HTML, "as printed with it")
+    published_verified: bool | None = _column(kind="yes")
+    published_backbone: str | None = _column("publ. net", shown=_WIDE, help="the published network", text=_backbone)
+    published_selection: str | None = _column("publ. selection", shown=_HTML, help="which weights the paper scores")
+    published_source: str | None = _column("source", shown=_WEB, help="paper and table", fold=True)
+    gap: float | None = _column("gap", "signed", _WIDE, "accuracy minus published, points; verified values only")
+    dataset_digest: str = _column()
+    split_digest: str = _column()
+    episodes_digest: str = _column()
+    protocol_digest: str = _column()
+    recipe_digest: str = _column("recipe digest", shown=_HTML, help="first letters")
+    keys: tuple[str, ...] = _column("trials", "list", _HTML, "first letters of their keys: slabench show run KEY")
+
+
+@cache
+def columns() -> tuple[Column, ...]:
+    """Every column, in the order of the CSV."""
+    made = []
+    for entry in fields(LeaderboardRow):
+        meta = entry.metadata
+        text = meta["text"] or _reader(entry.name, meta["kind"])
+        numeric = meta["kind"] not in _TEXTS
+        made.append(
+            Column(
+                entry.name,
+                meta["heading"] or entry.name,
+                meta["shown"],
+                text,
+                numeric,
+                meta["fold"],
+                meta["help"],
+                _DIGITS.get(meta["kind"]),
+            )
+        )
+    return tuple(made)
+
+
+def _reader(name: str, kind: str) -> Callable[[LeaderboardRow], str]:
+    def read(row: LeaderboardRow) -> str:
+        value = getattr(row, name)
+        return "" if value is None else _SHOWN[kind](value)
+
+    return read
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table: rows that may be compared.
+
+    Attributes:
+        rows: from the best to the worst.
+        title: the protocol.
+        facts: version and the values that all rows share, for the line above the table.
+        digests: of data, split, episodes and of the protocol, which covers them: first letters, "" where there is none.
+        stale: why none of the rows is ranked; None for a present table.
+        columns: what is shown, in order.
+    """
+
+    rows: tuple[LeaderboardRow, ...]
+    title: str
+    facts: tuple[str, ...]
+    digests: Mapping[str, str]
+    stale: str | None
+    columns: tuple[Column, ...]
+
+    @property
+    def caption(self) -> str:
+        """Facts and digests in one line."""
+        return "; ".join([*self.facts, *(f"{name} {digest}" for name, digest in self.digests.items() if digest)])
+
+
+def boards(rows: Sequence[LeaderboardRow], output: Format) -> list[Board]:
+    """The tables of the leaderboard: rows of unequal protocol, version or digest stand apart; stale tables come last."""
+    grouped: dict[tuple[Any, ...], list[LeaderboardRow]] = {}
+    for row in rows:
+        digests = (row.protocol_digest, row.dataset_digest, row.split_digest, row.episodes_digest)
+        key = (row.protocol, row.protocol_version, *digests, row.transductive, row.stale_why)
+        grouped.setdefault(key, []).append(row)
+    made = [_board(tuple(group), output) for group in grouped.values()]
+    return sorted(made, key=lambda board: board.stale is not None)
+
+
+def _board(rows: tuple[LeaderboardRow, ...], output: Format) -> Board:
+    first = rows[0]
+    kept: list[Column] = []
+    shared: list[str] = []
+    longtail = any(getattr(row, name) is not None for row in rows for name in GROUPS)
+    for column in columns():
+        if output not in column.shown:
+            continue
+        values = {column.text(row) for row in rows}
+        if column.name in _OPTIONAL and values <= {""} and not (longtail and column.name in GROUPS):
+            continue
+        if column.fold and output not in ("table", "wide") and len(values) == 1:
+            shared.extend(f"{column.heading} {value}" for value in values if value not in ("", "none"))
+        elif not (output == "latex" and column.fold and column.name not in _PRINTED):
+            kept.append(column)
+    digests = {
+        "data": first.dataset_digest,
+        "split": first.split_digest,
+        "episodes": first.episodes_digest,
+        "protocol": first.protocol_digest,
+    }
+    facts = (f"version {first.protocol_version}", *(["transductive"] if first.transductive else []), *shared)
+    # What a reader looks for first comes first; sorted() keeps the order of the CSV among the others.
+    kept.sort(key=lambda column: _FIRST.index(column.name) if column.name in _FIRST else len(_FIRST))
+    return Board(rows, first.protocol, facts, digests, first.stale_why, tuple(kept))
+
+
+GROUPS = ("many", "medium", "few")
+"""Of a long tail: they stand together, also where one of them has no class."""
+
+
+_FIRST = (
+    *("rank", "name", "trained", "predictor", "mean", "ci95_test", "std_seeds", "n_seeds", "balanced", *GROUPS),
+    *("published", "published_ci95", "published_backbone", "gap"),
+)
+
+
+_OPTIONAL = {
+    *GROUPS,
+    *("balanced", "top5", "macro_f1", "nll", "ece", "best_val", "oracle", "posthoc"),
+    *("published", "published_ci95", "published_backbone", "published_selection", "published_source", "gap"),
+    *("loss", "reweight", "sampler", "mix", "learner", "head", "trained"),
+}
+
+
+_PRINTED = {"backbone", "objective", "transforms", "M"}
+"""Of what rows may share: a column of LaTeX's too where they do not. A page has no room for the others."""
+
+
+def notes(tables: Sequence[Board]) -> list[str]:
+    """What a reader of the tables must know, a sentence or two each."""
+    shown = {column.name for table in tables for column in table.columns}
+    found = [
+        "Accuracy in percent; ±test: half of the 95 % interval over test episodes or images; ±seeds: standard deviation over "
+        "the n seeds; images: passes through the backbone in training, transformed copies counted. Rows that share a rank cannot "
+        "be told apart on this test."
+    ]
+    if "few" in shown:
+        found.append(
+            "many, med., few: recall of classes of more than 100, 20 to 100 and fewer than 20 training images."
+        )
+    if "published" in shown:
+        found.append(
+            "published: what a paper prints for the method in this setting, mostly from longer training and often on another "
+            "network (publ. net); slabench compare RUN --published says what differs."
+        )
+    rows = [row for table in tables for row in table.rows]
+    if "published" in shown and any(row.published is not None and not row.published_verified for row in rows):
+        found.append(f"{UNVERIFIED}, so it has no gap.")
+    if any(table.stale for table in tables):
+        found.append("Stale rows were measured by what slabench no longer measures: shown, never ranked.")
+    return found

@@ -1,0 +1,1 @@
+"""The leaderboard for people, programs, papers and the web: one file a kind of output."""

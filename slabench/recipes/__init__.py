@@ -1,0 +1,178 @@
+"""Recipes: everything that decides a trial's result, typed, with a digest.
+
+A recipe is a TOML file (`benchmarks/recipes/`), or one with flags laid over it. Unknown keys fail with a did-you-mean; a
+trial's key is a digest of the whole resolved recipe, so that no setting can change behind a finished record.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from slabench.core import paths
+from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
+from slabench.recipes.classifier import ClassifierRecipe
+from slabench.recipes.fewshot import ADAPTED, Recipe
+
+AnyRecipe = Recipe | ClassifierRecipe
+
+
+SUITES: dict[str, type[AnyRecipe]] = {
+    "fewshot": Recipe,
+    "imbalanced": ClassifierRecipe,
+    "supervised": ClassifierRecipe,
+}
+
+
+def recipe_names() -> list[str]:
+    """Names of the published recipes, such as `fewshot/standard`."""
+    root = paths.benchmarks() / "recipes"
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml"))
+
+
+def load_recipe(
+    name: str, overrides: Mapping[str, Any] | None = None, typed: Mapping[str, str] | None = None
+) -> list[AnyRecipe]:
+    """The recipes of a published name or a TOML file: one, or one for each of its `[[variants]]`.
+
+    Args:
+        name: `fewshot/standard`, or a path that ends in `.toml`.
+        overrides: dotted keys laid over the file, `{"train.lr": 0.05}`; None values are ignored.
+        typed: what the person typed for a key, such as `--ratio`, for errors.
+
+    Raises:
+        UsageError: no such recipe, an unknown key or a value of the wrong type, naming the key.
+    """
+    table = _read(name)
+    variants = table.pop("variants", [{}])
+    if not isinstance(variants, list) or not all(isinstance(variant, dict) for variant in variants):
+        raise UsageError(f"recipe {name}: 'variants' is not an array of tables", "write [[variants]] sections")
+    recipes = []
+    for variant in variants:
+        merged = _merge(table, {key: value for key, value in variant.items() if key != "name"})
+        if "name" in variant:
+            merged["name"] = f"{merged.get('name', name)}/{variant['name']}"
+        for key, value in (overrides or {}).items():
+            if value is not None:
+                _assign(merged, key, value, (typed or {}).get(key, key))
+        _refuse_idle(merged, overrides or {}, typed or {})
+        recipes.append(parse_recipe(merged, name))
+    return recipes
+
+
+def parse_recipe(table: Mapping[str, Any], origin: str = "recipe") -> AnyRecipe:
+    """A recipe from a plain table; what is wrong with it is a usage error that names the key."""
+    try:
+        return _recipe_type(table).model_validate(table)
+    except ValidationError as error:
+        raise UsageError(*_explain(error, origin, _recipe_type(table))) from error
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`train.lr=0.05` as key and value; the value is TOML, or text where it is not."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text} is not key=value", "write for example --set train.lr=0.01")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a recipe, such as `train.lr`."""
+    for key, field in model.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            yield from known_keys(part, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    path = Path(name)
+    published = path.suffix != ".toml"
+    if published:
+        if name not in recipe_names():
+            raise unknown_name("suite or recipe", name, [*SUITES, *recipe_names()])
+        path = paths.benchmarks() / "recipes" / f"{name}.toml"
+    elif not path.is_file():
+        raise UsageError(f"there is no recipe file {path}", f"published ones: {', '.join(recipe_names())}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not TOML: {error}", "mend the line it names") from error
+    table.setdefault("name", name if published else path.stem)
+    base = table.pop("extends", None)
+    if base is None:
+        return table
+    if base in seen:
+        raise UsageError(f"recipe {name} extends itself through {' -> '.join(seen)}", "break the circle")
+    return _merge({k: v for k, v in _read(base, (*seen, name)).items() if k != "name"}, table)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _recipe_type(table: Mapping[str, Any]) -> type[AnyRecipe]:
+    suite = table.get("suite", "fewshot")
+    if suite not in SUITES:
+        raise unknown_name("suite", str(suite), SUITES)
+    return SUITES[suite]
+
+
+def _assign(table: dict[str, Any], key: str, value: Any, typed: str) -> None:
+    known = set(known_keys(_recipe_type(table)))
+    if key not in known:
+        others = [name for name, kind in SUITES.items() if key in set(known_keys(kind))]
+        if others:
+            raise UsageError(
+                f"{typed} says nothing to the suite {table.get('suite', 'fewshot')}",
+                f"it belongs to: {', '.join(others)}",
+            )
+        raise unknown_name("recipe key", key, known)
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        table[parent] = dict(table.get(parent) or {})
+        table = table[parent]
+    table[leaf] = value
+    if key == "train.epochs":
+        table.pop("steps", None)  # the recipe's steps would take the place of the epochs that were asked for
+
+
+def _refuse_idle(table: Mapping[str, Any], overrides: Mapping[str, Any], typed: Mapping[str, str]) -> None:
+    """What a person asks for must not be dropped silently: a head of a learner without one, or an inner loop of one without."""
+    learner = (table.get("model") or {}).get("learner", "episodic")
+    for key, value in overrides.items():
+        flag = typed.get(key, key)
+        if value is not None and key == "model.head" and learner in ADAPTED and value != learner:
+            raise UsageError(
+                f"{flag} {value} says nothing to the learner {learner}: it adapts a linear layer to each episode",
+                f"leave {flag} out, or choose another learner",
+            )
+        if value is not None and key.startswith("maml.") and learner not in ADAPTED:
+            raise UsageError(
+                f"{flag} says nothing to the learner {learner}: it has no inner loop",
+                "leave it out, or set model.learner to maml or anil",
+            )
+
+
+def _explain(error: ValidationError, origin: str, kind: type[BaseModel]) -> tuple[str, str]:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{origin}: unknown key '{key}'", did_you_mean(key, known_keys(kind))
+    if first["type"] == "missing":
+        return f"{origin}: the key '{key}' is missing", f"set it in the recipe or with --set {key}=..."
+    return f"{origin}: {key} = {first['input']!r}: {first['msg'].lower()}", f"mend it, or use --set {key}=..."

@@ -1,0 +1,54 @@
+"""What the recipes of every suite share: strict parts, a digest, a name and seeds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from slabench.core.files import digest_json
+
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A section of a recipe: unknown keys, NaN and changes after the fact are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+LATER: dict[str, JsonValue] = {"later": True}
+"""Marks a setting that recipes did not have from the beginning: `Field(json_schema_extra=LATER)`."""
+
+
+def _drop_later(part: BaseModel, values: dict[str, Any]) -> None:
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if field.json_schema_extra == LATER and value == field.get_default(call_default_factory=True):
+            del values[name]
+        elif isinstance(value, BaseModel):
+            _drop_later(value, values[name])
+
+
+class BaseRecipe(Part):
+    """A name, seeds, and a digest of all else."""
+
+    name: str
+    limited: bool = Field(default=False, description="a reduced budget for a quick look: never ranked")
+    seeds: tuple[Natural, ...] = (0,)
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings as plain JSON values, defaults filled in, without the seeds and the name.
+
+        Two files that say the same under different names are the same experiment. A setting that came later (`LATER`) is left
+        out at its default: keys of trials that were finished before it existed stay what they were.
+        """
+        values = self.model_dump(mode="json", exclude={"seeds", "name"})
+        _drop_later(self, values)
+        return values
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of `resolved()`."""
+        return digest_json(self.resolved())

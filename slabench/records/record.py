@@ -1,0 +1,231 @@
+"""The record of one trial: what was run, on what, with what result, at what cost, and how it was selected.
+
+One JSON file a trial. Accuracies are fractions in [0, 1]; times are seconds; NaN and unknown keys are refused.
+`docs/records.md` describes every field for readers of the files.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from slabench.core.files import canonical_json, digest_json
+
+SCHEMA: Literal["slabench.run/1"] = "slabench.run/1"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")]
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        canonical_json(value)
+    except TypeError as error:  # pydantic reports a ValueError (NaN raises one) with the field, a TypeError not
+        raise ValueError(str(error)) from error
+    return value
+
+
+def _utc(value: str) -> str:
+    if datetime.fromisoformat(value).utcoffset() != timedelta(0):
+        raise ValueError(f"'{value}' is not in UTC: write datetime.now(UTC).isoformat()")
+    return value
+
+
+PlainDict = Annotated[dict[str, Any], AfterValidator(_plain)]
+UtcTime = Annotated[str, AfterValidator(_utc)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Chosen(_Strict):
+    """The test accuracy that another selection rule would have reported, and the step that it would have chosen."""
+
+    step: Count
+    value: Fraction
+
+
+class ClassScores(_Strict):
+    """What else is known of a classifier's predictions; see `slabench.evaluation.metrics`. None: not defined."""
+
+    balanced: Fraction
+    many: Fraction | None = None
+    medium: Fraction | None = None
+    few: Fraction | None = None
+    top5: Fraction | None = None
+    macro_f1: Fraction
+    g_mean: Fraction
+    g_mean_corrected: Fraction
+    nll: NonNegative
+    ece: Fraction
+    auroc: Fraction | None = None
+
+
+class Score(_Strict):
+    """One predictor's accuracy on the test episodes, or on the test images.
+
+    `value` is the mean over `n` episodes or images, `std` (ddof 1) their spread, `ci95` the half width of the 95 % t interval.
+    `per_class` is the accuracy over all queries or images of a class, `worst_class` the least of them. `metrics` are a
+    classifier's. `best_val` and `oracle` say what selection on validation, and on the test itself, would have given. Of
+    episodes with unequal queries `balanced` is the mean over episodes of the accuracy averaged over classes, `balanced_ci95` its
+    interval. `solver_residual` is the largest KKT residual of a head that solves a problem in each episode.
+    """
+
+    predictor: str
+    metric: str = "accuracy"
+    value: Fraction
+    ci95: NonNegative | None = None
+    n: Count
+    std: NonNegative | None = None
+    worst_class: Fraction | None = None
+    per_class: dict[str, Fraction] | None = None
+    metrics: ClassScores | None = None
+    balanced: Fraction | None = None
+    balanced_ci95: NonNegative | None = None
+    solver_residual: NonNegative | None = None
+    best_val: Chosen | None = None
+    oracle: Chosen | None = None
+
+
+class Cost(_Strict):
+    """What a trial cost. `images_seen` counts image passes through the backbone in training, transformed copies too.
+
+    `effective_batch` is the number of images of one step's forward pass, copies counted.
+    """
+
+    train_seconds: NonNegative
+    eval_seconds: NonNegative
+    images_seen: Count
+    steps: Count
+    episodes: Count
+    parameters: Count
+    peak_memory_bytes: Count | None = None
+    images_per_second: NonNegative | None = None
+    effective_batch: Count | None = None
+
+
+class Selection(_Strict):
+    """Which weights were scored: of the last step, the best on validation, or (`oracle`) the best on test itself.
+
+    `candidates` is the number of checkpoints the rule chose from.
+    """
+
+    rule: Literal["last", "best_val", "oracle"]
+    step: Count
+    val_accuracy: Fraction | None = None
+    candidates: Count = 1
+
+
+class CurvePoint(_Strict):
+    """The state of training after `step` steps; `val` maps a predictor to its accuracy on the validation episodes or images,
+    `test` (which decides nothing) to that on the test images.
+    """
+
+    step: Count
+    images_seen: Count
+    seconds: NonNegative
+    loss: float | None = None
+    train_accuracy: Fraction | None = None
+    val: dict[str, Fraction] = Field(default_factory=dict)
+    test: dict[str, Fraction] = Field(default_factory=dict)
+
+
+class RunRecord(_Strict):
+    """One trial (recipe and seed) and its result.
+
+    `key` names the trial: a digest of the resolved recipe, the seed, the protocol version and the data, split and
+    episode digests, and of no path or device. `recipe_digest` is that of the recipe alone, so equal over seeds.
+    `protocol_digest` covers everything that must agree before two numbers are compared (see `protocol_digest`).
+    `training_set` says which training images a classifier learned from. `outputs_file` holds a classifier's logits, features and
+    layers; it is large and stays where the trial was run. `derived` says of which trial, by which post-hoc method and with what
+    chosen values a record was made without training. `limited` marks runs of a reduced budget, which are never ranked.
+    `argv` is the command line.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    schema_: Literal["slabench.run/1"] = Field(default=SCHEMA, alias="schema")
+    key: Digest
+    name: str
+    recipe: PlainDict
+    recipe_digest: Digest
+    seed: int
+    suite: str
+    protocol: str
+    protocol_version: Annotated[int, Field(ge=1)]
+    protocol_digest: Digest
+    dataset: str
+    dataset_digest: str
+    split_digest: str | None = None
+    episodes: str | None = None
+    episodes_digest: str | None = None
+    train_classes: Count | None = None
+    test_classes: Count | None = None
+    images_per_class: dict[str, Count] | Count | None = None
+    training_set: PlainDict | None = None
+    derived: PlainDict | None = None
+    scores: list[Score] = Field(default_factory=list)
+    curve: list[CurvePoint] = Field(default_factory=list)
+    selection: Selection | None = None
+    transductive: bool = False
+    limited: bool = False
+    warnings: list[str] = Field(default_factory=list)
+    cost: Cost | None = None
+    environment: PlainDict = Field(default_factory=dict)
+    started: UtcTime
+    finished: UtcTime
+    status: Literal["done", "failed", "interrupted"]
+    error: str | None = None
+    side_file: str | None = None
+    side_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    outputs_file: str | None = None
+    outputs_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    argv: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _whole(self) -> RunRecord:
+        if self.status == "done":
+            missing = [name for name in ("scores", "selection", "cost") if not getattr(self, name)]
+            if missing:
+                raise ValueError(f"a finished trial has {', '.join(missing)}")
+            if self.error is not None:
+                raise ValueError("a finished trial has no error")
+        if self.status == "failed" and not self.error:
+            raise ValueError("a failed trial says why in `error`")
+        predictors = [score.predictor for score in self.scores]
+        if len(set(predictors)) != len(predictors):
+            raise ValueError(f"a predictor is scored twice: {', '.join(predictors)}")
+        if (self.side_file is None) != (self.side_sha256 is None):
+            raise ValueError("side_file and side_sha256 go together")
+        return self
+
+    def setting(self, *names: str) -> Any:
+        """`recipe[a][b]...`, or None where the recipe has no such key."""
+        value: Any = self.recipe
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    def score(self, predictor: str) -> Score | None:
+        """The score of `predictor`, None where this trial has none."""
+        return next((score for score in self.scores if score.predictor == predictor), None)
+
+
+def protocol_digest(
+    protocol: str, version: int, *, dataset_digest: str, split_digest: str | None, episodes_digest: str | None
+) -> str:
+    """sha256 (hex) of all that must agree before two numbers are compared: the task, its version and its data."""
+    return digest_json(
+        {
+            "protocol": protocol,
+            "version": version,
+            "dataset": dataset_digest,
+            "split": split_digest,
+            "episodes": episodes_digest,
+        }
+    )

@@ -1,0 +1,56 @@
+"""Whether a record is still about what this slabench measures: the same protocol version, the same frozen files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from slabench.core import paths, versions
+from slabench.core.files import digest_json, sha256_file
+from slabench.records.record import RunRecord
+
+
+def stale(record: RunRecord) -> str | None:
+    """Why a record no longer belongs beside present ones, as a phrase; None where nothing says so.
+
+    Only what is on this machine can contradict a record: episodes or a subset that are not here leave it as it is. Data that
+    differs (another digest of the images) is a group of its own, not stale.
+    """
+    present = versions.PRESENT.get(record.suite)
+    if present is not None and record.protocol_version != present:
+        return f"made by version {record.protocol_version} of the protocol, which is now version {present}"
+    episodes = _episodes_digests(record)
+    if episodes and record.episodes_digest not in episodes:
+        return f"made with other episodes than the present {record.episodes}"
+    subset, sha256 = ((record.training_set or {}).get(name) for name in ("subset", "subset_sha256"))
+    subsets = [_sha256(path) for path in _find(f"longtail/{subset}")] if subset and sha256 else []
+    if subsets and sha256 not in subsets:
+        return f"made with another subset than the present {subset}"
+    return None
+
+
+def _episodes_digests(record: RunRecord) -> list[str]:
+    """What `slabench.episodes.files.protocol_part` says of the installed files, without torch."""
+    shape = record.recipe.get("protocol")
+    if not record.episodes or not isinstance(shape, Mapping):
+        return []
+    sizes = {name: shape.get(name) for name in ("ways", "shots", "queries")}
+    return [digest_json({"sha256": _sha256(path), **sizes}) for path in _find(record.episodes)]
+
+
+def _find(name: str) -> list[Path]:
+    """The index files of that name: the published one and the user's, who may have drawn his own from other data."""
+    candidates = (folder / f"{name}.npy" for folder in (paths.episodes(), paths.user_episodes()))
+    return [path for path in candidates if path.is_file()]
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _digest_of(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: Path, mtime_ns: int, size: int) -> str:
+    """One reading of a file serves all of its records; a file that has changed since is read again."""
+    return sha256_file(path)

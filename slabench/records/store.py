@@ -1,0 +1,330 @@
+"""The folder of results: one JSON record a trial, and beside it the per-episode accuracies that paired tests need.
+
+    ROOT/runs/<suite>/<protocol>/<name>/seed<seed>-<key>.json
+    ROOT/runs/<suite>/<protocol>/<name>/seed<seed>-<key>.<sha256>.npz
+    ROOT/runs/<suite>/<protocol>/<name>/seed<seed>-<key>.<sha256>.outputs.safetensors
+
+The side file is named by its digest and written first, so that a killed process or a second writer never leaves a
+record beside the accuracies of another: a reader finds the old pair or the new one. The third file, a classifier's logits,
+features and layers or the weights of a few-shot trial, is large: it stays on the machine of the trial, and a record is
+whole without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from slabench.core import paths
+from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
+from slabench.core.files import SHORT, read_json, write_bytes, write_json
+from slabench.records.record import SCHEMA, RunRecord
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import ArrayLike, NDArray
+
+    from slabench.records.outputs import ModelOutputs, ModelWeights
+
+
+class ResultsWarning(UserWarning):
+    """A file in a folder of results that cannot be used; the others are."""
+
+
+class ResultStore:
+    """The records under `root`/runs. Nothing is created before the first `save`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.folder = self.root / "runs"
+
+    def find(self, key: str) -> RunRecord | None:
+        """The record of the trial `key`; None when there is none, or (with a warning) when it is damaged."""
+        for path in sorted(self.folder.rglob(f"seed*-{key[:SHORT]}.json")):
+            try:
+                record = read_record(path)
+            except DataError as error:
+                warnings.warn(ResultsWarning(str(error)), stacklevel=2)
+                continue
+            if record.key == key:
+                return record
+        return None
+
+    def finished(self, key: str) -> bool:
+        """Whether the trial `key` is done and its record whole, per-episode accuracies included.
+
+        A damaged result is not finished: the warning names the file, and running the trial again makes it anew.
+        """
+        record = self.find(key)
+        if record is None or record.status != "done":
+            return False
+        try:
+            self.episodes(record)
+        except DataError as error:
+            warnings.warn(ResultsWarning(str(error)), stacklevel=2)
+            return False
+        return True
+
+    def save(
+        self,
+        record: RunRecord,
+        per_episode: Mapping[str, ArrayLike],
+        outputs: ModelOutputs | ModelWeights | None = None,
+    ) -> Path:
+        """Write a trial's result atomically, replacing an earlier one of the same key.
+
+        Args:
+            record: its `side_file` and `side_sha256` are set here, on a copy.
+            per_episode: per predictor, the accuracy of every test episode or image in order, [n] fractions (kept as float32).
+                Empty for a trial without scores.
+            outputs: a classifier's logits, features and layers, or the weights of a few-shot trial.
+
+        Returns:
+            The path of the JSON file.
+
+        Raises:
+            SlabenchError: an array that belongs to no score, is not [n], or holds a value outside [0, 1].
+        """
+        path = self.path(record)
+        before = _side_names(path)
+        if per_episode:
+            data = _pack(record, per_episode)
+            sha256 = hashlib.sha256(data).hexdigest()
+            side = path.with_suffix(f".{sha256[:SHORT]}.npz")
+            if not side.is_file() or side.read_bytes() != data:
+                write_bytes(side, data)
+            update: dict[str, Any] = {"side_file": side.name, "side_sha256": sha256}
+        else:
+            update = {"side_file": None, "side_sha256": None}
+        if outputs is not None:
+            update |= _save_outputs(path, outputs)
+        # Through the validator: a record changed after it was made (lists, dicts) is checked as it is written.
+        record = RunRecord.model_validate({**record.model_dump(by_alias=True), **update})
+        write_json(path, record.model_dump(mode="json", by_alias=True))
+        for name in before - _side_names(path):
+            (path.parent / name).unlink(missing_ok=True)
+        return path
+
+    def path(self, record: RunRecord) -> Path:
+        """Where the record of this trial lies."""
+        folder = self.folder / slug(record.suite) / slug(record.protocol) / slug(record.name)
+        return folder / f"seed{record.seed}-{record.key[:SHORT]}.json"
+
+    def records(self) -> list[RunRecord]:
+        """Every readable record, ordered by path. A damaged file gets a `ResultsWarning` that names it."""
+        records, problems = self.scan()
+        for problem in problems:
+            warnings.warn(ResultsWarning(problem), stacklevel=2)
+        return records
+
+    def scan(self) -> tuple[list[RunRecord], list[str]]:
+        """Every readable record, ordered by path, and a line for each file that is not."""
+        records, problems = [], []
+        for path in self._files():
+            try:
+                records.append(read_record(path))
+            except DataError as error:
+                problems.append(str(error))
+        return records, problems
+
+    def match(self, key_prefix: str) -> RunRecord:
+        """The one record whose key begins with `key_prefix`.
+
+        Raises:
+            UsageError: there is none, or more than one.
+        """
+        wanted = key_prefix.lower()
+        records, problems = self.scan()
+        found = {record.key: record for record in records if wanted and record.key.startswith(wanted)}
+        if not found:
+            unread = f" ({len(problems)} damaged records were passed over)" if problems else ""
+            raise UsageError(
+                f"no run in {self.root} has a key that begins with '{key_prefix}'{unread}", "see: slabench list runs"
+            )
+        if len(found) > 1:
+            keys = ", ".join(sorted(key[:SHORT] for key in found))
+            raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
+        return next(iter(found.values()))
+
+    def episodes(self, record: RunRecord) -> dict[str, NDArray[numpy.float32]]:
+        """Per predictor, the accuracy of every test episode, [n]; empty for a record without a side file.
+
+        Raises:
+            IntegrityError: the side file is missing, or its digest is not the record's.
+            DataError: it is not a plain npz.
+        """
+        if record.side_file is None:
+            return {}
+        path = self.path(record).parent / Path(record.side_file).name
+        remedy = "run the trial again with --resume force, or restore the file from its source"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{path} is missing: it holds the per-episode accuracies", remedy) from error
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 != record.side_sha256:
+            raise IntegrityError(f"{path} has the sha256 {sha256}, its record says {record.side_sha256}", remedy)
+        return _unpack(data, path)
+
+    def _files(self) -> Iterator[Path]:
+        # Dot files are what an interrupted write leaves behind after a power cut.
+        yield from sorted(path for path in self.folder.rglob("*.json") if not path.name.startswith("."))
+
+
+class EpisodeCache:
+    """Accuracies behind records, each side file read once; one that is missing or damaged counts as none.
+
+    For callers that have named what is damaged already, by `ResultStore.episodes` itself. Without a store it has none at all.
+    """
+
+    def __init__(self, store: ResultStore | None) -> None:
+        self._store = store
+        self._read: dict[str, dict[str, NDArray[numpy.float32]]] = {}
+
+    def __call__(self, record: RunRecord) -> Mapping[str, NDArray[numpy.float32]]:
+        """Per predictor the accuracy on every test episode or image, [n]."""
+        if self._store is None:
+            return {}
+        if record.key not in self._read:
+            try:
+                self._read[record.key] = self._store.episodes(record)
+            except DataError:
+                self._read[record.key] = {}
+        return self._read[record.key]
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one record. Whatever is wrong with it is a `DataError` that names the file."""
+    value = read_json(path)
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"{path} has the schema '{schema}', not '{SCHEMA}'", "it is no record of this version")
+    try:
+        return RunRecord.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "record"
+        raise DataError(f"{path} is not a valid record: {where}: {first['msg']}", "run the trial again") from error
+
+
+def slug(text: str) -> str:
+    """`text` as a folder name: 'fewshot/fc100/5w5s15q' becomes 'fewshot-fc100-5w5s15q'."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"
+
+
+def _side_names(path: Path) -> set[str]:
+    """The files that the record at `path` names; none when there is no such record."""
+    try:
+        record = read_record(path)
+    except (DataError, FileNotFoundError):
+        return set()
+    return {name for name in (record.side_file, record.outputs_file) if name}
+
+
+def _save_outputs(path: Path, outputs: ModelOutputs | ModelWeights) -> dict[str, Any]:
+    """Write the outputs beside the record at `path`, under a name with their digest."""
+    from slabench.records.outputs import ModelWeights, save_outputs, save_weights  # torch, which reading needs not
+
+    temporary = path.with_suffix(".outputs.tmp")
+    if isinstance(outputs, ModelWeights):
+        sha256 = save_weights(outputs, temporary)
+    else:
+        sha256 = save_outputs(outputs, temporary)
+    final = path.with_suffix(f".{sha256[:SHORT]}.outputs.safetensors")
+    temporary.replace(final)
+    return {"outputs_file": final.name, "outputs_sha256": sha256}
+
+
+def _pack(record: RunRecord, per_episode: Mapping[str, ArrayLike]) -> bytes:
+    import numpy
+
+    scored = [score.predictor for score in record.scores]
+    arrays: dict[str, Any] = {}
+    for predictor in sorted(per_episode):
+        if predictor not in scored:
+            raise SlabenchError(f"per-episode accuracies of '{predictor}', which has no score: {', '.join(scored)}")
+        array = numpy.asarray(per_episode[predictor], dtype=numpy.float32)
+        if array.ndim != 1 or len(array) == 0:
+            raise SlabenchError(f"per-episode accuracies of '{predictor}' have the shape {array.shape}, not [n]")
+        if not bool(((array >= 0) & (array <= 1)).all()):
+            raise SlabenchError(f"per-episode accuracies of '{predictor}' are not all in [0, 1]", "NaN or percent?")
+        arrays[predictor] = array
+    file = io.BytesIO()
+    numpy.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def _unpack(data: bytes, path: Path) -> dict[str, NDArray[numpy.float32]]:
+    import numpy
+
+    try:
+        with numpy.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: numpy.asarray(file[name], dtype=numpy.float32) for name in file.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a plain npz file: {error}", "run the trial again") from error
+
+
+@dataclass
+class Opened:
+    """A folder with its records.
+
+    Attributes:
+        store: the folder.
+        records: those that can be read.
+        problems: a line for each that cannot.
+        note: why these are the shipped records although nobody asked for them; None where they are what was asked for.
+    """
+
+    store: ResultStore
+    records: list[RunRecord]
+    problems: list[str] = field(default_factory=list)
+    note: str | None = None
+
+
+def open_results(
+    results: Path | None, *, shipped: bool = False, serves: Callable[[RunRecord], bool] = lambda record: True
+) -> Opened:
+    """The records of `results`, or of the user's own folder; the shipped ones on request, or where the user's own serve nothing.
+
+    Args:
+        results: the folder asked for; it is never replaced by another.
+        shipped: the records that travel with slabench.
+        serves: whether a record is of use to the caller.
+
+    Raises:
+        UsageError: `shipped` and a folder.
+    """
+    if shipped and results is not None:
+        raise UsageError("--shipped and --results name two folders", "give one of them")
+    travelling = paths.shipped_results()
+    store = ResultStore(travelling if shipped else paths.results(results))
+    opened = Opened(store, *store.scan())
+    if shipped or results is not None or any(map(serves, opened.records)):
+        return opened
+    if travelling.resolve() == store.root.resolve():
+        return opened
+    other = ResultStore(travelling)
+    records, problems = other.scan()
+    if not any(map(serves, records)):
+        return opened
+    note = f"{absence(store, opened.records)}: these are the results shipped with this version"
+    return Opened(other, records, [*opened.problems, *problems], note)
+
+
+def absence(store: ResultStore, records: Sequence[RunRecord]) -> str:
+    """Why records give nothing to show."""
+    if not records:
+        return f"{store.folder} holds no records"
+    if all(record.status != "done" for record in records):
+        return f"none of the {len(records)} records in {store.folder} is of a finished trial"
+    return f"the records in {store.folder} are all of quick runs (--include-quick shows them)"

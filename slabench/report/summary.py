@@ -1,0 +1,203 @@
+"""What SLA buys and what it costs, in sentences and one table, computed from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from slabench.comparison.controls import CONTROLS, Gain, gains
+from slabench.plots import style
+from slabench.plots.source import Group, Source
+from slabench.ranking.entries import Entry, copies
+from slabench.report import html
+
+_LOOKS = ("aggregated", "distilled", "single")
+_MISSING = {"baseline": "not run", "aggregated": "not scored", "equal passes": "not run"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A recipe with joint labels under one predictor, beside its controls."""
+
+    group: Group
+    entry: Entry
+    gains: dict[str, Gain]
+
+    @property
+    def as_trained(self) -> bool:
+        """Whether no post-hoc method changed it."""
+        return self.entry.records[0].derived is None
+
+    @property
+    def cost(self) -> float | None:
+        """Image passes in training, as a multiple of the plain baseline's."""
+        plain = self.gains.get(CONTROLS[0]) or self.gains.get(CONTROLS[1])
+        return self.entry.passes / plain.control.passes if plain and plain.control.passes else None
+
+
+def lines(source: Source) -> list[Line]:
+    """Every recipe trained with joint labels that stands beside a control, under each predictor; quick runs do not count."""
+    made = []
+    for group in source.groups():
+        by_entry: dict[int, dict[str, Gain]] = {}
+        for gain in gains(group.entries, source.store):
+            by_entry.setdefault(id(gain.entry), {})[gain.question] = gain
+        made += [
+            Line(group, entry, by_entry[id(entry)])
+            for entry in group.entries
+            if id(entry) in by_entry and entry.objective.startswith("sla") and not entry.records[0].limited
+        ]
+    return made
+
+
+def section(source: Source) -> str:
+    """The summary as HTML."""
+    found = lines(source)
+    if not found:
+        return html.paragraph(
+            "No recipe with joint labels stands beside a baseline of the same model and protocol here, so that nothing can be "
+            "said of what SLA buys (runs of a reduced budget do not count). "
+            "To make one: slabench run fewshot/controls --dataset fc100 --shots 5",
+        )
+    trained, derived = [line for line in found if line.as_trained], [line for line in found if not line.as_trained]
+    text = (
+        "".join(f"<p>{escape(said.lead)}</p>\n" + _list(said.points) for said in sentences(trained)) if trained else ""
+    )
+    text += _table("Joint labels beside their controls", trained) if trained else ""
+    if derived:
+        heading = f"{len(derived)} rows with post-hoc methods, each beside the baseline under the same method"
+        more = _table("Post-hoc methods on joint labels beside their controls", derived)
+        text += f"<details>\n<summary>{escape(heading)}</summary>\n{more}</details>\n"
+    return text
+
+
+def _list(points: Sequence[str]) -> str:
+    return "<ul>\n" + "".join(f"<li>{escape(point)}</li>\n" for point in points) + "</ul>\n" if points else ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence and the points below it."""
+
+    lead: str
+    points: tuple[str, ...] = ()
+
+
+def sentences(found: Sequence[Line]) -> list[Said]:
+    """The summary in plain language; better and worse are said only where the paired 95 % interval does not hold 0."""
+    best = [line for line in found if line.entry.predictor == "aggregated"]
+    single = [line for line in found if line.entry.predictor == "single"]
+    made = []
+    if best:
+        points = [
+            f"the plain baseline in one look, as papers compare: {_against(best, CONTROLS[0])}",
+            f"the same baseline asked as often: {_against(best, CONTROLS[1])}{_weak(best)}",
+            f"a baseline trained on as many images, copies counted: {_against(best, CONTROLS[2])}",
+        ]
+        made.append(
+            Said(
+                f"What it buys. Joint labels, asked under all transformations (aggregated), {_on(best)}, against",
+                tuple(points),
+            )
+        )
+        whole = [line for line in best if all(question in line.gains for question in CONTROLS)]
+        passed = sum(all(gain.verdict > 0 for gain in line.gains.values()) for line in whole)
+        made.append(
+            Said(
+                "Joint labels have earned what holds against all three: so far "
+                f"{passed} of the {len(whole)} where all three were run."
+                if whole
+                else "Joint labels have earned what holds against all three; nowhere here were all three run."
+            )
+        )
+    if single:
+        made.append(
+            Said(
+                f"In one look, at no extra cost in use, against the baseline in one look: {_against(single, CONTROLS[0])}."
+            )
+        )
+    costs = sorted(line.cost for line in found if line.cost)
+    sets = {str(line.entry.records[0].setting("sla", "transforms")) for line in found}
+    m = sorted({size for name in sets if (size := copies(name))})
+    if costs:
+        low, high = f"{costs[0]:.1f}", f"{costs[-1]:.1f}"
+        looks = f"{m[0]}" if len(m) == 1 else f"{m[0]} to {m[-1]}" if m else "several"
+        made.append(
+            Said(
+                f"What it costs. {low if low == high else f'{low} to {high}'} times the image passes of the plain baseline in "
+                f"training; {looks} looks at each test image where it is aggregated, one where it is not. Minutes are in the "
+                "tables below, and are comparable only between runs on one machine."
+            )
+        )
+    return made
+
+
+def _on(own: Sequence[Line]) -> str:
+    tasks = len({line.group.title for line in own})
+    recipes = f"{len(own)} recipes on " if len(own) > tasks else "on "
+    return f"{recipes}{tasks} task{'' if tasks == 1 else 's'}"
+
+
+def _against(own: Sequence[Line], question: str) -> str:
+    found = [line.gains[question] for line in own if question in line.gains]
+    if not found:
+        return "not run"
+    known = [gain for gain in found if gain.half_width is not None]
+    parts: list[str] = []
+    for sign, word in ((1, "better"), (0, "not to be told apart"), (-1, "worse")):
+        count = sum(gain.verdict == sign for gain in known)
+        if count:
+            parts.append(f"{word} on {count}" + (f" of {len(found)}" if not parts else ""))
+    if len(known) < len(found):
+        parts.append(f"without an interval on {len(found) - len(known)}")
+    values = [gain.value for gain in found]
+    low, high = style.value(min(values), None, signed=True), style.value(max(values), None, signed=True)
+    span = f"{low} points" if low == high else f"{low} to {high} points"
+    missing = f", not run on {len(own) - len(found)}" if len(found) < len(own) else ""
+    return f"{', '.join(parts)} ({span}){missing}"
+
+
+def _weak(own: Sequence[Line]) -> str:
+    """Where being asked more often makes the baseline worse, this control is an easy one; it has to be said."""
+    pairs = [(line.gains[CONTROLS[0]], line.gains[CONTROLS[1]]) for line in own if set(CONTROLS[:2]) <= set(line.gains)]
+    worse = sum(asked.control.mean < once.control.mean for once, asked in pairs)
+    return f"; on {worse} of them that makes the baseline itself worse, and the control easy to pass" if worse else ""
+
+
+def _table(caption: str, found: Sequence[Line]) -> str:
+    columns = [
+        html.Column("task", numeric=False, key=True),
+        html.Column("recipe", numeric=False),
+        html.Column("predictor", numeric=False),
+        html.Column("accuracy %"),
+        html.Column("− baseline", title="the plain baseline in one look: what papers compare with"),
+        html.Column("− aggregated", title="the same baseline asked under all transformations"),
+        html.Column("− equal passes", title="a baseline trained on as many images, its better predictor"),
+        html.Column("passes ×", title="image passes in training, as a multiple of the plain baseline's"),
+    ]
+    order = {name: place for place, name in enumerate(_LOOKS)}
+    rows = []
+    for line in sorted(found, key=lambda line: order.get(line.entry.predictor, len(order))):
+        entry = line.entry
+        colour = line.group.colours()[entry.objective]
+        rows.append(
+            [
+                html.Cell(line.group.title, line.group.title, also=f"{line.group.name(entry)}, {entry.predictor}"),
+                html.Cell(line.group.name(entry), line.group.name(entry), colour),
+                html.Cell(entry.predictor, entry.predictor),
+                html.Cell(f"{100 * entry.mean:.2f}", round(100 * entry.mean, 4)),
+                *(_gain(line.gains.get(question), question) for question in CONTROLS),
+                html.Cell("–") if line.cost is None else html.Cell(f"{line.cost:.1f}", round(line.cost, 3)),
+            ]
+        )
+    note = "paired differences in points with 95 % intervals; bold lies beyond doubt on one side of 0"
+    return html.table(f"{caption}: {note}", columns, rows)
+
+
+def _gain(gain: Gain | None, question: str) -> html.Cell:
+    if gain is None:
+        return html.Cell(_MISSING[question])
+    text = style.value(gain.value, gain.half_width, signed=True)
+    mark = {1: "good", 0: "", -1: "bad"}[gain.verdict]
+    return html.Cell(text, round(100 * gain.value, 4), mark=mark)

@@ -1,1 +1,0 @@
-"""Records of trials, the store that keeps them, and the leaderboard made from them."""

@@ -1,0 +1,371 @@
+"""The suites `imbalanced` and `supervised`: a classifier on a long-tail subset, or on all images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from slabench.core.files import digest_json
+from slabench.core.registry import BACKBONES
+from slabench.core.seeding import numpy_generator, torch_generator
+from slabench.data.augment import BatchAugment
+from slabench.data.catalog import DatasetInfo
+from slabench.data.loading import input_size
+from slabench.data.mixing import inverse_frequency, mix
+from slabench.evaluation.episodes import embed
+from slabench.evaluation.intervals import finite_or_none, t_interval
+from slabench.evaluation.metrics import ClassificationScores, balanced_accuracy, score
+from slabench.learners import Classifier, build_classifier
+from slabench.losses import build_loss, class_weights
+from slabench.losses.resampling import epoch_rows
+from slabench.records.outputs import FeatureSplit, ModelOutputs
+from slabench.records.record import Chosen, ClassScores, Score
+from slabench.sla.objectives import classifier_objective
+from slabench.sla.transforms import TransformSet, transform_set
+from slabench.suites import Scored, on_device
+from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared, prepare, task_id
+from slabench.suites.classifier.rules import check, uses_cosine, warnings
+from slabench.training.loop import StepResult
+from slabench.training.schedule import Resolved
+
+if TYPE_CHECKING:
+    from slabench.recipes.classifier import ClassifierRecipe
+    from slabench.training.checkpoint import Progress
+
+
+__all__ = ["PROTOCOL_VERSION", "build_task", "check", "label", "prepare", "task_id", "trial_key", "warnings"]
+
+
+_OUTPUT_BYTES = 2**28
+"""Training features are kept for cRT and LWS up to so many bytes (float16)."""
+
+
+def label(recipe: ClassifierRecipe, seed: int) -> str:
+    """What a person calls the trial: `cifar100 exp-r100 ldam+drw resnet32 sla 60 epochs seed 0`."""
+    d, b = recipe.data, recipe.balance
+    what = {"full": "full", "counts": "own counts"}.get(d.profile, f"{d.profile}-r{d.ratio:g}")
+    if d.per_class is not None:
+        what = f"{d.per_class} a class"
+    parts = [recipe.loss.name, *(x for x in (b.reweight, b.sampler, recipe.mix.name) if x != "none")]
+    length = f"{recipe.train.steps:,} steps" if recipe.train.steps else f"{recipe.train.epochs} epochs"
+    return f"{d.dataset} {what} {'+'.join(parts)} {recipe.model.backbone} {recipe.sla.objective} {length} seed {seed}"
+
+
+def trial_key(recipe: ClassifierRecipe, seed: int, prepared: ClassifierPrepared) -> str:
+    """sha256 (hex) of the whole resolved recipe, the seed, the protocol and the data; of no path and no device."""
+    return digest_json(
+        {
+            "recipe": recipe.resolved(),
+            "seed": seed,
+            "protocol": prepared.protocol_digest,
+            "train": prepared.split_digest,
+            "validation": prepared.validation_digest,
+        }
+    )
+
+
+class ClassifierTask:
+    """Training of one classifier; see `slabench.training.loop.Task`.
+
+    Args:
+        recipe: the resolved recipe.
+        seed: the trial's seed.
+        prepared: its data.
+        device: where images, learner and features live.
+        autocast: precision of the backbone, None for float32.
+    """
+
+    def __init__(
+        self,
+        recipe: ClassifierRecipe,
+        seed: int,
+        prepared: ClassifierPrepared,
+        device: torch.device,
+        autocast: torch.dtype | None,
+    ) -> None:
+        self.recipe, self.seed, self.prepared = recipe, seed, prepared
+        self.device, self.autocast = device, autocast
+        self.info: DatasetInfo = prepared.info
+        self.objective = classifier_objective(recipe.sla.objective)
+        self.transforms: TransformSet = transform_set(recipe.sla.transforms)
+        part = recipe.loss
+        self.cosine = uses_cosine(recipe)
+        self.loss = build_loss(
+            part.name,
+            prepared.counts,
+            smoothing=part.smoothing,
+            gamma=part.gamma,
+            max_margin=part.max_margin,
+            scale=part.scale,
+            tau=part.tau,
+        )
+        if self.cosine:
+            self.loss = self.loss.on_cosines(part.scale)
+        size = input_size(prepared.info)
+        self.module: Classifier = build_classifier(
+            BACKBONES.get(recipe.model.backbone),
+            size,
+            self.objective.layers(prepared.train.n_classes, self.transforms.M),
+            self.cosine,
+            seed,
+        )
+        self.module.to(device).to(memory_format=torch.channels_last)
+        self.images = on_device(prepared.train.images, device, prepared.rows)
+        labels = prepared.train.labels[prepared.rows]
+        self.labels = torch.from_numpy(labels).to(device)
+        self._class_rows = [np.flatnonzero(labels == c) for c in range(prepared.train.n_classes)]
+        a, entry = recipe.augment, prepared.info
+        self.augment = BatchAugment(
+            crop_padding=entry.crop_padding if a.crop else 0,
+            flip=a.flip and entry.mirror,
+            jitter=a.jitter,
+            mean=entry.mean,
+            std=entry.std,
+            cutout=a.cutout,
+            policy=a.policy,
+            resized_crop=size if size != entry.image_size else None,
+        )
+        self.steps_per_epoch = -(-len(labels) // recipe.train.batch_size)
+        self._epoch: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+        self._weights = self._class_weights()
+        self._val: Tensor | None = None
+        self._test: Tensor | None = None
+
+    @property
+    def optimisation(self) -> Resolved:
+        """Steps, optimiser, schedule; an epoch is ceil(n / batch) steps."""
+        t = self.recipe.train
+        steps = t.steps or (t.epochs or 0) * self.steps_per_epoch
+        return Resolved(
+            steps=steps,
+            optimizer=t.optimizer,
+            lr=t.lr,
+            momentum=t.momentum,
+            nesterov=t.nesterov,
+            weight_decay=t.weight_decay,
+            schedule=t.schedule,
+            milestones=t.milestones,
+            factors=t.factors,
+            warmup=(t.warmup_epochs, self.steps_per_epoch),
+        )
+
+    @property
+    def images_per_step(self) -> int:
+        """Image passes of a whole batch, copies counted."""
+        return min(self.recipe.train.batch_size, len(self.labels)) * self.objective.n_copies(self.transforms.M)
+
+    @property
+    def episodes_per_step(self) -> int:
+        """None: this is no episodic training."""
+        return 0
+
+    @property
+    def scored_images(self) -> int:
+        """Images embedded by all validations and the test together."""
+        p = self.prepared
+        return self.recipe.select.points * (len(p.validation) + len(p.test)) + len(p.test) + len(p.rows)
+
+    def step(self, step: int) -> StepResult:
+        """Loss and accuracy on the batch of update `step`."""
+        rows = torch.from_numpy(self._rows(step)).to(self.device)
+        labels = self.labels[rows]
+        inputs = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "augment", step))
+        inputs, mixed, labels = self._mix(inputs, labels, step)
+        if self.objective.copies:
+            inputs = self.transforms.apply(inputs)
+        backbone = self.module.backbone
+        backbone.set_step(step)
+        backbone.set_noise(torch_generator(self.seed, "dropout", step))
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            features = self.module.embed(inputs)
+        outputs = self.module.outputs(features)
+        sla, m = self.recipe.sla, self.transforms.M
+        deferred = self.recipe.balance.reweight == "drw" and not self._deferred_now(step)
+        loss = self.objective.loss(
+            outputs,
+            labels,
+            m,
+            self.loss,
+            weights=None if deferred else self._weights,
+            reduction=sla.reduction,
+            temperature=sla.temperature,
+            beta=sla.beta,
+            mixed=mixed,
+        )
+        copies = self.objective.n_copies(m)
+        main = outputs["joint" if self.objective.joint else "classes"].detach()[::copies]
+        predicted = main[:, :: m if self.objective.joint else 1].argmax(1)
+        return StepResult(loss, predicted.eq(labels).float().mean(), len(inputs))
+
+    def validate(self) -> dict[str, float]:
+        """Balanced accuracy of every predictor over the classes that have validation images; empty without any."""
+        p = self.prepared
+        if not len(p.validation):
+            return {}
+        if self._val is None:
+            self._val = on_device(p.train.images, torch.device("cpu"), p.validation)
+        truth = p.train.labels[p.validation]
+        logits = self._logits(self._features(self._val, self.autocast))
+        return {name: balanced_accuracy(values.argmax(1).numpy(), truth) for name, values in logits.items()}
+
+    def watch(self) -> dict[str, float]:
+        """Test accuracy of every predictor."""
+        logits = self._logits(self._features(self._test_images(), self.autocast))
+        truth = torch.from_numpy(np.asarray(self.prepared.test.labels))
+        return {name: float(values.argmax(1).eq(truth).float().mean()) for name, values in logits.items()}
+
+    def score(self, progress: Progress) -> Scored:
+        """All scores on the test images, in float32 whatever the training precision, and what post-hoc methods need."""
+        p = self.prepared
+        truth = np.asarray(p.test.labels)
+        features = self._features(self._test_images(), None)
+        logits = {name: values.numpy() for name, values in self._logits(features).items()}
+        scores, right = [], {}
+        for name, values in logits.items():
+            right[name] = (values.argmax(1) == truth).astype(np.float32)
+            scores.append(self._score(name, values * self.loss.scale, truth, right[name], progress))
+        return Scored(scores, right, self._outputs(features, logits))
+
+    def _score(
+        self,
+        name: str,
+        z: np.ndarray[Any, Any],
+        truth: np.ndarray[Any, Any],
+        right: np.ndarray[Any, Any],
+        progress: Progress,
+    ) -> Score:
+        p = self.prepared
+        found = score(z, truth, p.counts if p.longtail else None)
+        points = [point for point in progress.curve if name in point.get("test", {})]
+        validated = [point for point in points if name in point["val"]]
+        return class_score(name, found, right, p.train.class_names).model_copy(
+            update={"best_val": _chosen(validated, name, "val"), "oracle": _chosen(points, name, "test")}
+        )
+
+    def _outputs(self, test: Tensor, logits: dict[str, np.ndarray[Any, Any]]) -> ModelOutputs:
+        p, m = self.prepared, self.transforms.M
+        splits = {"test": FeatureSplit(test.half(), torch.from_numpy(np.asarray(p.test.labels)))}
+        if len(p.validation):
+            images = on_device(p.train.images, torch.device("cpu"), p.validation)
+            truth = torch.from_numpy(p.train.labels[p.validation])
+            splits["val"] = FeatureSplit(self._features(images, None).half(), truth)
+        if 2 * len(p.rows) * m * test.shape[-1] <= _OUTPUT_BYTES:
+            splits["train"] = FeatureSplit(self._features(self.images, self.autocast).half(), self.labels.cpu())
+        layers = {}
+        for name, layer in self.module.layers.items():
+            bias = getattr(layer, "bias", None)
+            weight = layer.weight.detach().float().cpu()  # type: ignore[operator]
+            layers[name] = (weight, None if bias is None else bias.detach().float().cpu())
+        return ModelOutputs(
+            key=trial_key(self.recipe, self.seed, p),
+            objective=self.objective.name,
+            m=m,
+            scale=float(self.loss.scale),
+            cosine=self.cosine,
+            train_shift=self.loss.shift is not None,
+            counts=p.counts,
+            class_names=p.train.class_names,
+            layers=layers,
+            splits=splits,
+            test_logits={name: torch.from_numpy(values) for name, values in logits.items()},
+        )
+
+    def _features(self, images: Tensor, autocast: torch.dtype | None) -> Tensor:
+        """`[n, M, D]` on the CPU."""
+        return embed(self.module, images, self.transforms, self.info, autocast=autocast).cpu()
+
+    @torch.inference_mode()
+    def _logits(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits `[n, C]` by predictor on the CPU, as the layers give them (cosines unscaled)."""
+        flat = features.flatten(0, 1).to(self.device)
+        outputs = {name: value.float() for name, value in self.module.outputs(flat).items()}
+        return {name: value.cpu() for name, value in self.objective.predictors(outputs, self.transforms.M).items()}
+
+    def _test_images(self) -> Tensor:
+        if self._test is None:
+            self._test = on_device(self.prepared.test.images, torch.device("cpu"))
+        return self._test
+
+    def _rows(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Rows of `self.images` of the batch of update `step`."""
+        t, sampler, n = self.recipe.train, self.recipe.balance.sampler, len(self.labels)
+        switch = self.recipe.balance.switch
+        if t.batches == "independent":
+            generator, size = numpy_generator(self.seed, "order", step), min(t.batch_size, n)
+            if sampler == "none":
+                return generator.choice(n, size, replace=False)
+            return epoch_rows(self._class_rows, sampler, generator, self._progress(step), size, switch)
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            progress = self._progress(epoch * self.steps_per_epoch)
+            generator = numpy_generator(self.seed, "order", epoch)
+            self._epoch = epoch, epoch_rows(self._class_rows, sampler, generator, progress, switch=switch)
+        return self._epoch[1][place * t.batch_size : (place + 1) * t.batch_size]
+
+    def _progress(self, step: int) -> float:
+        return min(1.0, step / self.optimisation.steps)
+
+    def _deferred_now(self, step: int) -> bool:
+        """Whether DRW's weights are on: from the epoch that begins at `switch` of the training on."""
+        return step >= round(self.recipe.balance.switch * self.optimisation.steps)
+
+    def _class_weights(self) -> Tensor | None:
+        b = self.recipe.balance
+        if b.reweight == "none":
+            return None
+        name = "effective" if b.reweight == "drw" else b.reweight
+        return class_weights(name, self.prepared.counts, b.beta).to(self.device)
+
+    def _mix(self, inputs: Tensor, labels: Tensor, step: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None, Tensor]:
+        name, part = self.recipe.mix.name, self.recipe.mix
+        if name == "none":
+            return inputs, None, labels
+        partners = None
+        generator = numpy_generator(self.seed, "mix", step)
+        if name == "cmo":
+            skip = part.skip_epochs * self.steps_per_epoch
+            if not skip <= step < self.optimisation.steps - skip:
+                return inputs, None, labels
+            rows = torch.from_numpy(inverse_frequency(self._class_rows, len(labels), generator)).to(self.device)
+            others = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "partners", step))
+            partners = others, self.labels[rows]
+        mixed = mix(name, inputs, labels, generator, counts=self.prepared.counts, alpha=part.alpha, partners=partners)
+        return mixed.images, (mixed.second, mixed.share), mixed.first
+
+
+build_task = ClassifierTask
+
+
+def _chosen(points: list[dict[str, Any]], predictor: str, by: str) -> Chosen | None:
+    """The point that is best by its `val` or `test` accuracy, the earliest of equals, and its test accuracy."""
+    if not points:
+        return None
+    best = max(points, key=lambda point: (point[by][predictor], -point["step"]))
+    return Chosen(step=best["step"], value=best["test"][predictor])
+
+
+def class_score(predictor: str, found: ClassificationScores, right: ArrayLike, class_names: Sequence[str]) -> Score:
+    """The scores of one predictor as a record keeps them.
+
+    Args:
+        predictor: its name.
+        found: on the test images.
+        right: `[n]`, 1 for every image that was classified rightly; for the interval.
+        class_names: by label.
+    """
+    interval = t_interval(np.asarray(right))
+    return Score(
+        predictor=predictor,
+        value=found.top1,
+        ci95=finite_or_none(interval.half_width),
+        std=finite_or_none(interval.std),
+        n=found.n,
+        worst_class=found.worst_class,
+        per_class={class_names[c]: round(r, 6) for c, r in enumerate(found.recall) if r is not None},
+        metrics=ClassScores(**{key: getattr(found, key) for key in ClassScores.model_fields}),
+    )

@@ -1,0 +1,113 @@
+"""The data of a few-shot recipe: images by class split, and the frozen episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slabench.core import versions
+from slabench.core.files import digest_json
+from slabench.data import ImageSet, load
+from slabench.data.catalog import DatasetInfo, info
+from slabench.episodes.files import EpisodeFile, load_episodes, profile_suffix, protocol_part
+from slabench.episodes.profiles import BALANCED
+from slabench.recipes.fewshot import Recipe
+from slabench.records.record import protocol_digest
+from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES, check
+
+PROTOCOL_VERSION = versions.FEWSHOT
+"""Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a recipe, opened and checked.
+
+    Attributes:
+        info: catalog entry.
+        train: images of the training classes.
+        val: images of the validation classes.
+        test: images of the test classes; nothing but the final scoring reads their pixels.
+        val_episodes: frozen validation episodes.
+        test_episodes: frozen test episodes.
+    """
+
+    info: DatasetInfo
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    val_episodes: EpisodeFile
+    test_episodes: EpisodeFile
+
+    @property
+    def protocol(self) -> str:
+        """Readable id, such as `fewshot/fc100/5w5s15q`."""
+        m = self.test_episodes.manifest
+        profiles = profile_suffix(m.support_profile, m.query_profile)
+        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q{profiles}"
+
+    @property
+    def protocol_digest(self) -> str:
+        """Digest of all that must agree before two numbers are compared."""
+        return protocol_digest(
+            self.protocol,
+            PROTOCOL_VERSION,
+            dataset_digest=self.test.digest,
+            split_digest=self.test.split_digest,
+            episodes_digest=protocol_part(self.test_episodes),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of the record that say on what was trained and tested."""
+        sizes = [len(rows) for rows in self.train.class_rows()]
+        return {
+            "protocol": self.protocol,
+            "protocol_version": PROTOCOL_VERSION,
+            "protocol_digest": self.protocol_digest,
+            "dataset_digest": self.test.digest,
+            "split_digest": self.test.split_digest,
+            "episodes": self.test_episodes.name,
+            "episodes_digest": protocol_part(self.test_episodes),
+            "train_classes": self.train.n_classes,
+            "test_classes": self.test.n_classes,
+            "images_per_class": sizes[0]
+            if len(set(sizes)) == 1
+            else dict(zip(self.train.class_names, sizes, strict=True)),
+        }
+
+    def notes(self) -> list[str]:
+        """Nothing that a reader must know beforehand."""
+        return []
+
+
+def task_id(recipe: Recipe) -> str:
+    """Recipes with the same one share their prepared data."""
+    return f"{recipe.data} {recipe.protocol}"
+
+
+def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
+    """Open the data and the frozen episodes of a recipe, making them where they can be made."""
+    check(recipe)
+    name, p = recipe.data.dataset, recipe.protocol
+    splits = {split: load(name, split, data_folder) for split in ("train", "val", "test")}
+    # Validation is always balanced: it watches training, which profiles do not touch.
+    profiles = {"val": (BALANCED, BALANCED), "test": (p.support_profile, p.query_profile)}
+    files = {
+        split: load_episodes(splits[split], name, split, p.ways, p.shots, p.queries, n, *profiles[split])
+        for split, n in (("val", _VALIDATION_FILE_EPISODES), ("test", p.episodes))
+    }
+    return Prepared(info(name), **splits, val_episodes=files["val"], test_episodes=files["test"])
+
+
+def trial_key(recipe: Recipe, seed: int, prepared: Prepared) -> str:
+    """sha256 (hex) of the whole resolved recipe, the seed, the protocol and the data; of no path and no device."""
+    return digest_json(
+        {
+            "recipe": recipe.resolved(),
+            "seed": seed,
+            "protocol": prepared.protocol_digest,
+            "train": prepared.train.digest,
+            "validation": protocol_part(prepared.val_episodes),
+        }
+    )

@@ -1,0 +1,379 @@
+"""One pass, all scores: the features of a trained few-shot run under every head, at any ways and shots, as records."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slabench import plugins
+from slabench.core import paths
+from slabench.core.errors import DataError, UsageError, unknown_name
+from slabench.core.files import SHORT, digest_json, write_bytes
+from slabench.core.registry import HEADS
+from slabench.data import load
+from slabench.data.imageset import ImageSet
+from slabench.episodes.files import EpisodeFile, load_episodes
+from slabench.episodes.profiles import BALANCED
+from slabench.evaluation.episodes import PREDICTORS, embed
+from slabench.learners import EpisodicLearner, build_backbone, with_head
+from slabench.recipes import parse_recipe
+from slabench.recipes.fewshot import Recipe
+from slabench.records.derived import derive, derived_key
+from slabench.records.outputs import ModelWeights, load_weights
+from slabench.records.record import RunRecord, Score
+from slabench.records.store import ResultStore
+from slabench.sla.transforms import transform_set
+from slabench.suites import on_device
+from slabench.suites.fewshot.data import Prepared
+from slabench.suites.fewshot.scoring import base_mean, episode_score, score_watched
+from slabench.training.device import choose_device
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One kind of test episodes."""
+
+    ways: int
+    shots: int
+    queries: int
+    episodes: int
+    support_profile: str = BALANCED
+    query_profile: str = BALANCED
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """One head on one kind of episodes: its scores by predictor, as they stand in `record`, and the time they took now.
+
+    The record holds what earlier scorings kept as well; `seconds` is 0 where they had kept all.
+    """
+
+    head: str
+    setting: Setting
+    record: RunRecord
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A scoring that is under way.
+
+    Attributes:
+        of: the record of the trained run.
+        results: head by head, setting by setting, each scored when it is asked for.
+        left_out: heads that cannot be scored on this run, with the reason.
+        count: how many results there will be.
+    """
+
+    of: RunRecord
+    results: Iterator[HeadScores]
+    left_out: list[str]
+    count: int
+
+
+def score_heads(
+    run: str,
+    heads: Sequence[str] | None = None,
+    ways: Sequence[int] | None = None,
+    shots: Sequence[int] | None = None,
+    *,
+    queries: int | None = None,
+    episodes: int | None = None,
+    predictors: Sequence[str] | None = None,
+    support_profile: str | None = None,
+    query_profile: str | None = None,
+    results: Path | None = None,
+    data_folder: Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    save: bool = False,
+    again: bool = False,
+    argv: Sequence[str] = (),
+    told: Callable[[str], None] = lambda text: None,
+) -> Scoring:
+    """Score heads on the features of a finished few-shot run.
+
+    Args:
+        run: the first characters of the trial's key.
+        heads: registered names; None takes all that need no training of their own, and the run's own head.
+        ways: N of the episodes; None: the run's.
+        shots: K; None: the run's.
+        queries: Q per class; None: the run's.
+        episodes: how many; None: the run's.
+        predictors: some of `slabench.evaluation.episodes.PREDICTORS`; None: both. `aggregated` of a head that solves the joint
+            problem costs M times M as much and more.
+        support_profile: see `slabench.episodes.profiles`; None: the run's.
+        query_profile: the same.
+        results: the folder of records.
+        data_folder: of prepared data.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        threads: CPU threads; None leaves torch's choice.
+        save: keep a record of each head and setting beside the trial's; what is kept already is not computed again.
+        again: compute it all the same.
+        argv: the command line, for these records.
+        told: told what is going on.
+
+    Raises:
+        UsageError: no such run, head or setting, or a run that left no weights.
+        DataError: its weights are missing or damaged, or the data is not here.
+    """
+    for flag, value in (("--queries", queries), ("--episodes", episodes), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
+    store = ResultStore(paths.results(results))
+    record = store.match(run)
+    weights = open_weights(record, store)
+    recipe = parse_recipe({**record.recipe, "seeds": [record.seed]})
+    assert isinstance(recipe, Recipe)
+    own = recipe.model.head
+    chosen, left_out = _heads(heads, own, recipe.model.learner)
+    wanted = list(predictors or PREDICTORS)
+    for name in wanted:
+        if name not in PREDICTORS:
+            raise unknown_name("predictor", name, PREDICTORS)
+    where = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    protocol = recipe.protocol
+    settings = [
+        Setting(
+            n,
+            k,
+            queries or protocol.queries,
+            episodes or protocol.episodes,
+            support_profile or protocol.support_profile,
+            query_profile or protocol.query_profile,
+        )
+        for n in (ways or [protocol.ways])
+        for k in (shots or [protocol.shots])
+    ]
+    train, test = (load(recipe.data.dataset, split, data_folder) for split in ("train", "test"))
+    # Before anything is embedded: a setting that the classes cannot serve stops here.
+    files = {setting: _episodes(test, recipe.data.dataset, setting) for setting in settings}
+    learners = {name: _learner(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
+    features = _features(learners[chosen[0]], recipe, test, store, record, told)
+    centre = None
+    if any(learner.head.centred for learner in learners.values()):
+        told("embedding the training classes, for their mean")
+        learner = learners[chosen[0]]
+        centre = base_mean(learner, train, transform_set(recipe.sla.transforms), _info(recipe)).to(where)
+
+    def each() -> Iterator[HeadScores]:
+        for setting in settings:
+            prepared = Prepared(_info(recipe), train, test, test, files[setting], files[setting])  # no validation here
+            for name in chosen:
+                started, begin = datetime.now(UTC), time.perf_counter()
+                derivation = _Derivation(record, recipe, name, setting, prepared)
+                kept, right = _kept(store, derivation.key) if save else (None, {})
+                missing = [predictor for predictor in wanted if again or predictor not in right]
+                if kept is not None and not missing:
+                    yield HeadScores(name, setting, kept, 0)
+                    continue
+                learner = learners[name]
+                x = features - centre if learner.head.centred and centre is not None else features
+                scores = {score.predictor: score for score in kept.scores} if kept else {}
+                for predictor in missing:
+                    found, residual = score_watched(learner, x, files[setting].episodes, predictor, test.n_classes)
+                    scores[predictor] = episode_score(predictor, found, test.class_names, residual)
+                    right[predictor] = found.accuracy.numpy()
+                seconds = time.perf_counter() - begin
+                spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
+                made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, started, argv)
+                if save:
+                    store.save(made, right)
+                yield HeadScores(name, setting, made, seconds)
+
+    return Scoring(record, each(), left_out, len(settings) * len(chosen))
+
+
+def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
+    """The checked weights of a few-shot trial.
+
+    Raises:
+        UsageError: the trial is none that leaves weights.
+        DataError: they are missing or damaged.
+    """
+    label = f"run {record.key[:SHORT]} ({record.name})"
+    if record.suite != "fewshot":
+        raise UsageError(
+            f"{label} is of the suite {record.suite}", "heads are scored on few-shot runs; see: slabench posthoc"
+        )
+    if record.derived is not None:
+        raise UsageError(
+            f"{label} is a scoring itself", f"name the run that it was made of: {record.derived['of'][:SHORT]}"
+        )
+    if record.outputs_file is None or record.outputs_sha256 is None:
+        raise UsageError(
+            f"{label} left no weights: its status is {record.status}, made by slabench {record.environment.get('slabench')}",
+            "run it again with --resume force",
+        )
+    path = store.path(record).parent / Path(record.outputs_file).name
+    if not path.is_file():
+        raise DataError(
+            f"the weights of {label} are not here: {path}",
+            "they stay where the trial was run: copy the file from there, or run it again with --resume force",
+        )
+    return load_weights(path, record.outputs_sha256, record.key)
+
+
+def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[str], list[str]]:
+    """The heads to score, and a line for each that was left out."""
+    chosen, left_out = [], []
+    for name in dict.fromkeys(asked or HEADS.names()):
+        head = HEADS.get(name)
+        if head.module is not None and (name != own or learner != "episodic"):
+            why = f"{name} learns from episodes, and this run was trained with {own}"
+            if asked:
+                raise UsageError(why, f"slabench run fewshot --head {name}")
+            left_out.append(why)
+            continue
+        chosen.append(name)
+    if not chosen:
+        raise UsageError("there is no head to score", f"known: {', '.join(HEADS.names())}")
+    return chosen, left_out
+
+
+def _learner(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
+    """The trained backbone under another head; the run's own head keeps what it has learned."""
+    learner = with_head(build_backbone(recipe.model, _info(recipe), seed), HEADS.get(head), seed)
+    known = learner.state_dict()
+    own = head == recipe.model.head
+    wanted = {name for name in known if name.startswith("backbone.") or own}
+    # A pre-trained classifier has no scale; its value never changes which class comes first.
+    missing = sorted(name for name in wanted - set(weights.tensors) if name != "scale")
+    if missing:
+        raise DataError(f"the weights of the run lack {missing[0]}", "run the trial again with --resume force")
+    learner.load_state_dict({**known, **{name: weights.tensors[name] for name in wanted if name in weights.tensors}})
+    return learner
+
+
+def _info(recipe: Recipe) -> Any:
+    from slabench.data.catalog import info
+
+    return info(recipe.data.dataset)
+
+
+def _episodes(test: ImageSet, dataset: str, s: Setting) -> EpisodeFile:
+    return load_episodes(
+        test, dataset, "test", s.ways, s.shots, s.queries, s.episodes, s.support_profile, s.query_profile
+    )
+
+
+def _features(
+    learner: EpisodicLearner,
+    recipe: Recipe,
+    test: ImageSet,
+    store: ResultStore,
+    record: RunRecord,
+    told: Callable[[str], None],
+) -> Tensor:
+    """`[n, M, D]` of all test images, from the cache of an earlier scoring where there is one."""
+    transforms = transform_set(recipe.sla.transforms)
+    device = next(learner.parameters()).device
+
+    def compute() -> Tensor:
+        told(f"embedding {len(test):,} test images under {transforms.M} transformations")
+        return embed(learner, on_device(test.images, torch.device("cpu")), transforms, _info(recipe))
+
+    key = digest_json(
+        {
+            "weights": record.outputs_sha256,
+            "data": test.digest,
+            "split": test.split_digest,
+            "transforms": recipe.sla.transforms,
+        }
+    )
+    return cached(store.root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features", key, compute).to(device)
+
+
+def _kept(store: ResultStore, key: str) -> tuple[RunRecord | None, dict[str, Any]]:
+    """What an earlier scoring kept, with the accuracies behind it; none where either is missing or damaged."""
+    kept = store.find(key)
+    if kept is None:
+        return None, {}
+    try:
+        return kept, dict(store.episodes(kept))
+    except DataError:
+        return None, {}
+
+
+class _Derivation:
+    """The record of a head on a trial: the trial's, with what the head and the episodes change.
+
+    Its recipe is the trial's with the episodes and the head that were scored, and a section `score` that tells it from a trial
+    trained that way; it is equal over seeds. A head from a plug-in brings its code into the key, as in a trial.
+    """
+
+    def __init__(self, of: RunRecord, recipe: Recipe, head: str, setting: Setting, prepared: Prepared) -> None:
+        self.of, self.recipe, self.head, self.setting, self.prepared = of, recipe, head, setting, prepared
+        scored = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
+        self.code = [plugin for plugin in plugins.used(scored) if plugin["kind"] == HEADS.kind]
+        self.given = {"head": head, "protocol": prepared.protocol_digest}
+        self.key = derived_key(of.key, "score", self.given, self.code)
+
+    def record(self, scores: list[Score], seconds: float, started: datetime, argv: Sequence[str]) -> RunRecord:
+        """With these scores, which took so long."""
+        of, recipe = self.of, self.recipe
+        episodes = {name: getattr(self.setting, name) for name in ("ways", "shots", "queries", "episodes")}
+        profiles = {
+            name: value
+            for name in ("support_profile", "query_profile")
+            if (value := getattr(self.setting, name)) != BALANCED or name in of.recipe["protocol"]
+        }
+        trained = {"head": recipe.model.head, "ways": recipe.train_ways, "shots": recipe.train_shots}
+        made = {
+            **of.recipe,
+            "protocol": {**of.recipe["protocol"], **episodes, **profiles},
+            "model": {**of.recipe["model"], "head": self.head},
+            "train": {**of.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
+            "score": {"trained": trained},
+        }
+        assert of.cost is not None  # a trial with weights is finished
+        changes = {
+            "recipe": made,
+            **self.prepared.facts(),
+            "scores": scores,
+            "derived": {"of": of.key, "method": "score", "head": self.head},
+            "cost": of.cost.model_copy(update={"eval_seconds": round(seconds, 3)}),
+            "warnings": [],
+        }
+        return derive(of, "score", self.head, self.given, started, argv, changes, self.code)
+
+
+_LIMIT = 2**30  # bytes; larger ones are computed again
+
+
+def cached(path: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
+    """The features of `key`, from the file if it holds them whole, otherwise computed and written.
+
+    Args:
+        path: of the file; any damage to it, or another key in it, means computing again.
+        key: a digest of all that decides the features.
+        compute: makes them, float32.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts, features = file.metadata() or {}, file.get_tensor("features")
+        if facts == {"key": key, "sha256": _digest(features)}:
+            return features  # type: ignore[no-any-return]
+    except (SafetensorError, OSError):
+        pass
+    features = compute().cpu().contiguous()
+    if features.numel() * features.element_size() <= _LIMIT:
+        write_bytes(path, save({"features": features}, metadata={"key": key, "sha256": _digest(features)}))
+    return features
+
+
+def _digest(features: Tensor) -> str:
+    return hashlib.sha256(features.contiguous().view(torch.uint8).numpy().data).hexdigest()

@@ -1,0 +1,136 @@
+"""How every few-shot learner is scored: frozen episodes of the validation and test classes, from features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from slabench.data.catalog import DatasetInfo
+from slabench.data.imageset import ImageSet
+from slabench.episodes.sampler import Episodes
+from slabench.evaluation.episodes import PREDICTORS, EpisodeScores, HasBackbone, embed, embed_episodes, score_episodes
+from slabench.evaluation.intervals import finite_or_none, t_interval
+from slabench.heads import watch_residuals
+from slabench.learners import EpisodicLearner
+from slabench.records.record import Score
+from slabench.sla.transforms import TransformSet, transform_set
+from slabench.suites import on_device
+
+if TYPE_CHECKING:
+    from slabench.recipes.fewshot import Recipe
+    from slabench.suites.fewshot.data import Prepared
+
+BASE_IMAGES = 100
+"""Training images a class, the first in canonical order (which is arbitrary), whose mean feature centres (SimpleShot)."""
+
+
+class EpisodeScoring:
+    """The part of a few-shot task that has nothing to do with how it is trained.
+
+    Args:
+        recipe: the resolved recipe.
+        seed: the trial's seed.
+        prepared: its data.
+        device: where images, learner and features live.
+        autocast: precision of the backbone, None for float32.
+    """
+
+    def __init__(
+        self, recipe: Recipe, seed: int, prepared: Prepared, device: torch.device, autocast: torch.dtype | None
+    ) -> None:
+        self.recipe, self.seed, self.prepared = recipe, seed, prepared
+        self.device, self.autocast = device, autocast
+        self.transforms: TransformSet = transform_set(recipe.sla.transforms)
+        self.info: DatasetInfo = prepared.info
+        self._val_images: Tensor | None = None
+
+    @property
+    def learner(self) -> EpisodicLearner:
+        """What scores episodes."""
+        raise TypeError(f"{type(self).__name__} defines no learner")
+
+    @property
+    def scored_images(self) -> int:
+        """Images embedded by all validations and the test together."""
+        points = self.recipe.select.points
+        rows = self.prepared.val_episodes.episodes[: self.recipe.select.episodes].rows
+        base = len(base_rows(self.prepared.train)) if self.learner.head.centred else 0
+        return points * (len(rows.unique()) + base) + len(self.prepared.test) + base
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy of both predictors on the first `select.episodes` frozen validation episodes."""
+        if self._val_images is None:
+            self._val_images = on_device(self.prepared.val.images, torch.device("cpu"))
+        episodes = self.prepared.val_episodes.episodes[: self.recipe.select.episodes]
+        scores = self._score(self._val_images, episodes, self.prepared.val.n_classes, self.autocast)
+        return {name: float(score.accuracy.mean()) for name, (score, _) in scores.items()}
+
+    def watch(self) -> dict[str, float]:
+        """Nothing: the test classes are not looked at before the end."""
+        return {}
+
+    def test(self) -> dict[str, tuple[EpisodeScores, float | None]]:
+        """Scores of both predictors on the frozen test episodes, in float32 whatever the training precision."""
+        images = on_device(self.prepared.test.images, torch.device("cpu"))
+        return self._score(images, self.prepared.test_episodes.episodes, self.prepared.test.n_classes, None)
+
+    def _score(
+        self, images: Tensor, episodes: Episodes, n_classes: int, autocast: torch.dtype | None
+    ) -> dict[str, tuple[EpisodeScores, float | None]]:
+        learner = self.learner
+        features, rows = embed_episodes(learner, images, episodes, self.transforms, self.info, autocast=autocast)
+        if learner.head.centred:
+            features = features - base_mean(learner, self.prepared.train, self.transforms, self.info, autocast)
+        return {name: score_watched(learner, features, rows, name, n_classes) for name in PREDICTORS}
+
+
+def score_watched(
+    learner: EpisodicLearner, features: Tensor, episodes: Episodes, predictor: str, n_classes: int
+) -> tuple[EpisodeScores, float | None]:
+    """`score_episodes`, and the largest residual of the head's solver; None for a head that solves nothing."""
+    with watch_residuals() as residuals:
+        scores = score_episodes(learner, features, episodes, predictor, n_classes)
+    return scores, max(residuals, default=None)
+
+
+def base_rows(train: ImageSet) -> Sequence[int]:
+    """Rows of the first `BASE_IMAGES` images of every training class."""
+    return [int(row) for rows in train.class_rows() for row in rows[:BASE_IMAGES]]
+
+
+def base_mean(
+    learner: HasBackbone,
+    train: ImageSet,
+    transforms: TransformSet,
+    info: DatasetInfo,
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """Mean feature of the training classes under each transformation, `[M, D]`: a view is centred by its own mean."""
+    images = on_device(train.images, torch.device("cpu"), base_rows(train))
+    return embed(learner, images, transforms, info, autocast=autocast).mean(0)
+
+
+def episode_score(
+    predictor: str, scores: EpisodeScores, class_names: Sequence[str], residual: float | None = None
+) -> Score:
+    """The scores of one predictor as a record keeps them."""
+    interval = t_interval(scores.accuracy.numpy())
+    tested = [(c, int(n)) for c, n in enumerate(scores.total.tolist()) if n]
+    per_class = {class_names[c]: int(scores.correct[c]) / n for c, n in tested}
+    made = Score(
+        predictor=predictor,
+        value=interval.mean,
+        ci95=finite_or_none(interval.half_width),
+        std=finite_or_none(interval.std),
+        n=interval.n,
+        worst_class=min(per_class.values()),
+        per_class={label: round(value, 6) for label, value in per_class.items()},
+        solver_residual=None if residual is None else finite_or_none(residual),
+    )
+    if torch.allclose(scores.balanced, scores.accuracy, rtol=0, atol=1e-5):
+        return made  # as many queries of each class: there is nothing else to say
+    balanced = t_interval(scores.balanced.numpy())
+    return made.model_copy(update={"balanced": balanced.mean, "balanced_ci95": finite_or_none(balanced.half_width)})
