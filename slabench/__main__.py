@@ -1,0 +1,5 @@
+"""`python -m slabench`: the command line."""
+
+from slabench.cli.app import main
+
+main()
