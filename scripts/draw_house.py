@@ -1,7 +1,7 @@
 """Draw the house of docs/architecture.md from the code's own imports: `python scripts/draw_house.py [FILE]`.
 
-Rooms (packages and modules right under `slabench`) stand on the floors that the layering contract in pyproject.toml gives them, as
-wide as they have lines. An arrow is an import; one that a longer way through other rooms implies is left out.
+Rooms (packages and modules right under `slabench`) stand on the floors that the layering contract in pyproject.toml gives them,
+as wide as they have lines. An arrow is an import; one that a longer way through other rooms implies is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).parent.parent
-FIGURE = ROOT / "docs" / "figures" / "house.svg"
+FIGURE = ROOT / "docs" / "assets" / "house.svg"
 _WIDTH, _FLOOR, _BOX, _GAP = 860, 58, 34, 14
 _STYLE = """
 svg { --ink: #1f2328; --muted: #656d76; --room: #ddeaf7; --edge: #0072b2; font: 13px system-ui, sans-serif; }

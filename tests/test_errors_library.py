@@ -30,7 +30,7 @@ from slabench.heads.logistic import logistic_solution
 from slabench.losses import build_loss, class_weights
 from slabench.posthoc.methods import logit_adjust
 from slabench.recipes.fewshot import Select, Train
-from slabench.records import outputs
+from slabench.records.outputs import load_weights
 from slabench.reproduction.planning import plan_table
 from slabench.reproduction.running import run_missing
 from slabench.training.loop import StepResult, fit
@@ -196,7 +196,7 @@ def test_no_process(jobs: int, tmp_path: Path) -> None:
 
 def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "none.safetensors", "No such file or directory"), (tmp_path, "Is a directory")):
-        message, remedy = told(lambda path=path: outputs.load(path, "0" * 64, "k"), DataError)  # type: ignore[misc]
+        message, remedy = told(lambda path=path: load_weights(path, "0" * 64, "k"), DataError)  # type: ignore[misc]
         assert message == f"weights {path} cannot be read: {why}"
         assert remedy == "run the trial again with --resume force, or restore the file from its source"
 

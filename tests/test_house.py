@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FIGURE = (ROOT / "docs" / "figures" / "house.svg").read_text(encoding="utf-8")
+FIGURE = (ROOT / "docs" / "assets" / "house.svg").read_text(encoding="utf-8")
 
 pytest.importorskip("grimp")
 

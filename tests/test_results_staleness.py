@@ -15,7 +15,8 @@ from slabench.episodes import files
 from slabench.records.record import RunRecord
 from slabench.records.staleness import stale
 from slabench.records.store import ResultStore
-from slabench.suites import classifier, fewshot
+from slabench.suites.classifier import data as classifier
+from slabench.suites.fewshot import data as fewshot
 
 NAME = "fc100/test-5w5s15q-2000"
 
