@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slabench.core.errors import UsageError
 from slabench.learners import Classifier
-from slabench.posthoc import methods
+from slabench.posthoc import methods, scoring
 from slabench.posthoc.training import Stage2
 from slabench.records.outputs import FeatureSplit, ModelOutputs
 from slabench.sla.objectives import CLASSIFIER_OBJECTIVES
@@ -261,20 +261,20 @@ def test_temperature_without_an_optimum_ends_where_the_range_does() -> None:
 
 def test_apply_takes_what_the_model_allows_and_says_what_it_left_out() -> None:
     outputs, _ = make_model()
-    found, left_out = methods.apply(outputs, stage=SHORT)
+    found, left_out = scoring.apply(outputs, stage=SHORT)
     assert [one.method for one in found] == ["none", *methods.METHODS]
     assert left_out == []
     shifted = replace(make_model(cosine=True, train_shift=True)[0])
-    found, left_out = methods.apply(shifted, stage=SHORT)
+    found, left_out = scoring.apply(shifted, stage=SHORT)
     assert [one.method for one in found] == ["none", "crt", "lws", "temperature"]
     assert [line.split()[0] for line in left_out] == ["logit-adjust", "tau-norm"]
     bare = replace(outputs, splits={"test": outputs.splits["test"]})
-    assert [one.method for one in methods.apply(bare)[0]] == ["none", "logit-adjust"]
+    assert [one.method for one in scoring.apply(bare)[0]] == ["none", "logit-adjust"]
     with pytest.raises(UsageError, match="together"):
-        methods.apply(shifted, ["temperature", "logit-adjust"])
+        scoring.apply(shifted, ["temperature", "logit-adjust"])
     with pytest.raises(UsageError, match=r"unknown post-hoc method 'tau-nrom'\n.*did you mean 'tau-norm'"):
-        methods.apply(outputs, ["tau-nrom"])
+        scoring.apply(outputs, ["tau-nrom"])
     with pytest.raises(UsageError, match="unknown objective"):
-        methods.apply(replace(outputs, objective="slaa"))
-    one = methods.apply(outputs, ["logit-adjust"], tau=2.0)[0][1]
+        scoring.apply(replace(outputs, objective="slaa"))
+    one = scoring.apply(outputs, ["logit-adjust"], tau=2.0)[0][1]
     assert one.values["single"] == 2.0
