@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from slabench.backbones import blocked
 from slabench.backbones.resnet import CifarResNet
 from slabench.core.registry import BACKBONES
-from slabench.losses import build_loss
+from slabench.losses.loss import build_loss
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
 NEEDS_BFLOAT16 = pytest.mark.skipif(

@@ -13,7 +13,7 @@ from slabench.backbones.resnet import resnet20
 from slabench.core.errors import UsageError
 from slabench.core.seeding import fork_for_init
 from slabench.learners import Classifier, CosineLayer
-from slabench.losses import build_loss, class_weights
+from slabench.losses.loss import build_loss, class_weights
 from slabench.sla.objectives import CLASSIFIER_OBJECTIVES, classifier_objective
 
 COUNTS = [50, 10, 2]

@@ -27,7 +27,7 @@ from slabench.data.imageset import ImageSet
 from slabench.episodes.files import make
 from slabench.episodes.profiles import parse_profile
 from slabench.heads.logistic import logistic_solution
-from slabench.losses import build_loss, class_weights
+from slabench.losses.loss import build_loss, class_weights
 from slabench.posthoc.methods import logit_adjust
 from slabench.recipes.fewshot import Select, Train
 from slabench.records.outputs import load_weights

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slabench.core.errors import UsageError
-from slabench.losses import LOSSES, REWEIGHTINGS, build_loss, class_weights, weighted_mean
+from slabench.losses import BUILT_IN, LOSSES, REWEIGHTINGS, needs_cosine
+from slabench.losses.loss import build_loss, class_weights, weighted_mean
+from slabench.recipes.classifier import LossPart
 
 CIFAR10_R100 = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 TOY = [100, 10, 1]
@@ -52,7 +54,7 @@ def by_hand(name: str, z: np.ndarray, y: int, n: np.ndarray) -> float:
 @settings(deadline=None, max_examples=30)
 def test_losses_are_the_equations(name: str, seed: int, counts: list[int]) -> None:
     logits, labels = batch(seed, len(counts))
-    if name == "ldam":
+    if needs_cosine(name):
         logits = logits.tanh()  # cosines
     got = build_loss(name, counts)(logits, labels)
     n = np.array(counts, dtype=np.float64)
@@ -164,3 +166,15 @@ def test_what_makes_no_sense_is_named() -> None:
         class_weights("inv", TOY)
     with pytest.raises(UsageError, match=r"built for 3 classes and got logits \[2, 12\]"):
         build_loss("ce", TOY)(torch.zeros(2, 12), torch.tensor([0, 1]))
+
+
+def test_a_recipe_can_set_every_parameter_and_has_the_same_defaults() -> None:
+    declared = {key: value for loss in BUILT_IN.values() for key, value in loss.parameters.items()}
+    assert LossPart().parameters == {"smoothing": 0.0, **declared}
+    for name in BUILT_IN:
+        logits, labels = batch(0, len(TOY))
+        from_recipe = build_loss(name, TOY, **LossPart(name=name).parameters)
+        assert torch.equal(from_recipe(logits, labels), build_loss(name, TOY)(logits, labels))
+        assert from_recipe.cosine == needs_cosine(name)
+    with pytest.raises(UsageError, match="parameter of a loss 'gama'"):
+        build_loss("focal", TOY, gama=2.0)

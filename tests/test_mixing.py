@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from slabench.core.errors import UsageError
 from slabench.data.mixing import MIXINGS, boxes, inverse_frequency, mix, remix_share
-from slabench.losses import build_loss
+from slabench.losses.loss import build_loss
 from slabench.sla.transforms import TRANSFORM_SETS, transform_set
 
 COUNTS = [100, 50, 10, 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
 from slabench.recipes import load_recipe
+from slabench.recipes.base import OptimizerName
 from slabench.recipes.fewshot import Select, Train
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from slabench.training.device import bfloat16_pays, choose_device, choose_precision
 from slabench.training.loop import StepResult, fit
-from slabench.training.schedule import Resolved, build_optimizer, learning_rate
+from slabench.training.schedule import OPTIMIZERS, Resolved, build_optimizer, learning_rate
 
 
 def test_cosine_is_torchs() -> None:
@@ -257,3 +258,9 @@ def test_rates_end_near_zero_and_never_below() -> None:
     assert rates == sorted(rates, reverse=True)
     assert 0 < rates[-1] < 1e-5
     assert math.isclose(sum(rates) / 1000, 0.5, rel_tol=1e-2)
+
+
+def test_every_optimiser_that_a_recipe_may_name_can_be_built() -> None:
+    assert tuple(OPTIMIZERS) == get_args(OptimizerName)
+    with pytest.raises(UsageError, match="unknown optimiser 'adagrad'"):
+        build_optimizer(Train.model_construct(optimizer="adagrad"), nn.Linear(2, 2))

@@ -17,7 +17,7 @@ from slabench.core.seeding import torch_generator
 from slabench.data.augment import BatchAugment
 from slabench.data.catalog import info
 from slabench.learners import build_classifier
-from slabench.losses import build_loss
+from slabench.losses.loss import build_loss
 from slabench.sla.objectives import classifier_objective
 from slabench.sla.transforms import transform_set
 from slabench.training.device import choose_precision, keep_heap

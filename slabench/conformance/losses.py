@@ -19,7 +19,7 @@ from slabench.conformance import (
     unchanged,
 )
 from slabench.core.seeding import torch_generator
-from slabench.losses import Loss, build_loss
+from slabench.losses.loss import Loss, build_loss
 
 COUNTS = (500, 120, 30, 5)
 B, C, M = 12, len(COUNTS), 3

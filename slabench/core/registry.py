@@ -285,23 +285,7 @@ TRANSFORMS = Registry(
     module="slabench.sla.transforms",
     expects="slabench.sla.transforms:TransformSet",
 )
-LOSSES = Registry("loss", "slabench.losses")
-_LOSSES = "slabench.losses"
-LOSSES.add("ce", f"{_LOSSES}:ce", "cross-entropy")
-LOSSES.add("focal", f"{_LOSSES}:focal", "focal loss over softmax, gamma 1 (Lin et al. 2017; gamma as in LDAM-DRW)")
-LOSSES.add(
-    "ldam",
-    f"{_LOSSES}:ldam",
-    "label-distribution-aware margins on cosines, max margin 0.5, s 30 (Cao et al. 2019)",
-)
-LOSSES.add(
-    "balanced-softmax", f"{_LOSSES}:balanced_softmax", "log counts added to the logits in training (Ren et al. 2020)"
-)
-LOSSES.add(
-    "logit-adjusted",
-    f"{_LOSSES}:logit_adjusted",
-    "tau log priors added to the logits in training (Menon et al. 2021)",
-)
+LOSSES = Registry("loss", "slabench.losses", module="slabench.losses")
 
 REGISTRIES: dict[str, Registry] = {
     "datasets": DATASETS,

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from slabench.core import registry
 
 if TYPE_CHECKING:
     from slabench.data.imageset import RawImages
-
-# Alphabetical, which is the label order of the original archive's `fine_label_names`.
-_CIFAR100 = tuple(
-    """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
-    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
-    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
-    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
-    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
-    wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905 - a hundred lines otherwise
-)
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-# Computed from lossless PNG files of all 60,000 images; see slabench.data.store.dataset_digest.
-_CIFAR100_DIGEST = "b73708e141c1f8022b3909057aa1700be342b7998d5dd7ba6022894aebbf5ad0"
-
-_CIFAR_LICENCE = "no licence was published; free to download for research, cite Krizhevsky (2009)"
-_CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 _MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -124,28 +106,47 @@ class DatasetInfo:
         return bool(self.url) or self.store == "mini-imagenet"
 
 
-def _cifar100(name: str, summary: str, mean_std: _MeanStd, fewshot: bool) -> DatasetInfo:
+def _cifar(
+    name: str,
+    classes: tuple[str, ...],
+    per_class: tuple[int, int],
+    summary: str,
+    mean_std: _MeanStd,
+    url: str,
+    md5: str,
+    *,
+    first_labels: tuple[int, ...] = (),
+    digest: str | None = None,
+    source: str = "https://www.cs.toronto.edu/~kriz/cifar.html",
+    licence: str = "no licence was published; free to download for research, cite Krizhevsky (2009)",
+) -> DatasetInfo:
+    """Photographs of 32 x 32 pixels, published as python batches; see `slabench.data.sources.pybatches`."""
     return DatasetInfo(
         name=name,
-        store="cifar100",
+        store=name,
         image_size=32,
-        n_classes=100,
+        n_classes=len(classes),
         summary=summary,
-        source=_CIFAR_SOURCE,
-        licence=_CIFAR_LICENCE,
+        source=source,
+        licence=licence,
         mean=mean_std[0],
         std=mean_std[1],
         crop_padding=4,
-        fewshot=fewshot,
+        fewshot=False,
         embedded=False,
-        digest=_CIFAR100_DIGEST,
+        digest=digest,
         dropblock_size=2,
-        classes=_CIFAR100,
-        per_class=(500, 100),
-        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-        md5="eb9058c3a382ffc7106e4002c42a8d85",
-        first_labels=(19, 29, 0, 11, 1),
+        classes=classes,
+        per_class=per_class,
+        url=url,
+        md5=md5,
+        first_labels=first_labels,
     )
+
+
+def _fewshot_view(of: DatasetInfo, name: str, summary: str, mean_std: _MeanStd) -> DatasetInfo:
+    """A few-shot split of a data set that is there already; its classes are a file in `episodes/`."""
+    return replace(of, name=name, summary=summary, mean=mean_std[0], std=mean_std[1], fewshot=True)
 
 
 def _embedded(name: str, n_classes: int, summary: str, source: str, licence: str, fewshot: bool) -> DatasetInfo:
@@ -202,45 +203,53 @@ def _photographs(
     )
 
 
+# Alphabetical, which is the label order of the original archive's `fine_label_names`.
+_CIFAR100_CLASSES = tuple(
+    """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905 - a hundred lines otherwise
+)
+
+_CIFAR100 = _cifar(
+    "cifar100",
+    _CIFAR100_CLASSES,
+    (500, 100),
+    "100 classes of 32x32 photographs, 500 training and 100 test images each",
+    ((129.30, 124.07, 112.43), (68.17, 65.39, 70.42)),
+    "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    "eb9058c3a382ffc7106e4002c42a8d85",
+    first_labels=(19, 29, 0, 11, 1),
+    # Computed from lossless PNG files of all 60,000 images; see slabench.data.store.dataset_digest.
+    digest="b73708e141c1f8022b3909057aa1700be342b7998d5dd7ba6022894aebbf5ad0",
+)
+
 _ALL = (
-    _cifar100(
-        "cifar100",
-        "100 classes of 32x32 photographs, 500 training and 100 test images each",
-        ((129.30, 124.07, 112.43), (68.17, 65.39, 70.42)),
-        fewshot=False,
-    ),
-    DatasetInfo(
-        name="cifar10",
-        store="cifar10",
-        image_size=32,
-        n_classes=10,
-        summary="10 classes of 32x32 photographs, 5,000 training and 1,000 test images each",
-        source=_CIFAR_SOURCE,
-        licence=_CIFAR_LICENCE,
-        mean=(125.31, 122.95, 113.87),
-        std=(62.99, 62.09, 66.70),
-        crop_padding=4,
-        fewshot=False,
-        embedded=False,
-        digest=None,
-        dropblock_size=2,
-        classes=_CIFAR10,
-        per_class=(5000, 1000),
-        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-        md5="c58f30108f718f92721af3b95e74349a",
+    _CIFAR100,
+    _cifar(
+        "cifar10",
+        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        (5000, 1000),
+        "10 classes of 32x32 photographs, 5,000 training and 1,000 test images each",
+        ((125.31, 122.95, 113.87), (62.99, 62.09, 66.70)),
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "c58f30108f718f92721af3b95e74349a",
         first_labels=(6, 9, 9, 4, 1, 1, 2, 7, 8, 3),
     ),
-    _cifar100(
+    _fewshot_view(
+        _CIFAR100,
         "fc100",
         "CIFAR-100 split by superclass: 60 training, 20 validation, 20 test classes (Oreshkin et al. 2018)",
         _METAOPTNET_CIFAR,
-        fewshot=True,
     ),
-    _cifar100(
+    _fewshot_view(
+        _CIFAR100,
         "cifar-fs",
         "CIFAR-100 split at random: 64 training, 16 validation, 20 test classes (Bertinetto et al. 2019)",
         _METAOPTNET_CIFAR,
-        fewshot=True,
     ),
     DatasetInfo(
         name="mini-imagenet",

@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict
 
 from slabench.core import manifests, paths
 from slabench.core.errors import DataError, UsageError
-from slabench.core.files import digest_json, sha256_file, write_bytes, write_json
+from slabench.core.files import sha256_file, write_bytes, write_json
 from slabench.core.seeding import numpy_generator
 from slabench.data.imageset import ImageSet
+from slabench.episodes import episodes_digest
 from slabench.episodes.profiles import BALANCED, parse_profile
 from slabench.episodes.sampler import Episodes, balanced_episodes
 
@@ -285,9 +286,9 @@ def usage(file: EpisodeFile, images: ImageSet) -> Mapping[str, Any]:
 
 
 def protocol_part(file: EpisodeFile | Manifest) -> str:
-    """Digest of the episodes as a protocol sees them: which indices, split into which supports and queries."""
+    """`slabench.episodes.episodes_digest` of a file."""
     m = file.manifest if isinstance(file, EpisodeFile) else file
-    return digest_json({"sha256": m.sha256, "ways": m.ways, "shots": m.shots, "queries": m.queries})
+    return episodes_digest(m.sha256, m.ways, m.shots, m.queries)
 
 
 def _unused(manifest: Manifest) -> set[str]:

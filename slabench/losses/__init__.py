@@ -1,8 +1,4 @@
-"""Losses for classification with uneven classes: `(logits [B, C], labels [B]) -> loss of each sample [B]`.
-
-A loss is built from the class counts and knows nothing of where logits come from. For SLA's joint classes (i, j) every
-quantity of a class is repeated: `Loss.joint(M)` is the same loss over C*M classes, with n_(i,j) = n_i (DESIGN: the prior of a
-joint class is p_i / M, and constants cancel).
+"""Losses for classification with uneven classes: the built-in ones, each in one place. Imports no torch.
 
 | name | loss of a sample of class y | source |
 |---|---|---|
@@ -12,159 +8,52 @@ joint class is p_i / M, and constants cancel).
 | balanced-softmax | ce of z + log n | Ren et al., NeurIPS 2020, eq. 3 |
 | logit-adjusted | ce of z + tau * log p | Menon et al., ICLR 2021, eq. 10 |
 
-A plug-in's loss is a `LossFunction`, registered in `slabench.core.registry.LOSSES`.
+A new one is a function here: it gets the plain cross-entropy of these class counts and gives it what it needs (see
+`slabench.losses.loss.Loss`). Its keyword arguments are its parameters; a recipe sets those that
+`slabench.recipes.classifier.LossPart` has a key for. A plug-in's loss is a `LossFunction`, registered in
+`slabench.core.registry.LOSSES`, without parameters.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
-
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING, Literal
 
 from slabench.core import registry
-from slabench.core.errors import UsageError, unknown_name
+from slabench.core.errors import UsageError
 
-Counts = Sequence[int]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-class LossFunction(Protocol):
-    """A plug-in's loss: pure, no parameters, any number of classes."""
-
-    def __call__(self, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-        """Losses `[B]` from logits float32 `[B, C]`, labels int64 `[B]` and training images by class float64 `[C]`."""
-        ...
+    from slabench.losses.loss import Loss, LossFunction
 
 
-@dataclass(frozen=True, eq=False)
-class Loss:
-    """A loss of each sample, by its class counts.
+@dataclass(frozen=True)
+class BuiltIn:
+    """What can be known of a built-in loss without torch.
 
     Attributes:
-        name: as in `--loss`.
-        counts: float64 `[C]`, training images of each class.
-        shift: float32 `[C]`, added to the logits of every class (priors).
-        margin: float32 `[C]`, taken from the logit of the sample's own class, before `scale`.
-        scale: multiplies all logits; a cosine layer's temperature s.
-        gamma: of the focal factor; 0 is none.
-        smoothing: label smoothing, over all classes.
-        cosine: whether it needs the logits of a cosine layer.
-        function: a plug-in's loss, in place of cross-entropy; it gets the scaled logits and `counts`.
+        build: makes it from plain cross-entropy over the same class counts; its keyword arguments are the loss's parameters.
+        cosine: whether its margins are angles, so that it needs the logits of a cosine layer.
+        counts: how the class counts enter it, if they do: by `margins`, or by priors that `shift` the logits.
     """
 
-    name: str
-    counts: Tensor
-    shift: Tensor | None = None
-    margin: Tensor | None = None
-    scale: float = 1.0
-    gamma: float = 0.0
-    smoothing: float = 0.0
+    build: Callable[..., Loss]
     cosine: bool = False
-    function: LossFunction | None = None
+    counts: Literal["margins", "shift"] | None = None
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses `[B]` in float32 from logits `[B, C]` and labels int64 `[B]`."""
-        z = logits.float()
-        if z.dim() != 2 or z.shape[1] != len(self.counts):
-            raise UsageError(
-                f"{self.name} was built for {len(self.counts)} classes and got logits {list(logits.shape)}",
-                "build it from the counts of these classes; joint logits need Loss.joint(M)",
-            )
-        if self.margin is not None:
-            margin = self.margin.to(z.device)[labels]
-            z = z - torch.zeros_like(z).scatter_(1, labels.unsqueeze(1), margin.unsqueeze(1))
-        if self.scale != 1:
-            z = z * self.scale
-        if self.shift is not None:
-            z = z + self.shift.to(z.device)
-        if self.function is not None:
-            return self.function(z, labels, self.counts.to(z.device))
-        losses = functional.cross_entropy(z, labels, reduction="none", label_smoothing=self.smoothing)
-        if self.gamma:
-            # p_y from the log-probability itself: exp(-loss) would not be a probability under label smoothing.
-            own = z.log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
-            losses = (1 - own.exp()).clamp_min(0) ** self.gamma * losses
-        return losses
-
-    def on_cosines(self, scale: float) -> Loss:
-        """The same loss on the logits of a cosine layer, multiplied by `scale` as LDAM does."""
-        return replace(self, scale=scale, cosine=True)
-
-    def joint(self, m: int) -> Loss:
-        """The same loss over the joint classes i*M + j of SLA."""
-
-        def repeat(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values.repeat_interleave(m)
-
-        return replace(
-            self, counts=self.counts.repeat_interleave(m), shift=repeat(self.shift), margin=repeat(self.margin)
-        )
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Name to default of each parameter."""
+        found = inspect.signature(self.build).parameters.values()
+        return {p.name: p.default for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+BUILT_IN: dict[str, BuiltIn] = {}
 LOSSES = registry.LOSSES.summaries()
 """Name to summary, plug-ins included."""
-
-
-def build_loss(
-    name: str,
-    counts: Counts,
-    *,
-    smoothing: float = 0.0,
-    gamma: float = 1.0,
-    max_margin: float = 0.5,
-    scale: float = 30.0,
-    tau: float = 1.0,
-) -> Loss:
-    """The loss called `name` for classes of these sizes.
-
-    Args:
-        name: one of `LOSSES`.
-        counts: training images by class, all positive.
-        smoothing: label smoothing, 0 .. 1.
-        gamma: `focal` alone.
-        max_margin: `ldam` alone: the margin of the smallest class.
-        scale: `ldam` alone: s.
-        tau: `logit-adjusted` alone; 1 equals balanced softmax.
-
-    Raises:
-        UsageError: an unknown name, a class without images, a parameter out of range.
-        PluginError: a plug-in's loss cannot be loaded.
-    """
-    n = _counts(counts)
-    if not 0 <= smoothing < 1:
-        raise UsageError(f"label smoothing {smoothing} is not in [0, 1)", "0 is none, 0.1 is usual")
-    base = Loss(name, n, smoothing=smoothing)
-    if name == "ce":
-        return base
-    if name == "focal":
-        if gamma < 0:
-            raise UsageError(f"focal gamma {gamma} is negative", "0 is cross-entropy, 1 to 2 are usual")
-        return replace(base, gamma=gamma)
-    if name == "ldam":
-        if max_margin <= 0 or scale <= 0:
-            raise UsageError(
-                f"LDAM with max margin {max_margin} and scale {scale}: both must be positive",
-                "the paper has 0.5 and 30",
-            )
-        margin = max_margin * (n / n.min()) ** -0.25
-        return replace(base, margin=margin.float(), scale=scale, cosine=True)
-    if name == "balanced-softmax":
-        return replace(base, shift=n.log().float())
-    if name == "logit-adjusted":
-        return replace(base, shift=(tau * (n / n.sum()).log()).float())
-    if smoothing:
-        registry.LOSSES.entry(name)
-        raise UsageError(
-            f"label smoothing {smoothing} with the loss '{name}' of a plug-in", "it smooths by itself, or not"
-        )
-    return replace(base, function=registry.LOSSES.get(name))
-
-
-Reweighting = Literal["none", "inverse", "sqrt-inverse", "effective"]
 
 
 REWEIGHTINGS: dict[str, str] = {
@@ -175,71 +64,72 @@ REWEIGHTINGS: dict[str, str] = {
 }
 
 
-def class_weights(name: str, counts: Counts, beta: float = 0.9999) -> Tensor:
-    """Weights of the classes, scaled to a mean of 1: float32 `[C]`.
-
-    Args:
-        name: one of `REWEIGHTINGS`.
-        counts: training images by class; for joint classes those of the original ones, then `repeat_interleave(M)`.
-        beta: `effective` alone, in [0, 1).
-
-    Raises:
-        UsageError: an unknown name, a class without images, or beta out of range.
-    """
-    n = _counts(counts)
-    if name == "none":
-        raw = torch.ones_like(n)
-    elif name == "inverse":
-        raw = 1 / n
-    elif name == "sqrt-inverse":
-        raw = n.rsqrt()
-    elif name == "effective":
-        if not 0 <= beta < 1:
-            raise UsageError(f"beta {beta} is not in [0, 1)", "0.9999 is LDAM-DRW's")
-        # 1 - beta^n by expm1: the difference itself loses digits where beta is near 1. beta = 0 gives every class 1.
-        raw = -(1 - beta) / torch.expm1(n * math.log(beta)) if beta else torch.ones_like(n)
-    else:
-        raise unknown_name("re-weighting", name, REWEIGHTINGS)
-    return (raw * (len(n) / raw.sum())).float()
+def needs_cosine(name: str) -> bool:
+    """Whether the loss called `name` needs a cosine layer; a plug-in's loss takes the logits of either kind."""
+    return name in BUILT_IN and BUILT_IN[name].cosine
 
 
-def weighted_mean(losses: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean of `losses` `[B]` by the weights of their classes: sum(w_y * loss) / sum(w_y), as torch's weighted mean."""
-    if weights is None:
-        return losses.mean()
-    w = weights.to(losses.device)[labels]
-    return (w * losses).sum() / w.sum()
+def uses_counts(name: str) -> str | None:
+    """How the class counts enter the loss called `name`; see `BuiltIn.counts`. None for a plug-in's loss: nobody knows."""
+    return BUILT_IN[name].counts if name in BUILT_IN else None
 
 
-def _counts(counts: Counts) -> Tensor:
-    n = torch.as_tensor(list(counts), dtype=torch.float64)
-    if n.dim() != 1 or len(n) < 2:
-        raise UsageError(f"a loss got the counts of {len(n)} classes", "give the training images of 2 or more")
-    if not bool((n > 0).all()):
-        empty = int((n <= 0).nonzero()[0])
+def _loss(
+    name: str, summary: str, *, cosine: bool = False, counts: Literal["margins", "shift"] | None = None
+) -> Callable[[Callable[..., Loss]], LossFunction]:
+    """Declare a built-in loss; in place of its builder stays what the registry gives: the loss at its default parameters."""
+
+    def declare(build: Callable[..., Loss]) -> LossFunction:
+        BUILT_IN[name] = BuiltIn(build, cosine, counts)
+        registry.LOSSES.add(name, f"{__name__}:{build.__name__}", summary)
+
+        def loss(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+            from slabench.losses.loss import build_loss
+
+            return build_loss(name, counts.tolist())(logits, labels)
+
+        return loss
+
+    return declare
+
+
+@_loss("ce", "cross-entropy")
+def ce(plain: Loss) -> Loss:
+    """As it is, for every class the same."""
+    return plain
+
+
+@_loss("focal", "focal loss over softmax, gamma 1 (Lin et al. 2017; gamma as in LDAM-DRW)")
+def focal(plain: Loss, *, gamma: float = 1.0) -> Loss:
+    """Samples that are classified well weigh less: gamma 0 is cross-entropy."""
+    if gamma < 0:
+        raise UsageError(f"focal gamma {gamma} is negative", "0 is cross-entropy, 1 to 2 are usual")
+    return replace(plain, gamma=gamma)
+
+
+@_loss(
+    "ldam",
+    "label-distribution-aware margins on cosines, max margin 0.5, s 30 (Cao et al. 2019)",
+    cosine=True,
+    counts="margins",
+)
+def ldam(plain: Loss, *, max_margin: float = 0.5, scale: float = 30.0) -> Loss:
+    """Wider margins for smaller classes, `max_margin` for the smallest; `scale` multiplies the cosines."""
+    if max_margin <= 0 or scale <= 0:
         raise UsageError(
-            f"class {empty} has {n[empty]:g} training images", "a loss is built from classes that have some"
+            f"LDAM with max margin {max_margin} and scale {scale}: both must be positive", "the paper has 0.5 and 30"
         )
-    return n
+    margin = max_margin * (plain.counts / plain.counts.min()) ** -0.25
+    return replace(plain, margin=margin.float(), scale=scale)
 
 
-def _at_defaults(name: str) -> LossFunction:
-    def loss(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-        return build_loss(name, counts.tolist())(logits, labels)
-
-    return loss
-
-
-ce = _at_defaults("ce")
+@_loss("balanced-softmax", "log counts added to the logits in training (Ren et al. 2020)", counts="shift")
+def balanced_softmax(plain: Loss) -> Loss:
+    """Logit adjustment with tau 1, up to a constant."""
+    return replace(plain, shift=plain.counts.log().float())
 
 
-focal = _at_defaults("focal")
-
-
-ldam = _at_defaults("ldam")
-
-
-balanced_softmax = _at_defaults("balanced-softmax")
-
-
-logit_adjusted = _at_defaults("logit-adjusted")
+@_loss("logit-adjusted", "tau log priors added to the logits in training (Menon et al. 2021)", counts="shift")
+def logit_adjusted(plain: Loss, *, tau: float = 1.0) -> Loss:
+    """Priors to the power of `tau`: 1 equals balanced softmax."""
+    return replace(plain, shift=(tau * (plain.counts / plain.counts.sum()).log()).float())

@@ -183,7 +183,7 @@ def tau_normalise(outputs: ModelOutputs, tau: float | None = None) -> Adjusted:
     if outputs.cosine:
         raise UsageError(
             "tau-normalisation of a cosine layer: its class vectors have length one already, nothing would change",
-            "use it on models with linear layers, trained with another loss than ldam",
+            "train with model.layer = linear, and a loss that takes linear layers, such as ce or balanced-softmax",
         )
     if tau is not None:
         _check_tau("tau-normalisation", tau)

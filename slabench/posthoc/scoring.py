@@ -16,6 +16,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, UsageError, unknown_name
 from slabench.core.files import SHORT
 from slabench.evaluation.metrics import ClassificationScores, score
+from slabench.losses import uses_counts
 from slabench.posthoc.methods import METHODS, PLAIN, Adjusted, logit_adjust, plain, tau_normalise, temperature
 from slabench.posthoc.training import DEFAULT
 from slabench.records.derived import derive
@@ -261,9 +262,9 @@ def _doubts(record: RunRecord, found: Sequence[Adjusted]) -> list[str]:
     """Where logit adjustment makes up for counts that training has made up for already."""
     if not any(one.method == "logit-adjust" for one in found):
         return []
-    balance, loss = record.recipe.get("balance", {}), record.recipe.get("loss", {}).get("name")
+    balance, loss = record.recipe.get("balance", {}), record.recipe.get("loss", {}).get("name", "")
     done = [f"{kind} {balance[kind]}" for kind in ("reweight", "sampler") if balance.get(kind, "none") != "none"]
-    done += [f"loss {loss}"] if loss == "ldam" else []
+    done += [f"loss {loss}"] if uses_counts(loss) else []
     if not done:
         return []
     return [f"warning: trained with {' and '.join(done)}, logit adjustment makes up for the same counts a second time"]

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from slabench.core.errors import SlabenchError
 from slabench.core.seeding import fork_for_init, numpy_generator
-from slabench.losses import build_loss
+from slabench.losses.loss import build_loss
 from slabench.losses.resampling import epoch_rows
 from slabench.posthoc.methods import Adjusted, class_views, from_views, need
 from slabench.records.outputs import Layer, ModelOutputs

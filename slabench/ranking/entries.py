@@ -20,6 +20,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, UsageError
 from slabench.core.files import SHORT
 from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, paired_difference, t_interval
+from slabench.losses import needs_cosine
 from slabench.ranking import published as published_numbers
 from slabench.ranking.columns import LeaderboardRow
 from slabench.records.record import RunRecord, Score
@@ -271,10 +272,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _layer(first: RunRecord) -> str | None:
-    """The output layer of a classifier: LDAM brings a cosine layer of itself."""
+    """The output layer of a classifier: where the recipe leaves it to the loss, what the loss needs."""
     layer: str | None = first.setting("model", "layer")
     if layer == "auto":
-        return "cosine" if first.setting("loss", "name") == "ldam" else "linear"
+        return "cosine" if needs_cosine(first.setting("loss", "name")) else "linear"
     return layer
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from slabench.core.files import digest_json
+
+OptimizerName = Literal["adam", "sgd"]
+"""How each is built: `slabench.training.schedule.OPTIMIZERS`, which has torch."""
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slabench.recipes.base import BaseRecipe, Natural, Part, Positive
+from slabench.recipes.base import BaseRecipe, Natural, OptimizerName, Part, Positive
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 AboveZero = Annotated[float, Field(gt=0)]
@@ -72,6 +72,11 @@ class LossPart(Part):
     scale: AboveZero = Field(default=30.0, description="ldam and cosine layers: s")
     tau: AboveZero = Field(default=1.0, description="logit-adjusted")
 
+    @property
+    def parameters(self) -> dict[str, float]:
+        """All but the name, as `slabench.losses.loss.build_loss` takes them."""
+        return self.model_dump(exclude={"name"})
+
 
 class Balance(Part):
     """Re-weighting and re-sampling."""
@@ -111,7 +116,7 @@ class ClassifierTrain(Part):
     batches: Literal["epochs", "independent"] = Field(
         default="epochs", description="deal every epoch's images out, or draw each batch anew (SLA's code)"
     )
-    optimizer: Literal["adam", "sgd"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     lr: AboveZero = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False

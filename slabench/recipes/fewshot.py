@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from slabench.episodes.profiles import BALANCED, parse_profile
-from slabench.recipes.base import LATER, BaseRecipe, Natural, Part, Positive
+from slabench.recipes.base import LATER, BaseRecipe, Natural, OptimizerName, Part, Positive
 
 ADAPTED = ("maml", "anil")
 """Learners that adapt weights to each episode; they have no head."""
@@ -98,7 +98,7 @@ class Train(Part):
     batch_size: Positive = Field(
         default=64, json_schema_extra=LATER, description="images of a step (learner classifier), copies not counted"
     )
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: OptimizerName = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

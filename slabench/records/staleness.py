@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from slabench.core import paths, versions
-from slabench.core.files import digest_json, sha256_file
+from slabench.core.files import sha256_file
+from slabench.episodes import episodes_digest
 from slabench.records.record import RunRecord
 
 
@@ -31,12 +32,12 @@ def stale(record: RunRecord) -> str | None:
 
 
 def _episodes_digests(record: RunRecord) -> list[str]:
-    """What `slabench.episodes.files.protocol_part` says of the installed files, without torch."""
+    """Digests of the files of that name on this machine, cut into supports and queries as the record's protocol does."""
     shape = record.recipe.get("protocol")
     if not record.episodes or not isinstance(shape, Mapping):
         return []
-    sizes = {name: shape.get(name) for name in ("ways", "shots", "queries")}
-    return [digest_json({"sha256": _sha256(path), **sizes}) for path in _find(record.episodes)]
+    sizes = [shape.get(name) for name in ("ways", "shots", "queries")]
+    return [episodes_digest(_sha256(path), *sizes) for path in _find(record.episodes)]
 
 
 def _find(name: str) -> list[Path]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slabench.core.errors import UsageError, unknown_name
-from slabench.losses import Loss, weighted_mean
+from slabench.losses.loss import Loss, weighted_mean
 from slabench.sla import aggregate, joint_labels, single
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from slabench.core.errors import UsageError
-from slabench.losses import build_loss
+from slabench.losses.loss import build_loss
 from slabench.sla import aggregate, joint_labels, single
 from slabench.sla.transforms import TransformSet, transform_set
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
+
+from slabench.core.errors import unknown_name
 
 
 class Optimisation(Protocol):
@@ -21,12 +23,12 @@ class Optimisation(Protocol):
 
     @property
     def optimizer(self) -> str:
-        """`sgd` or `adam`."""
+        """A key of `OPTIMIZERS`."""
         ...
 
     @property
     def lr(self) -> float:
-        """The highest rate."""
+        """The highest learning rate."""
         ...
 
     @property
@@ -56,12 +58,12 @@ class Optimisation(Protocol):
 
     @property
     def factors(self) -> Sequence[float]:
-        """Of `step`: the rate after each milestone as a fraction of `lr`."""
+        """Of `step`: the learning rate after each milestone as a fraction of `lr`."""
         ...
 
     @property
     def warmup(self) -> tuple[int, int]:
-        """(stairs, steps of each): in stair e = 1, 2, ... the rate is at most lr * e / stairs, as in LDAM-DRW's epochs."""
+        """(stairs, steps of each): in stair e = 1, 2, ... the learning rate is lr * e / stairs, as in LDAM-DRW's epochs."""
         ...
 
 
@@ -82,7 +84,7 @@ class Resolved:
 
 
 def learning_rate(train: Optimisation, step: int) -> float:
-    """The rate of the update at `step`, 0 <= step < train.steps. A pure function, so that a resumed run needs no state."""
+    """The learning rate of the update at `step`, 0 <= step < train.steps. Pure: a resumed run needs no state."""
     stairs, height = train.warmup
     if step < stairs * height:
         return train.lr * (step // height + 1) / stairs
@@ -96,11 +98,11 @@ def learning_rate(train: Optimisation, step: int) -> float:
     return train.lr
 
 
-def build_optimizer(train: Optimisation, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all weights, batch-norm and scale included, as MetaOptNet and LDAM-DRW decay them."""
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    if train.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=train.lr, weight_decay=train.weight_decay, foreach=True)
+def _adam(weights: list[nn.Parameter], train: Optimisation) -> torch.optim.Optimizer:
+    return torch.optim.Adam(weights, lr=train.lr, weight_decay=train.weight_decay, foreach=True)
+
+
+def _sgd(weights: list[nn.Parameter], train: Optimisation) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         weights,
         lr=train.lr,
@@ -109,3 +111,21 @@ def build_optimizer(train: Optimisation, module: nn.Module) -> torch.optim.Optim
         weight_decay=train.weight_decay,
         foreach=True,
     )
+
+
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Optimisation], torch.optim.Optimizer]] = {
+    "adam": _adam,
+    "sgd": _sgd,
+}
+"""How each of `slabench.recipes.base.OptimizerName` is built."""
+
+
+def build_optimizer(train: Optimisation, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over all weights, batch-norm and scale included, as MetaOptNet and LDAM-DRW decay them.
+
+    Raises:
+        UsageError: there is no optimiser of that name.
+    """
+    if train.optimizer not in OPTIMIZERS:
+        raise unknown_name("optimiser", train.optimizer, OPTIMIZERS)
+    return OPTIMIZERS[train.optimizer]([weight for weight in module.parameters() if weight.requires_grad], train)

@@ -67,8 +67,10 @@ def fetch(
 def _download(url: str, target: Path, md5: str, console: Console | None) -> None:
     """Fetch `url` to `target`; hold the bytes against the publisher's `md5`.
 
-    MD5 tells a damaged download; against a forged one stand the restricted reader and the digest in the catalog.
+    MD5 detects a damaged download; the restricted reader and the digest in the catalog guard against a forged one.
     """
+    # torchvision.datasets.utils.download_url has no time-out, falls back from https to plain http without a word, and reports a
+    # cut-off file, a login page and wrong bytes with one and the same "File not found or corrupted".
     digest = hashlib.md5(usedforsecurity=False)
     request = urllib.request.Request(url, headers={"User-Agent": f"slabench/{__version__}"})
     head = b""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slabench.core.errors import DataError
-from slabench.data.catalog import DatasetInfo
+from slabench.data.catalog import DATASETS, DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
 from slabench.data.sources.pixels import check_class_names, check_labels, looks_like_html
@@ -44,33 +44,37 @@ def find(path: Path) -> bool:
 
 def read(path: Path, entry: DatasetInfo) -> RawImages:
     """Read all batches at `path`; they are in the original order."""
-    folder = _folder(path, entry.store)
+    folder = _folder(path, entry)
     if folder is not None:
         reads = {name: (folder / name).read_bytes for name in _MEMBERS if (folder / name).is_file()}
         return _read(reads, entry, folder)
-    archive = _archive(path, entry.store)
+    archive = _archive(path, entry)
     if archive is None:
         raise DataError(f"{path} holds no python batches", f"slabench reads {_LAYOUT}")
     return _read(_archive_reads(archive), entry, archive)
 
 
-def _stems(store: str) -> tuple[str, str]:
-    """The publisher's names, that of `store` first: a folder may well hold both data sets."""
-    return ("cifar-10-", "cifar-100-") if store == "cifar10" else ("cifar-100-", "cifar-10-")
+def _published(entry: DatasetInfo | None) -> list[str]:
+    """Names of the publishers' archives without their ends, that of `entry` first: a folder may well hold several data sets."""
+    entries = ([entry] if entry else []) + list(DATASETS.values())
+    files = [PurePosixPath(one.url).name for one in entries if one.url.endswith(_ARCHIVE_ENDS)]
+    return list(dict.fromkeys(file.removesuffix(end) for file in files for end in _ARCHIVE_ENDS if file.endswith(end)))
 
 
-def _folder(path: Path, store: str = "") -> Path | None:
-    below = [child for stem in _stems(store) for child in sorted(path.glob(f"{stem}*")) if child.is_dir()]
+def _folder(path: Path, entry: DatasetInfo | None = None) -> Path | None:
+    # Of cifar-10-python.tar.gz the folder is cifar-10-batches-py: what comes before "python" is common to both.
+    stems = [name.removesuffix("python") for name in _published(entry)]
+    below = [child for stem in stems for child in sorted(path.glob(f"{stem}*")) if child.is_dir()]
     for folder in (path, *below):
         if any((folder / meta).is_file() or (folder / test).is_file() for meta, _, test, *_ in _FORMS):
             return folder
     return None
 
 
-def _archive(path: Path, store: str = "") -> Path | None:
+def _archive(path: Path, entry: DatasetInfo | None = None) -> Path | None:
     if path.is_file() and path.name.endswith(_ARCHIVE_ENDS):
         return path
-    found = [path / f"{stem}python{end}" for stem in _stems(store) for end in _ARCHIVE_ENDS]
+    found = [path / f"{name}{end}" for name in _published(entry) for end in _ARCHIVE_ENDS]
     return next((file for file in found if file.is_file()), None)
 
 

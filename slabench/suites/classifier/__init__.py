@@ -21,7 +21,7 @@ from slabench.evaluation.episodes import embed
 from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.evaluation.metrics import ClassificationScores, balanced_accuracy, score
 from slabench.learners import Classifier, build_classifier
-from slabench.losses import build_loss, class_weights
+from slabench.losses.loss import build_loss, class_weights
 from slabench.losses.resampling import epoch_rows
 from slabench.records.outputs import FeatureSplit, ModelOutputs
 from slabench.records.record import Chosen, ClassScores, Score
@@ -93,19 +93,10 @@ class ClassifierTask:
         self.info: DatasetInfo = prepared.info
         self.objective = classifier_objective(recipe.sla.objective)
         self.transforms: TransformSet = transform_set(recipe.sla.transforms)
-        part = recipe.loss
         self.cosine = uses_cosine(recipe)
-        self.loss = build_loss(
-            part.name,
-            prepared.counts,
-            smoothing=part.smoothing,
-            gamma=part.gamma,
-            max_margin=part.max_margin,
-            scale=part.scale,
-            tau=part.tau,
-        )
+        self.loss = build_loss(recipe.loss.name, prepared.counts, **recipe.loss.parameters)
         if self.cosine:
-            self.loss = self.loss.on_cosines(part.scale)
+            self.loss = self.loss.on_cosines(recipe.loss.scale)
         size = input_size(prepared.info)
         self.module: Classifier = build_classifier(
             BACKBONES.get(recipe.model.backbone),

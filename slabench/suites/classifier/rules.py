@@ -10,7 +10,7 @@ from slabench.data.catalog import DATASETS, info
 from slabench.data.loading import datasets, input_size
 from slabench.data.longtail import class_order, profile_counts
 from slabench.data.mixing import MIXINGS
-from slabench.losses import LOSSES, REWEIGHTINGS
+from slabench.losses import LOSSES, REWEIGHTINGS, needs_cosine, uses_counts
 from slabench.losses.resampling import RESAMPLINGS
 from slabench.sla.objectives import classifier_objective
 from slabench.sla.transforms import transform_set
@@ -27,7 +27,7 @@ REWEIGHTS = {
 def uses_cosine(recipe: ClassifierRecipe) -> bool:
     """Whether the output layers are cosine layers: as asked, or as the loss needs."""
     if recipe.model.layer == "auto":
-        return recipe.loss.name == "ldam"
+        return needs_cosine(recipe.loss.name)
     return recipe.model.layer == "cosine"
 
 
@@ -63,9 +63,9 @@ def check(recipe: ClassifierRecipe) -> None:
             f"give at most {size}; 16 is usual for 32",
         )
     _check_data(recipe)
-    if recipe.loss.name == "ldam" and recipe.model.layer == "linear":
+    if needs_cosine(recipe.loss.name) and recipe.model.layer == "linear":
         raise UsageError(
-            "model.layer = linear with loss ldam: its margins are angles between features and classes",
+            f"model.layer = linear with loss {recipe.loss.name}: its margins are angles between features and classes",
             "leave model.layer out, or use another --loss",
         )
     _check_training(recipe)
@@ -120,7 +120,7 @@ def warnings(recipe: ClassifierRecipe) -> list[str]:
     """What is legal and doubtful about a recipe, with the reason."""
     found = []
     balance, loss = recipe.balance, recipe.loss
-    shifted = loss.name in ("balanced-softmax", "logit-adjusted")
+    shifted = uses_counts(loss.name) == "shift"
     rebalanced = [
         name
         for name, on in (

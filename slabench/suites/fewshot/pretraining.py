@@ -14,7 +14,7 @@ import torch
 from slabench.core.registry import BACKBONES, HEADS
 from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.learners import Classifier, EpisodicLearner, backbone_settings, build_classifier, with_head
-from slabench.losses import build_loss
+from slabench.losses.loss import build_loss
 from slabench.recipes.fewshot import Recipe
 from slabench.sla.objectives import classifier_objective
 from slabench.suites import Scored, on_device
