@@ -204,6 +204,23 @@ def test_quick_runs_are_compared_with_a_warning() -> None:
     assert result.stderr.count("reduced budget (quick)") == 2
 
 
+def test_stale_runs_are_compared_with_a_warning_and_have_no_controls() -> None:
+    save("sla", 5, protocol_version=99), save("baseline", protocol_version=99)
+    result = run("sla", "baseline")
+    assert result.exit_code == 0, result.exception
+    assert result.stderr.count("is stale, made by version 99 of the protocol") == 2
+    assert set(frame("sla", "baseline").question) == {"asked"}
+
+
+def test_a_name_means_the_present_run_where_there_is_one() -> None:
+    save("sla", 5, protocol_version=99, key="9" * 64), save("baseline", protocol_version=99, key="8" * 64)
+    present = save("sla", 5), save("baseline")
+    found = json.loads(run("sla", "baseline", "--format", "json").stdout)
+    assert found["protocol_version"] == 1
+    assert [found["pairs"][0][side]["keys"] for side in "ab"] == [[record.key[:12]] for record in present]
+    assert run("9" * 8, "8" * 8).exit_code == 0, "by their keys the stale ones can still be had"
+
+
 def test_no_such_run() -> None:
     assert "holds no records" in refused("sla", "baseline", "--results", "nowhere").message
     save("sla"), save("baseline")

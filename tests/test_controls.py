@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from result_records import digest, make_record
 
-from slabench.comparison.controls import baselines, controls, equal_passes, model, same_looks
+from slabench.comparison.controls import baselines, controls, equal_passes, gains, model, same_looks
 from slabench.ranking.entries import Entry
 
 
@@ -56,6 +56,17 @@ def test_equal_passes_are_within_a_percent() -> None:
 
 def test_only_aggregation_looks_more_than_once() -> None:
     assert [same_looks(name) for name in ("single", "aggregated", "distilled")] == ["single", "aggregated", "single"]
+
+
+def test_a_stale_entry_neither_has_controls_nor_is_one() -> None:
+    def aged(own: Entry) -> Entry:
+        return Entry((own.records[0].model_copy(update={"protocol_version": 99}),), own.predictor, None)
+
+    method, once = entry("sla"), entry()
+    assert controls(method, [method, once]) == [("baseline", once)]
+    assert controls(method, [method, aged(once)]) == []
+    assert controls(aged(method), [aged(method), once, aged(once)]) == []
+    assert gains([aged(method), aged(once), once], None) == []
 
 
 def test_the_controls_of_a_method() -> None:

@@ -181,13 +181,13 @@ def _interval(row: PublishedRow) -> str:
 
 def fewshot(objective: str = "baseline", predictor: str = "single", **changes: Any) -> tuple[LeaderboardRow, RunRecord]:
     record = make_record(objective, 0, {predictor: [0.4, 0.6, 0.5]}, **changes)
-    (row,) = rows([record])
+    (row,) = rows([record], None)
     return row, record
 
 
 def longtail(loss: str = "ce", reweight: str = "none", **changes: Any) -> LeaderboardRow:
     record = classifier_record(per_class={"a": 0.5, "b": 0.3}, counts={"a": 200, "b": 30}, loss=loss, **changes)
-    (row,) = rows([record])
+    (row,) = rows([record], None)
     return replace(row, reweight=reweight)
 
 
@@ -315,7 +315,7 @@ def test_the_long_tail_recipe_itself_differs_in_nothing() -> None:
         recipe={**recipe.resolved(), "name": "imbalanced/paper"},
         images_seen=200 * (8000 + 2847),
     )
-    (row,) = rows([record])
+    (row,) = rows([record], None)
     first = match(row, load())[0]
     assert differences(row, record, first) == [
         "scored: the last step instead of the best on the test, which would give 41.00"

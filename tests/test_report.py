@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from result_records import classifier_record, make_record
+from result_records import classifier_record, digest, make_record
 from test_outputs import make_outputs
 from typer.testing import CliRunner, Result
 
 from slabench.cli.app import app
 from slabench.core.errors import SlabenchError
-from slabench.plots import KINDS
-from slabench.plots.source import Source
+from slabench.plots import KINDS, draw
+from slabench.plots.source import NothingToDraw, Source
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 from slabench.report import build
@@ -185,6 +185,29 @@ def test_what_is_missing_is_said_on_the_page(results: Path, tmp_path: Path) -> N
     assert "What the records do not show" in text
     assert "What to know of them" in text
     assert "has the sha256" in text
+
+
+def test_stale_rows_are_shown_apart_and_claim_nothing(tmp_path: Path) -> None:
+    """Two records of another version of the protocol, the best of all: no rank, no bar called best, no gain, no sentence."""
+    store = ResultStore(tmp_path)
+    for objective, version, value in (("baseline", 1, 0.4), ("baseline", 99, 0.8), ("sla", 99, 0.9)):
+        own = {"single": np.float32([value, value - 0.01, value + 0.02]), "aggregated": np.float32([value] * 3)}
+        store.save(make_record(objective, 0, own, protocol_version=version, key=digest(objective, version)), own)
+    source = Source.of(store.records(), store)
+    assert [(group.title, len(group.entries)) for group in source.groups()] == [
+        ("fc100, 5-way 5-shot", 2),
+        ("fc100, 5-way 5-shot (stale)", 4),
+    ]
+    assert lines(source) == []
+    assert "(stale): not ranked" in draw("bars", source).alt
+    for kind in ("gains", "shots-ways"):
+        with pytest.raises(NothingToDraw):
+            draw(kind, source)
+    text = build(source)
+    assert "No recipe with joint labels stands beside a baseline" in text
+    assert "Stale, not ranked: made by version 99 of the protocol, which is now version 1." in text
+    reader = Reader(text)
+    assert reader.cells.count("stale") == 4
 
 
 def test_without_joint_labels_the_summary_says_so(tmp_path: Path) -> None:

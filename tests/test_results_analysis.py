@@ -105,6 +105,14 @@ def test_other_episodes_and_quick_runs_are_never_paired(tmp_path: Path, capsys: 
     assert not (tmp_path / "paired.csv").exists()
 
 
+def test_stale_records_are_named_and_never_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, accuracies = ResultStore(tmp_path), {"single": np.float32([0.5, 0.6])}
+    for objective in ("sla", "baseline"):
+        store.save(make_record(objective, 0, accuracies, protocol_version=99), accuracies)
+    assert script("paired").main(["--results", str(tmp_path)]) == 1
+    assert "fewshot/sla is stale and left out: made by version 99" in " ".join(capsys.readouterr().err.split())
+
+
 def test_curves(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     for seed, value in ((0, 0.3), (1, 0.5)):

@@ -24,7 +24,6 @@ from markdown_it import MarkdownIt
 from result_records import classifier_record, make_record
 from rich.console import Console
 
-from slabench.ranking import published
 from slabench.ranking.columns import LeaderboardRow, boards, columns
 from slabench.ranking.entries import rows
 from slabench.ranking.formats.html import to_html
@@ -38,7 +37,6 @@ AWKWARD = 'fewshot/a|b & 50% of $x_1$ #2 {~^} \\n <b>"*c*"</b> --d `e` [f](g) ±
 @pytest.fixture(scope="module")
 def made() -> list[LeaderboardRow]:
     """Two few-shot tables, one of them stale, and one of classifiers; ties, blanks, and every sort of published number."""
-    known = published.load()
     sla = make_record("sla", 0, {"single": [0.6, 0.9, 0.6], "aggregated": [0.8, 0.7, 0.8]})
     records = [
         make_record("baseline", 0, {"single": [0.4, 0.5, 0.4]}),
@@ -49,8 +47,7 @@ def made() -> list[LeaderboardRow]:
         make_record("old", 0, {"single": [0.9, 0.9, 0.9]}, protocol_version=2),
         classifier_record(per_class={"a": 0.9, "b": 0.3}, counts={"a": 200, "b": 30}),
     ]
-    why = {record.key: "made by version 2 of the protocol" for record in records if record.protocol_version == 2}
-    return rows(records, True, None, lambda record: why.get(record.key), known)
+    return rows(records, None, True)
 
 
 def test_every_field_is_a_column_and_none_else() -> None:
@@ -167,7 +164,11 @@ def test_markdown_renders_to_the_cells(made: list[LeaderboardRow]) -> None:
 
 def test_stale_rows_stand_last_and_have_no_rank(made: list[LeaderboardRow]) -> None:
     tables = boards(made, "markdown")
-    assert [board.stale for board in tables] == [None, None, "made by version 2 of the protocol"]
+    assert [board.stale for board in tables] == [
+        None,
+        None,
+        "made by version 2 of the protocol, which is now version 1",
+    ]
     (old,) = tables[-1].rows
     assert (old.rank, old.stale, columns()[0].text(old)) == (None, True, "stale")
     assert all(row.rank for board in tables[:-1] for row in board.rows if not row.limited)
@@ -230,7 +231,7 @@ def test_html_is_whole_and_needs_no_network(made: list[LeaderboardRow]) -> None:
 
 def test_names_cannot_smuggle_markup_into_the_page() -> None:
     record = make_record("x", 0, {"single": [0.5, 0.6]}, name="fewshot/<script>alert(1)</script>")
-    assert "<script>alert" not in to_html(rows([record])).replace("<wbr>", "")
+    assert "<script>alert" not in to_html(rows([record], None)).replace("<wbr>", "")
 
 
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

@@ -109,6 +109,15 @@ def test_a_row_without_a_record_is_an_error(site: tuple[Path, dict[tuple[str, in
         script("tables").main([str(path)])
 
 
+def test_a_stale_record_fills_no_table(tmp_path: Path) -> None:
+    accuracies = {"single": np.float32([0.5, 0.75])}
+    record = make_record("baseline", 0, accuracies, protocol_version=99)
+    ResultStore(tmp_path / "results").save(record, accuracies)
+    found = script("tables").Records(tmp_path / "results")
+    with pytest.raises(SystemExit, match="is stale, made by version 99"):
+        found.entry(record.protocol, record.name, "single")
+
+
 def test_a_head_on_backbones_of_two_tasks_is_told_by_the_trial(tmp_path: Path) -> None:
     """Two trials of one name, for other tasks, and the same head scored on each: the digest of the trial's recipe says which."""
     store, values = ResultStore(tmp_path / "results"), {"1": 0.25, "2": 0.5}

@@ -5,8 +5,8 @@
 Image passes, not steps or epochs, are the abscissa: an objective that looks at M copies of each image pays for M, and a
 curve over steps would hide it. For every data set and number of shots it writes `curves-<dataset>-<shots>shot.png`, for every
 long tail `curves-imbalanced-<dataset>-<subset>-<protocol>.png`, and beside it the same numbers as CSV (fractions). Lines are
-means over seeds, bands reach from the least to the greatest seed. Runs of a reduced budget are left out. The picture is that of
-`slabench plot passes`.
+means over seeds, bands reach from the least to the greatest seed. Stale records and runs of a reduced budget are left out. The
+picture is that of `slabench plot passes`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sources(source: Source) -> dict[str, Source]:
     Records of one data set and shots but of unequal protocol digests (other ways, other images) are not drawn
     together: their stems end in the digest. Nor are few-shot models of unequal heads or learners, where there are some.
     """
-    groups = [group for group in source.groups() if all_points(group)]
+    groups = [group for group in source.groups() if all_points(group) and not group.stale]
     stems = [_stem(group.first) for group in groups]
     found = {}
     for group, stem in zip(groups, stems, strict=True):

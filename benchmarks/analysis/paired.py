@@ -76,10 +76,12 @@ class Difference:
 
 
 def contenders(store: ResultStore, console: Console) -> dict[tuple[object, ...], list[Contender]]:
-    """The rows of each protocol that have per-episode accuracies; a record without them is named and left out."""
+    """The rows of each protocol that have per-episode accuracies; records without them and stale ones are named and left out."""
     records, problems = store.scan()
     groups: dict[tuple[object, ...], list[Contender]] = {}
-    for contender in usable(entries(records), store, problems):
+    found = entries(records, None)
+    problems += [f"{entry.records[0].name} is stale and left out: {entry.stale}" for entry in found if entry.stale]
+    for contender in usable([entry for entry in found if not entry.stale], store, problems):
         groups.setdefault(contender.entry.group, []).append(contender)
     for problem in dict.fromkeys(problems):
         console.print(f"warning: {problem}", soft_wrap=True, markup=False, highlight=False)

@@ -59,14 +59,14 @@ class Records:
         known = self.store.records()
         self._recipes = {record.key: record.recipe_digest for record in known}
         self._entries: dict[tuple[str, str], list[Entry]] = {}  # by protocol and name, which several recipes may share
-        for entry in entries(known, episodes=self.store.episodes):
+        for entry in entries(known, self.store.episodes):
             self._entries.setdefault((entry.records[0].protocol, entry.records[0].name), []).append(entry)
 
     def entry(self, protocol: str, name: str, predictor: str = "") -> Entry:
         """The row of that name, or `name@digest`; without a predictor, any row of that recipe.
 
         Raises:
-            SystemExit: there is none, or more than one.
+            SystemExit: there is none, or more than one, or it is stale.
         """
         label, _, digest = name.partition("@")
         known = [
@@ -77,6 +77,10 @@ class Records:
             raise SystemExit(
                 f"{self.store.root} has no record of {name}, {predictor or 'any predictor'}, on {protocol}"
             )
+        present = [entry for entry in found if not entry.stale]
+        if not present:
+            raise SystemExit(f"{name} on {protocol} is stale, {found[0].stale}: run it again")
+        found = present
         digests = sorted({entry.records[0].recipe_digest[:8] for entry in found})
         if len(digests) > 1:
             raise SystemExit(

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 from slabench.comparison.controls import baselines, equal_passes
 from slabench.comparison.result import ASKED, Comparison, Pair, Side
-from slabench.comparison.sides import Contender, Model, choose, contender, first_record, predictor_pairs, usable
+from slabench.comparison.sides import (
+    Contender,
+    Model,
+    choose,
+    contender,
+    first_record,
+    predictor_pairs,
+    usable,
+    why_stale,
+)
 from slabench.core.errors import DataError
 from slabench.core.files import SHORT
 from slabench.evaluation import paired_tests as stats
@@ -154,7 +163,7 @@ def _controls(context: _Context, records: Iterable[RunRecord], a: Contender, b: 
     other = b if method is a else a
     group = [
         entry
-        for entry in entries(records, include_limited=method.record.limited)
+        for entry in entries(records, None, include_limited=method.record.limited)
         if entry.group == method.entry.group and entry.predictor in ("single", method.predictor)
     ]
     found = []
@@ -205,7 +214,9 @@ def _drawn(record: RunRecord, warnings: list[str]) -> _Drawn | None:
 
 def _warn(context: _Context, left: Model, right: Model) -> None:
     for model in (left, right):
-        record = first_record(model)
+        record, why = first_record(model), why_stale(model)
+        if why:
+            context.warnings.append(f"{record.name} is stale, {why}: it is never ranked, and has no controls")
         if record.limited:
             context.warnings.append(f"{record.name} is a run of a reduced budget (quick): it is never ranked")
         if record.selection and record.selection.rule == "oracle":

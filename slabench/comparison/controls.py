@@ -56,9 +56,11 @@ def same_looks(predictor: str) -> str:
 
 
 def baselines(entry: Entry, group: Sequence[Entry]) -> list[Entry]:
-    """The baselines of the model of `entry`, among entries that may be compared with it."""
+    """The baselines of the model of `entry`, among entries that may be compared with it. A stale entry has and is none."""
+    if entry.stale:
+        return []
     own = model(entry)
-    return [other for other in group if other.objective == "baseline" and model(other) == own]
+    return [other for other in group if other.objective == "baseline" and not other.stale and model(other) == own]
 
 
 def controls(entry: Entry, group: Sequence[Entry]) -> list[tuple[str, Entry]]:
@@ -118,12 +120,12 @@ class Gain:
         return (self.value > self.half_width) - (self.value < -self.half_width)
 
 
-def gains(group: Sequence[Entry], store: ResultStore | None = None) -> list[Gain]:
+def gains(group: Sequence[Entry], store: ResultStore | None) -> list[Gain]:
     """Every row of a protocol that is no baseline beside each of its controls that was run.
 
     Args:
         group: entries that may be compared, of one protocol.
-        store: reads the accuracies of single episodes; without it differences have no interval.
+        store: reads the accuracies of single episodes; with None differences have no interval.
     """
     cache = EpisodeCache(store)
     return [

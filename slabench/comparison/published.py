@@ -24,7 +24,6 @@ from slabench.recipes import AnyRecipe, load_recipe
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
-from slabench.records.staleness import stale
 from slabench.records.store import ResultStore
 
 RETRAINING = 0.02
@@ -147,7 +146,7 @@ def compare_published(
     known = numbers.load() if published is None else published
     records, _ = store.scan()
     same = [other for other in records if other.recipe_digest == record.recipe_digest]
-    own = [row for row in rows(same, True, store.episodes, stale, known) if key in row.keys]
+    own = [row for row in rows(same, store.episodes, True, known) if key in row.keys]
     found = [numbers.match(row, known) for row in own]
     texts: list[tuple[str, str, str]] = []
     for row, rivals in zip(own, found, strict=True):

@@ -27,7 +27,10 @@ def bars(source: Source) -> Drawing:
             _bars(panel, group)
         predictors = list(dict.fromkeys(name for group in groups for name in group.predictors))
         style.predictor_legend(figure, predictors)
-    best = [f"{group.title}: best {_said(group, group.entries[0])}" for group in groups]
+    best = [
+        f"{group.title}: {'not ranked' if group.stale else f'best {_said(group, group.entries[0])}'}"
+        for group in groups
+    ]
     return Drawing(
         figure,
         "Test accuracy",

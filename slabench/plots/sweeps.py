@@ -50,7 +50,7 @@ _Lines = dict[str, list[tuple[int, Entry]]]
 def _series(source: Source, axis: str) -> list[tuple[tuple[str, int, str], _Lines]]:
     """By data set, fixed number and predictor: the entries of each recipe name by what varies, two points at least."""
     gathered: dict[tuple[Any, ...], dict[str, dict[int, Entry]]] = defaultdict(lambda: defaultdict(dict))
-    for entry in source.entries:
+    for entry in (entry for entry in source.entries if not entry.stale):
         first = entry.records[0]
         x, fixed = (first.setting("protocol", name) for name in (axis, _OTHER[axis]))
         if first.suite == "fewshot" and isinstance(x, int) and isinstance(fixed, int):

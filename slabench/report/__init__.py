@@ -62,8 +62,9 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
 
 
 def _protocol(source: Source, group: Group, name: str, drawn: set[str]) -> str:
-    own = source.only(lambda entry: entry.group == group.entries[0].group)
-    body = tables.facts(group) + tables.leaderboard(group, own)
+    first = group.entries[0]
+    own = source.only(lambda entry: (entry.group, entry.stale) == (first.group, first.stale))
+    body = tables.facts(group) + tables.leaderboard(group)
     body += '<h3 class="quiet">Figures</h3>\n'
     body += f'<div class="figures">\n{_figures(own, _IN_PROTOCOL, name, drawn)}</div>\n'
     outputs = any(e.records[0].outputs_file for e in group.entries) and group.first.suite != "fewshot"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from slabench.plots.source import Group, Source
+from slabench.plots.source import Group
 from slabench.ranking.columns import LeaderboardRow
-from slabench.ranking.entries import rows
+from slabench.ranking.entries import ranked
 from slabench.report import html
 
 
@@ -21,14 +21,13 @@ def facts(group: Group) -> str:
     if isinstance(training.get("realised_ratio"), int | float):
         parts.append(f"largest to smallest class {training['realised_ratio']:g}")
     parts.append(f"protocol {first.protocol}, version {first.protocol_version}")
-    return html.paragraph("; ".join(parts) + ".", "facts")
+    stale = html.paragraph(f"Stale, not ranked: {group.stale}.", "bad") if group.stale else ""
+    return stale + html.paragraph("; ".join(parts) + ".", "facts")
 
 
-def leaderboard(group: Group, source: Source) -> str:
+def leaderboard(group: Group) -> str:
     """Rank, recipe, predictor, accuracy and cost of every row; a classifier's also by the size of classes."""
-    records = {record.key: record for entry in group.entries for record in entry.records}
-    limited = any(record.limited for record in records.values())
-    made = rows(records.values(), limited, source.reader())
+    made = ranked(group.entries)
     colours = {entry.records[0].recipe_digest[:12]: group.colours()[entry.objective] for entry in group.entries}
     names = {digest[:12]: name for digest, name in group.names.items()}
     parts = [part for part in ("many", "medium", "few") if any(getattr(row, part) is not None for row in made)]
@@ -49,7 +48,7 @@ def leaderboard(group: Group, source: Source) -> str:
         name = names[row.recipe_digest]
         body.append(
             [
-                html.Cell("–") if row.rank is None else html.Cell(str(row.rank), row.rank),
+                html.Cell("stale" if row.stale else "–") if row.rank is None else html.Cell(str(row.rank), row.rank),
                 html.Cell(name, name, colours[row.recipe_digest], also=row.predictor),
                 html.Cell(row.predictor, row.predictor),
                 _percent(row.mean),
