@@ -15,13 +15,25 @@ UNVERIFIED = "~value?: unverified, from memory, never held against the paper: it
 """What the mark of `marked` means, for legends."""
 
 
+PUBLISHED = (
+    "what a paper prints for the method in this setting, mostly from longer training and often on another network (publ. net); "
+    "slabench compare RUN --published says what differs"
+)
+
+
+STALE = (
+    "were made by another version of the protocol, or on episodes or images that slabench has replaced since: they are shown, "
+    "never ranked"
+)
+
+
 def marked(text: str, verified: bool) -> str:
     """A published number as it is shown everywhere: `59.25`, or `~59.25?` where nobody has held it against the paper."""
     return text if verified else f"~{text}?"
 
 
 Format = Literal["table", "wide", "markdown", "latex", "html"]
-"""`wide` is the terminal's table where it has the room."""
+"""`wide` is the terminal's table where it has the room, and the report's."""
 
 
 _ALL: tuple[Format, ...] = ("table", "wide", "markdown", "latex", "html")
@@ -348,13 +360,10 @@ def notes(tables: Sequence[Board]) -> list[str]:
             "many, med., few: recall of classes of more than 100, 20 to 100 and fewer than 20 training images."
         )
     if "published" in shown:
-        found.append(
-            "published: what a paper prints for the method in this setting, mostly from longer training and often on another "
-            "network (publ. net); slabench compare RUN --published says what differs."
-        )
+        found.append(f"published: {PUBLISHED}.")
     rows = [row for table in tables for row in table.rows]
     if "published" in shown and any(row.published is not None and not row.published_verified for row in rows):
         found.append(f"{UNVERIFIED}, so it has no gap.")
     if any(table.stale for table in tables):
-        found.append("Stale rows were measured by what slabench no longer measures: shown, never ranked.")
+        found.append(f"Stale rows {STALE}.")
     return found

@@ -12,7 +12,9 @@ from importlib.resources import files
 
 from slabench.plots import KINDS, draw
 from slabench.plots.source import Group, NothingToDraw, Source
-from slabench.report import html, provenance, summary, tables
+from slabench.ranking.columns import PUBLISHED, STALE, UNVERIFIED
+from slabench.ranking.formats.html_table import script
+from slabench.report import html, provenance, summary
 
 _IN_PROTOCOL = ("bars", "gains", "passes", "groups", "per-class", "reliability", "transforms", "training")
 
@@ -64,7 +66,7 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
 def _protocol(source: Source, group: Group, name: str, drawn: set[str]) -> str:
     first = group.entries[0]
     own = source.only(lambda entry: (entry.group, entry.stale) == (first.group, first.stale))
-    body = tables.facts(group) + tables.leaderboard(group)
+    body = html.facts(group) + html.leaderboard(group)
     body += '<h3 class="quiet">Figures</h3>\n'
     body += f'<div class="figures">\n{_figures(own, _IN_PROTOCOL, name, drawn)}</div>\n'
     outputs = any(e.records[0].outputs_file for e in group.entries) and group.first.suite != "fewshot"
@@ -117,8 +119,8 @@ def _page(source: Source, groups: list[Group], sections: list[Section]) -> str:
     contents = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>\n' for part in sections)
     first, *rest = sections
     return _TEMPLATE.format(
-        style=_resource(__name__, "page.css"),
-        script=_resource("slabench.ranking.formats", "sorting.js"),
+        style=(files(__name__) / "page.css").read_text(encoding="utf-8").strip(),
+        script=script(),
         lead=escape(lead),
         first=_section(first),
         contents=contents,
@@ -132,10 +134,6 @@ def _count(number: int, noun: str) -> str:
 
 def _section(part: Section) -> str:
     return f'<section aria-labelledby="{part.name}">\n<h2 id="{part.name}">{escape(part.title)}</h2>\n{part.body}</section>\n'
-
-
-def _resource(package: str, name: str) -> str:
-    return (files(package) / name).read_text(encoding="utf-8").strip()
 
 
 _TEMPLATE = """<!doctype html>
@@ -172,7 +170,7 @@ _TEMPLATE = """<!doctype html>
 </html>
 """
 
-_READING = """<dl>
+_READING = f"""<dl>
 <dt>single, aggregated, distilled</dt>
 <dd>Ways to ask one trained model: one look at the image; the mean over its M transformed copies; a student in one look,
 trained to say what the aggregated model says. Each is a row of its own.</dd>
@@ -185,6 +183,10 @@ training seeds, for training again. They answer two questions and are never adde
 <dt>rank</dt>
 <dd>1 + the number of rows that are better beyond doubt, whose paired interval over the same episodes lies above 0. Rows that
 cannot be told apart may share a rank. Runs of a reduced budget, and those selected on the test, have none.</dd>
+<dt>stale</dt>
+<dd>Rows that {escape(STALE)}. Nor are they in the summary.</dd>
+<dt>published and gap</dt>
+<dd>Published: {escape(PUBLISHED)}. Gap: accuracy minus published, in points. {escape(UNVERIFIED)}.</dd>
 <dt>the two controls</dt>
 <dd>The baseline asked as often as SLA is, and a baseline trained on as many images: what SLA earns is what it earns against
 both.</dd>

@@ -10,6 +10,7 @@ from slabench.comparison.controls import CONTROLS, Gain, gains
 from slabench.plots import style
 from slabench.plots.source import Group, Source
 from slabench.ranking.entries import Entry, copies
+from slabench.ranking.formats.html_table import Cell, Head, table
 from slabench.report import html
 
 _LOOKS = ("aggregated", "distilled", "single")
@@ -167,14 +168,14 @@ def _weak(own: Sequence[Line]) -> str:
 
 def _table(caption: str, found: Sequence[Line]) -> str:
     columns = [
-        html.Column("task", numeric=False, key=True),
-        html.Column("recipe", numeric=False),
-        html.Column("predictor", numeric=False),
-        html.Column("accuracy %"),
-        html.Column("− baseline", title="the plain baseline in one look: what papers compare with"),
-        html.Column("− aggregated", title="the same baseline asked under all transformations"),
-        html.Column("− equal passes", title="a baseline trained on as many images, its better predictor"),
-        html.Column("passes ×", title="image passes in training, as a multiple of the plain baseline's"),
+        Head("task", numeric=False, key=True),
+        Head("recipe", numeric=False),
+        Head("predictor", numeric=False),
+        Head("accuracy %"),
+        Head("− baseline", help="the plain baseline in one look: what papers compare with"),
+        Head("− aggregated", help="the same baseline asked under all transformations"),
+        Head("− equal passes", help="a baseline trained on as many images, its better predictor"),
+        Head("passes ×", help="image passes in training, as a multiple of the plain baseline's"),
     ]
     order = {name: place for place, name in enumerate(_LOOKS)}
     rows = []
@@ -183,21 +184,21 @@ def _table(caption: str, found: Sequence[Line]) -> str:
         colour = line.group.colours()[entry.objective]
         rows.append(
             [
-                html.Cell(line.group.title, line.group.title, also=f"{line.group.name(entry)}, {entry.predictor}"),
-                html.Cell(line.group.name(entry), line.group.name(entry), colour),
-                html.Cell(entry.predictor, entry.predictor),
-                html.Cell(f"{100 * entry.mean:.2f}", round(100 * entry.mean, 4)),
+                Cell(line.group.title, line.group.title, also=f"{line.group.name(entry)}, {entry.predictor}"),
+                Cell(line.group.name(entry), line.group.name(entry), colour),
+                Cell(entry.predictor, entry.predictor),
+                Cell(f"{100 * entry.mean:.2f}", round(100 * entry.mean, 4)),
                 *(_gain(line.gains.get(question), question) for question in CONTROLS),
-                html.Cell("–") if line.cost is None else html.Cell(f"{line.cost:.1f}", round(line.cost, 3)),
+                Cell("–") if line.cost is None else Cell(f"{line.cost:.1f}", round(line.cost, 3)),
             ]
         )
     note = "paired differences in points with 95 % intervals; bold lies beyond doubt on one side of 0"
-    return html.table(f"{caption}: {note}", columns, rows)
+    return table(columns, rows, caption=f"{caption}: {note}")
 
 
-def _gain(gain: Gain | None, question: str) -> html.Cell:
+def _gain(gain: Gain | None, question: str) -> Cell:
     if gain is None:
-        return html.Cell(_MISSING[question])
+        return Cell(_MISSING[question])
     text = style.value(gain.value, gain.half_width, signed=True)
     mark = {1: "good", 0: "", -1: "bad"}[gain.verdict]
-    return html.Cell(text, round(100 * gain.value, 4), mark=mark)
+    return Cell(text, round(100 * gain.value, 4), mark=mark)
