@@ -293,8 +293,8 @@ def test_the_paper_recipe_itself_differs_in_nothing(tmp_path: Path) -> None:
     row, record = fewshot(**settings)
     published = one(tmp_path)
     assert differences(row, record, published) == []
-    assert differences(replace(row, image_passes=2_400_000), record, published) == [
-        "2.40M image passes instead of 26.40M"
+    assert differences(replace(row, images_seen=2_400_000), record, published) == [
+        "2.40M images seen instead of 26.40M"
     ]
     for key, value, expected in (("batch_size", 128, []), ("queries", 15, ["also unlike: queries"])):
         train = {**record.recipe["train"], key: value}  # episodes have no batches: the one says nothing, the other does
@@ -353,7 +353,7 @@ def test_compare_says_the_verdict_and_the_other_training_in_one_breath(shelf: Sh
     assert f"tolerance {tolerance:.2f}: 2 points for training anew" in text
     assert "below: -2.50 points from 52.50 ± 0.60 (ProtoNet on ResNet-12" in text
     assert (
-        "Not the published protocol: backbone conv4 instead of ResNet-12; 1.00M image passes instead of 26.40M" in text
+        "Not the published protocol: backbone conv4 instead of ResNet-12; 1.00M images seen instead of 26.40M" in text
     )
     assert "~52.50" not in text, "memory does not repeat what was seen"
 

@@ -73,7 +73,7 @@ def test_rows_by_hand(shelf: Shelf) -> None:
     assert baseline.ci95_from == "seed-averaged"
     assert (baseline.ways, baseline.shots, baseline.queries, baseline.M) == (5, 5, 15, 4)
     assert (baseline.backbone, baseline.head, baseline.objective) == ("conv4", "protonet", "baseline")
-    assert (baseline.image_passes, found[0].image_passes, baseline.parameters) == (1_000_000, 4_000_000, 113_088)
+    assert (baseline.images_seen, found[0].images_seen, baseline.parameters) == (1_000_000, 4_000_000, 113_088)
     assert found[0].std_seeds is None
 
 
@@ -210,7 +210,7 @@ def test_the_csv_as_pandas_reads_it(shelf: Shelf) -> None:
     shelf.add("quick", 3, {"single": [0.25] * 4}, limited=True, name='odd, "name"\nwith a line')
     found = shelf.rows(include_limited=True)
     frame = pd.read_csv(io.StringIO(to_csv(found)), dtype={"seeds": str})
-    assert list(frame.columns) == list(LeaderboardRow.__dataclass_fields__)
+    assert list(frame.columns) == [*LeaderboardRow.__dataclass_fields__, "image_passes"]
     assert list(frame["name"]) == [row.name for row in found]
     assert list(frame["mean"]) == pytest.approx([0.9, 0.7, 0.55, 0.25]), "fractions, not percent"
     assert frame["rank"].tolist()[:3] == [1, 2, 3]

@@ -49,12 +49,12 @@ def test_scores_and_differences_are_numpys_and_scipys(site: tuple[Path, dict[tup
     root, arrays = site
     path = page(
         root,
-        f'kind = "scores"\nprotocol = "{protocol(root)}"\nbold = true\ncolumns = ["passes", "seeds", "single"]\n'
+        f'kind = "scores"\nprotocol = "{protocol(root)}"\nbold = true\ncolumns = ["images seen", "seeds", "single"]\n'
         'rows = [["plain | x", "fewshot/baseline"], ["joint | y", "fewshot/sla"]]\nheading = "trained | how"',
     )
     assert script("tables").main([str(path)]) == 0
     lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
-    assert lines[:2] == ["| trained | how | image passes | seeds | single |", "|---|---|---|---|---|"]
+    assert lines[:2] == ["| trained | how | images seen | seeds | single |", "|---|---|---|---|---|"]
     means = {name: [float(arrays[name, seed].astype(float).mean()) for seed in (0, 1)] for name in ("baseline", "sla")}
     best = max(means, key=lambda name: sum(means[name]))
     for line, (label, name) in zip(lines[2:], (("plain | x", "baseline"), ("joint | y", "sla")), strict=True):

@@ -8,14 +8,14 @@ A table is asked for by a comment in TOML and stands between it and the next one
     kind = "scores"
     protocol = "fewshot/fc100/5w5s15q"
     rows = [["baseline", "fewshot/controls/baseline"]]
-    columns = ["passes", "seeds", "single", "aggregated"]
+    columns = ["images seen", "seeds", "single", "aggregated"]
     -->
     | ... |
     <!-- end of table -->
 
 Kinds:
 
-- `scores`: a row is `[label, name]`, or `[label, name, predictor]` where the columns are a classifier's. Columns: `passes`,
+- `scores`: a row is `[label, name]`, or `[label, name, predictor]` where the columns are a classifier's. Columns: `images seen`,
   `seeds`, a predictor (or `accuracy`, that of the row) with half of its 95 % interval, `many`, `medium`, `few`.
 - `grid`: a row is `[label, ending]`, a column `[label, name, predictor]`; the cell is of the record `name` with
   the ending after it (before a digest), or where it has a `*`.
@@ -126,14 +126,14 @@ def groups(entry: Entry) -> str:
 
 def scores(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
     """`kind = "scores"`."""
-    headings = {"passes": "image passes", "accuracy": spec.get("accuracy", "top-1")}
+    headings = {"accuracy": spec.get("accuracy", "top-1")}
     lines = [[spec.get("heading", "trained with"), *(headings.get(column, column) for column in spec["columns"])]]
     for label, name, *predictor in spec["rows"]:
         first = found.entry(spec["protocol"], name, *predictor)
         cells = [label]
         for column in spec["columns"]:
-            if column == "passes":
-                cells.append(f"{first.passes / 1e6:.3g} M")
+            if column == "images seen":
+                cells.append(f"{first.images_seen / 1e6:.3g} M")
             elif column == "seeds":
                 cells.append(str(len(first.records)))
             elif column in ("many", "medium", "few"):
@@ -197,7 +197,7 @@ def table(text: str, folder: Path) -> str:
 
 
 def _figures(line: Sequence[str]) -> list[tuple[int, re.Match[str]]]:
-    """Cells that begin with an accuracy, and where: `passes` has a unit, `seeds` and groups no two digits."""
+    """Cells that begin with an accuracy, and where: `images seen` has a unit, `seeds` and groups no two digits."""
     return [(j, match) for j, cell in enumerate(line) if j and (match := re.match(r"\d+\.\d\d(?= ±| \(|$)", cell))]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slabench.comparison.controls import baselines, equal_passes
+from slabench.comparison.controls import EQUAL_VIEWS, Control, baselines, equal_images_seen
 from slabench.comparison.result import ASKED, Comparison, Pair, Side
 from slabench.comparison.sides import (
     Contender,
@@ -155,7 +155,7 @@ def _pair(context: _Context, a: Contender, b: Contender, question: str) -> Pair:
 
 
 def _controls(context: _Context, records: Iterable[RunRecord], a: Contender, b: Contender) -> tuple[Pair, ...]:
-    """A method against the baselines of its model that look, or were trained, as often. Method minus control."""
+    """A method against the baselines of its model with as many views or as many images seen. Method minus control."""
     sides = [side for side in (a, b) if side.objective != "baseline"]
     if len(sides) != 1 or a.model != b.model:
         return ()
@@ -170,13 +170,14 @@ def _controls(context: _Context, records: Iterable[RunRecord], a: Contender, b: 
     for control in usable(baselines(method.entry, group), context.store, context.warnings):
         if not set(control.seeds) & set(method.seeds):
             continue
-        passes, looks = equal_passes(method.passes, control.passes), control.predictor == method.predictor
+        seen = equal_images_seen(method.images_seen, control.images_seen)
+        viewed = control.predictor == method.predictor
         asked = control.record.recipe_digest == other.record.recipe_digest and control.predictor == other.predictor
         of_asked = control.record.recipe_digest == other.record.recipe_digest
-        if asked or not (passes or (looks and of_asked)):
+        if asked or not (seen or (viewed and of_asked)):
             continue
-        equal = [what for what, holds in (("passes", passes), ("looks", looks and method.looks != 1)) if holds]
-        words = f"equal {', '.join(equal)}" if equal else "same predictor"
+        equal = ((str(Control.EQUAL_IMAGES_SEEN), seen), (EQUAL_VIEWS, viewed and method.views != 1))
+        words = ", ".join(what for what, holds in equal if holds) or "same predictor"
         found.append((not of_asked, control.predictor != method.predictor, _pair(context, method, control, words)))
     return tuple(pair for *_, pair in sorted(found, key=lambda item: item[:2]))
 
@@ -230,8 +231,8 @@ def _side(item: Contender) -> Side:
         objective=item.objective,
         seeds=item.seeds,
         keys=tuple(record.key[:SHORT] for record in item.entry.records),
-        passes=item.passes,
-        looks=item.looks,
+        images_seen=item.images_seen,
+        views=item.views,
         limited=item.record.limited,
     )
 

@@ -64,13 +64,13 @@ class Contender:
         return model(self.entry)
 
     @property
-    def passes(self) -> int:
+    def images_seen(self) -> int:
         """Images passed through the backbone in training, mean over seeds."""
-        return self.entry.passes
+        return self.entry.images_seen
 
     @property
-    def looks(self) -> int:
-        """How often the predictor looks at an image: M when it aggregates over transformed copies, else once."""
+    def views(self) -> int:
+        """Views that the predictor takes of a test image: M when it aggregates over transformed copies, else 1."""
         if self.predictor != "aggregated":
             return 1
         return copies(str(self.record.setting("sla", "transforms") or "")) or 0  # 0: of a plug-in that is not here

@@ -101,7 +101,7 @@ class Group:
     def markers(self) -> dict[str, str]:
         """By recipe digest: recipes of one objective, which share a colour, differ in the marker."""
         gathered: dict[str, list[str]] = defaultdict(list)
-        for entry in sorted(self.entries, key=lambda entry: (entry.passes, self.name(entry))):
+        for entry in sorted(self.entries, key=lambda entry: (entry.images_seen, self.name(entry))):
             digests = gathered[entry.objective]
             if entry.records[0].recipe_digest not in digests:
                 digests.append(entry.records[0].recipe_digest)

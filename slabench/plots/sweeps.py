@@ -116,9 +116,9 @@ def transforms(source: Source) -> Drawing:
     return Drawing(
         figure,
         "Effect of the transformation set",
-        f"Mean test accuracy over {tested_on(groups)} by the set of M transformations that a method trains and is asked with. "
+        f"Mean test accuracy over {tested_on(groups)} by the set of M transformations that a method is trained and scored with. "
         f"Whiskers: 95 % interval over {units(groups)}, means over seeds ({seeds_of(groups)}). "
-        "A set of M costs M image passes for each image.",
+        "A set of M costs M times as many images seen in training.",
         f"Bars of test accuracy for {len({_set(entry) for _, _, own in found for entry in own})} transformation sets.",
     )
 

@@ -139,7 +139,7 @@ class LeaderboardRow:
 
     `mean`, `std_seeds` (ddof 1) and `ci95_test` (half width) are fractions. The interval is over `n_test` episodes or images
     (`test_unit`); `ci95_from` says of what: the "seed-averaged" units, or the "mean-of-seeds" of the records' own intervals where
-    the accuracies of single units cannot be read. `image_passes`, `train_seconds`, `score_seconds` and a classifier's further
+    the accuracies of single units cannot be read. `images_seen`, `train_seconds`, `score_seconds` and a classifier's further
     scores are means over seeds; a score that is not defined (a group without classes) is empty. `best_val` and `oracle` are the
     accuracies that selection on validation, and on the test itself, would have given. `gap` is `mean` minus `published`, where
     that is verified.
@@ -177,7 +177,9 @@ class LeaderboardRow:
     transforms: str | None = _column("transformation", shown=_PAPER, fold=True, help="the set of transformations")
     M: int | None = _column("M", "integer", _PAPER, "transformations of the set", fold=True)
     predictor: str = _column(
-        "predictor", shown=_ALL, help="single: one look; aggregated: M looks; distilled: the student"
+        "predictor",
+        shown=_ALL,
+        help="single: one view; aggregated: M transformed views; distilled: the student, in one view",
     )
     mean: float = _column("accuracy", "percent", _ALL, "percent, mean over seeds")
     ci95_test: float | None = _column(
@@ -203,7 +205,7 @@ class LeaderboardRow:
     oracle: float | None = _column(
         "oracle", "percent", _HTML, "test accuracy of the epoch that is best on the test itself"
     )
-    image_passes: int = _column("images", "millions", _ALL, "passes through the backbone in training, copies counted")
+    images_seen: int = _column("images", "millions", _ALL, "images seen in training, transformed copies counted")
     train_seconds: float = _column(
         "min.", "minutes", ("table", "wide", "markdown", "html"), "minutes of training, mean over seeds"
     )
@@ -352,7 +354,7 @@ def notes(tables: Sequence[Board]) -> list[str]:
     shown = {column.name for table in tables for column in table.columns}
     found = [
         "Accuracy in percent; ±test: half of the 95 % interval over test episodes or images; ±seeds: standard deviation over "
-        "the n seeds; images: passes through the backbone in training, transformed copies counted. Rows that share a rank cannot "
+        "the n seeds; images: images seen in training, transformed copies counted. Rows that share a rank cannot "
         "be told apart on this test."
     ]
     if "few" in shown:

@@ -79,7 +79,7 @@ class Entry:
         return str(self.records[0].setting("sla", "objective") or "unknown")
 
     @property
-    def passes(self) -> int:
+    def images_seen(self) -> int:
         """Images passed through the backbone in training, mean over seeds."""
         costs = [record.cost.images_seen for record in self.records if record.cost]
         return round(sum(costs) / len(costs)) if costs else 0
@@ -214,7 +214,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         **{name: _mean(_metric(score, name) for score in scores) for name in _METRICS},
         best_val=_mean(score.best_val.value if score.best_val else None for score in scores),
         oracle=_mean(score.oracle.value if score.oracle else None for score in scores),
-        image_passes=entry.passes,
+        images_seen=entry.images_seen,
         train_seconds=math.fsum(cost.train_seconds for cost in costs) / len(costs),
         score_seconds=math.fsum(cost.eval_seconds for cost in costs) / len(costs),
         parameters=max(cost.parameters for cost in costs),

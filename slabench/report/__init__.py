@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
+from slabench.comparison.controls import CONTROLS
 from slabench.plots import KINDS, draw
 from slabench.plots.source import Group, NothingToDraw, Source
 from slabench.ranking.columns import PUBLISHED, STALE, UNVERIFIED
@@ -172,9 +173,9 @@ _TEMPLATE = """<!doctype html>
 
 _READING = f"""<dl>
 <dt>single, aggregated, distilled</dt>
-<dd>Ways to ask one trained model: one look at the image; the mean over its M transformed copies; a student in one look,
-trained to say what the aggregated model says. Each is a row of its own.</dd>
-<dt>image passes</dt>
+<dd>How one trained model predicts: from one view of the image; from the mean over its M transformed views; or as a student in one
+view, trained to predict what the aggregated model does. Each is a row of its own.</dd>
+<dt>images seen</dt>
 <dd>Images passed through the backbone in training, transformed copies counted. Rows are comparable in cost by this number;
 minutes are those of the machine of the run.</dd>
 <dt>± test and ± seeds</dt>
@@ -187,9 +188,9 @@ cannot be told apart may share a rank. Runs of a reduced budget, and those selec
 <dd>Rows that {escape(STALE)}. Nor are they in the summary.</dd>
 <dt>published and gap</dt>
 <dd>Published: {escape(PUBLISHED)}. Gap: accuracy minus published, in points. {escape(UNVERIFIED)}.</dd>
-<dt>the two controls</dt>
-<dd>The baseline asked as often as SLA is, and a baseline trained on as many images: what SLA earns is what it earns against
-both.</dd>
+<dt>baseline and controls</dt>
+<dd>{escape("; ".join(f"{control.capitalize()}: {control.meaning}" for control in CONTROLS))}. What SLA earns is what it
+gains over all of them.</dd>
 <dt>colours</dt>
 <dd>Colour is the training objective: grey the baseline, blue joint labels (SLA), orange transformations as augmentation (DA),
 green as a second task (MT). A light or hollow filling is single, a full one aggregated.</dd>
