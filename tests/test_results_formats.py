@@ -30,6 +30,7 @@ from slabench.ranking.formats.html import to_html
 from slabench.ranking.formats.latex import to_latex
 from slabench.ranking.formats.plain import to_csv, to_markdown
 from slabench.ranking.formats.terminal import table
+from slabench.records.record import ClassScores
 
 AWKWARD = 'fewshot/a|b & 50% of $x_1$ #2 {~^} \\n <b>"*c*"</b> --d `e` [f](g) ± é'
 
@@ -55,6 +56,12 @@ def test_every_field_is_a_column_and_none_else() -> None:
     shown = {name for column in columns() for name in column.shown}
     assert shown == {"table", "wide", "markdown", "latex", "html"}
     assert all(column.help for column in columns() if column.shown)
+
+
+def test_a_metric_needs_a_field_of_the_record_and_a_column_only() -> None:
+    metrics = {column.name for column in columns() if column.metric}
+    assert {"balanced", "few", "ece"} <= metrics <= set(ClassScores.model_fields)
+    assert all(column.optional for column in columns() if column.metric)
 
 
 def test_csv_read_back_with_csv_equals_the_rows(made: list[LeaderboardRow]) -> None:

@@ -21,7 +21,7 @@ from slabench.core.errors import DataError, UsageError
 from slabench.core.files import SHORT
 from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, paired_difference, t_interval
 from slabench.ranking import published as published_numbers
-from slabench.ranking.columns import LeaderboardRow
+from slabench.ranking.columns import LeaderboardRow, columns
 from slabench.records.record import RunRecord, Score
 from slabench.records.staleness import stale
 from slabench.records.store import ResultStore, ResultsWarning
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 
 _LEARNERS = {"fewshot": "episodic", "imbalanced": "classifier", "supervised": "classifier"}
-
-
-_METRICS = ("balanced", "many", "medium", "few", "top5", "macro_f1", "nll", "ece")
 
 
 @dataclass(frozen=True)
@@ -211,7 +208,10 @@ def _row(entry: Entry) -> LeaderboardRow:
         n_test=min(score.n for score in scores),
         ci95_test=interval,
         ci95_from=source,
-        **{name: _mean(_metric(score, name) for score in scores) for name in _METRICS},
+        **{
+            name: _mean(_metric(score, name) for score in scores)
+            for name in (column.name for column in columns() if column.metric)
+        },
         best_val=_mean(score.best_val.value if score.best_val else None for score in scores),
         oracle=_mean(score.oracle.value if score.oracle else None for score in scores),
         images_seen=entry.images_seen,
