@@ -71,10 +71,10 @@ def test_the_published_fc100_rows() -> None:
     said = " ".join(result.stdout.split())
     # The figures of docs/results.md, which were made by benchmarks/analysis/paired.py.
     assert "On the same 2,000 FC100 5-way 5-shot episodes sla (aggregated, 3 seeds) is 2.51 ± 0.21 points above" in said
-    assert "0.46 ± 0.18 (± 0.64 over seeds too) below the baseline that also looks 4 times" in said
-    assert "2.41 ± 0.26 below the baseline with as many image passes and 4 looks (1 seed)" in said
+    assert "0.46 ± 0.18 (± 0.64 over seeds too) below the baseline with as many views (4)" in said
+    assert "2.41 ± 0.26 below the baseline with as many images seen and 4 views (1 seed)" in said
     assert "So the gain does not stand against all of its controls." in said
-    assert "sla used 4.0 times the image passes of baseline in training." in said
+    assert "sla saw 4.0 times as many images in training as baseline." in said
 
 
 def test_the_csv_is_scipys_on_the_side_files() -> None:
@@ -99,7 +99,8 @@ def test_the_csv_is_scipys_on_the_side_files() -> None:
     assert row["ci_units"] < row["ci_without_reuse"] < row["ci_classes"]
     assert row["ci_both"] >= max(row["ci_seeds"], row["ci_units"])
     assert list(found.question).count("asked") == 3
-    assert set(found.question) == {"asked", "equal looks", "equal passes, looks", "equal passes"}
+    assert list(found.passes_a) == list(found.images_seen_a)
+    assert set(found.question) == {"asked", "equal views", "equal images seen, equal views", "equal images seen"}
 
 
 def test_the_published_long_tail(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_the_published_long_tail(tmp_path: Path) -> None:
     assert "ce-sla (aggregated, 1 seed) is 1.72 ± 0.79 points above ce-baseline (single, 1 seed)" in said
     assert "only A right 903, only B right 731 of 10,000" in said
     assert "One seed: how far another training would change this is not known." in said
-    assert "No baseline with as many image passes is in the folder" in said
+    assert "No baseline with as many images seen is in the folder" in said
     found = frame("ce-sla", "ce-baseline", "--results", results).iloc[0]
     assert found["p_mcnemar_exact"] == pytest.approx(stats.binomtest(903, 903 + 731).pvalue, rel=0.01)
     assert np.isnan(found["p_wilcoxon"])
@@ -130,6 +131,8 @@ def test_json_from_the_command_and_from_python() -> None:
     found = json.loads(result.stdout)
     made = slabench.compare("sla", "baseline")
     assert found["conclusion"] == made.conclusion
+    for name, old in (("images_seen", "passes"), ("views", "looks")):
+        assert found["pairs"][0]["a"][name] == found["pairs"][0]["a"][old] == getattr(made.pairs[0].a, name)
     pair = made.pairs[0]
     assert (pair.a.predictor, pair.b.predictor) == ("aggregated", "single")
     assert found["pairs"][0]["over_both"]["half_width"] == pytest.approx(pair.over_both.half_width)
@@ -183,7 +186,7 @@ def test_two_seeds_of_one_recipe_by_their_keys() -> None:
     assert "two single trainings" in result.stderr
 
 
-def test_controls_at_equal_passes_are_found_by_their_cost() -> None:
+def test_controls_at_equal_images_seen_are_found_by_their_cost() -> None:
     save("sla", 5, images_seen=4_000_000), save("baseline")
     save("baseline", 9, name="fewshot/longer", images_seen=4_000_000)
     found = frame("sla", "baseline")
@@ -202,6 +205,23 @@ def test_quick_runs_are_compared_with_a_warning() -> None:
     result = run("sla", "baseline")
     assert result.exit_code == 0, result.exception
     assert result.stderr.count("reduced budget (quick)") == 2
+
+
+def test_stale_runs_are_compared_with_a_warning_and_have_no_controls() -> None:
+    save("sla", 5, protocol_version=99), save("baseline", protocol_version=99)
+    result = run("sla", "baseline")
+    assert result.exit_code == 0, result.exception
+    assert result.stderr.count("is stale, made by version 99 of the protocol") == 2
+    assert set(frame("sla", "baseline").question) == {"asked"}
+
+
+def test_a_name_means_the_present_run_where_there_is_one() -> None:
+    save("sla", 5, protocol_version=99, key="9" * 64), save("baseline", protocol_version=99, key="8" * 64)
+    present = save("sla", 5), save("baseline")
+    found = json.loads(run("sla", "baseline", "--format", "json").stdout)
+    assert found["protocol_version"] == 1
+    assert [found["pairs"][0][side]["keys"] for side in "ab"] == [[record.key[:12]] for record in present]
+    assert run("9" * 8, "8" * 8).exit_code == 0, "by their keys the stale ones can still be had"
 
 
 def test_no_such_run() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from result_records import digest, make_record
 
-from slabench.comparison.controls import baselines, controls, equal_passes, model, same_looks
+from slabench.comparison.controls import baselines, controls, equal_images_seen, gains, model, same_views
 from slabench.ranking.entries import Entry
 
 
@@ -46,26 +46,39 @@ def test_one_model(other: dict[str, Any], same: bool) -> None:
     assert baselines(method, [method, baseline]) == ([baseline] if same else [])
 
 
-def test_equal_passes_are_within_a_percent() -> None:
-    assert equal_passes(100_000, 99_000)
-    assert equal_passes(99_000, 100_000)
-    assert not equal_passes(100_000, 98_999)
-    assert equal_passes(0, 0)
-    assert not equal_passes(0, 100)
+def test_equal_images_seen_are_within_a_percent() -> None:
+    assert equal_images_seen(100_000, 99_000)
+    assert equal_images_seen(99_000, 100_000)
+    assert not equal_images_seen(100_000, 98_999)
+    assert equal_images_seen(0, 0)
+    assert not equal_images_seen(0, 100)
 
 
-def test_only_aggregation_looks_more_than_once() -> None:
-    assert [same_looks(name) for name in ("single", "aggregated", "distilled")] == ["single", "aggregated", "single"]
+def test_only_aggregation_takes_more_than_one_view() -> None:
+    assert [same_views(name) for name in ("single", "aggregated", "distilled")] == ["single", "aggregated", "single"]
+
+
+def test_a_stale_entry_neither_has_controls_nor_is_one() -> None:
+    def aged(own: Entry) -> Entry:
+        return Entry((own.records[0].model_copy(update={"protocol_version": 99}),), own.predictor, None)
+
+    method, once = entry("sla"), entry()
+    assert controls(method, [method, once]) == [("baseline", once)]
+    assert controls(method, [method, aged(once)]) == []
+    assert controls(aged(method), [aged(method), once, aged(once)]) == []
+    assert gains([aged(method), aged(once), once], None) == []
 
 
 def test_the_controls_of_a_method() -> None:
-    """Trained by the same schedule, asked once and as often; and the better predictor of the one with equal passes."""
+    """Trained by the same schedule, with one view and with as many; and the better predictor where images seen are equal."""
     longer: dict[str, Any] = {"passes": 401_000, "train": {"steps": 400}}
     method = entry("sla", 400_000, "aggregated")
     once, often = entry(), entry(predictor="aggregated", value=0.55)
     equal, better = entry(value=0.6, **longer), entry(predictor="aggregated", value=0.7, **longer)
     middle = entry(passes=200_000, train={"steps": 200})
     group = [better, equal, middle, method, often, once, entry("da", 400_000)]
-    assert controls(method, group) == [("baseline", once), ("aggregated", often), ("equal passes", better)]
-    assert controls(method, [method, middle, equal]) == [("baseline", middle), ("equal passes", equal)], "the cheapest"
+    assert controls(method, group) == [("baseline", once), ("aggregated", often), ("equal images seen", better)]
+    assert controls(method, [method, middle, equal]) == [("baseline", middle), ("equal images seen", equal)], (
+        "the cheapest"
+    )
     assert controls(method, [method, entry("da", 400_000)]) == []

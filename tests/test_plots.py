@@ -107,7 +107,7 @@ def test_gains_are_scipys_paired_differences(controls: tuple[Path, Arrays]) -> N
     cases = {
         "baseline": ("baseline", "single", (0, 1)),
         "aggregated": ("baseline", "aggregated", (0, 1)),
-        "equal passes": ("baseline-equal", better, (0,)),
+        "equal images seen": ("baseline-equal", better, (0,)),
     }
     for question, (control, predictor, seeds) in cases.items():
         gain = found["sla", "aggregated", question]
@@ -148,7 +148,7 @@ def curve(*values: float, start: int = 1) -> list[CurvePoint]:
     ]
 
 
-def test_passes_are_the_curves(tmp_path: Path) -> None:
+def test_images_seen_are_the_curves(tmp_path: Path) -> None:
     for seed, values in ((0, (0.2, 0.4)), (1, (0.4, 0.5, 0.9))):
         ResultStore(tmp_path).save(make_record("sla", seed, curve=curve(*values)), {})
     single, aggregated = draw("passes", source(tmp_path)).figure.axes

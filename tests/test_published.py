@@ -181,13 +181,13 @@ def _interval(row: PublishedRow) -> str:
 
 def fewshot(objective: str = "baseline", predictor: str = "single", **changes: Any) -> tuple[LeaderboardRow, RunRecord]:
     record = make_record(objective, 0, {predictor: [0.4, 0.6, 0.5]}, **changes)
-    (row,) = rows([record])
+    (row,) = rows([record], None)
     return row, record
 
 
 def longtail(loss: str = "ce", reweight: str = "none", **changes: Any) -> LeaderboardRow:
     record = classifier_record(per_class={"a": 0.5, "b": 0.3}, counts={"a": 200, "b": 30}, loss=loss, **changes)
-    (row,) = rows([record])
+    (row,) = rows([record], None)
     return replace(row, reweight=reweight)
 
 
@@ -293,8 +293,8 @@ def test_the_paper_recipe_itself_differs_in_nothing(tmp_path: Path) -> None:
     row, record = fewshot(**settings)
     published = one(tmp_path)
     assert differences(row, record, published) == []
-    assert differences(replace(row, image_passes=2_400_000), record, published) == [
-        "2.40M image passes instead of 26.40M"
+    assert differences(replace(row, images_seen=2_400_000), record, published) == [
+        "2.40M images seen instead of 26.40M"
     ]
     for key, value, expected in (("batch_size", 128, []), ("queries", 15, ["also unlike: queries"])):
         train = {**record.recipe["train"], key: value}  # episodes have no batches: the one says nothing, the other does
@@ -315,7 +315,7 @@ def test_the_long_tail_recipe_itself_differs_in_nothing() -> None:
         recipe={**recipe.resolved(), "name": "imbalanced/paper"},
         images_seen=200 * (8000 + 2847),
     )
-    (row,) = rows([record])
+    (row,) = rows([record], None)
     first = match(row, load())[0]
     assert differences(row, record, first) == [
         "scored: the last step instead of the best on the test, which would give 41.00"
@@ -353,7 +353,7 @@ def test_compare_says_the_verdict_and_the_other_training_in_one_breath(shelf: Sh
     assert f"tolerance {tolerance:.2f}: 2 points for training anew" in text
     assert "below: -2.50 points from 52.50 ± 0.60 (ProtoNet on ResNet-12" in text
     assert (
-        "Not the published protocol: backbone conv4 instead of ResNet-12; 1.00M image passes instead of 26.40M" in text
+        "Not the published protocol: backbone conv4 instead of ResNet-12; 1.00M images seen instead of 26.40M" in text
     )
     assert "~52.50" not in text, "memory does not repeat what was seen"
 

@@ -88,8 +88,8 @@ def test_the_questions_name_the_controls(results: tuple[Path, dict[tuple[str, in
     }
     assert asked["sla", "aggregated", "baseline", "single"] == "baseline single"
     assert asked["sla", "aggregated", "baseline", "aggregated"] == "baseline aggregated"
-    assert asked["baseline", "aggregated", "baseline", "single"] == "baseline single, equal passes"
-    assert asked["sla", "aggregated", "da", "aggregated"] == "other objective, equal passes"
+    assert asked["baseline", "aggregated", "baseline", "single"] == "baseline single, equal images seen"
+    assert asked["sla", "aggregated", "da", "aggregated"] == "other objective, equal images seen"
     assert asked["da", "single", "baseline", "aggregated"] == "baseline aggregated"
 
 
@@ -103,6 +103,14 @@ def test_other_episodes_and_quick_runs_are_never_paired(tmp_path: Path, capsys: 
     assert script("paired").main(["--results", str(tmp_path), "-o", str(tmp_path / "paired.csv")]) == 1
     assert "no two records" in capsys.readouterr().err
     assert not (tmp_path / "paired.csv").exists()
+
+
+def test_stale_records_are_named_and_never_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, accuracies = ResultStore(tmp_path), {"single": np.float32([0.5, 0.6])}
+    for objective in ("sla", "baseline"):
+        store.save(make_record(objective, 0, accuracies, protocol_version=99), accuracies)
+    assert script("paired").main(["--results", str(tmp_path)]) == 1
+    assert "fewshot/sla is stale and left out: made by version 99" in " ".join(capsys.readouterr().err.split())
 
 
 def test_curves(tmp_path: Path) -> None:
@@ -122,7 +130,7 @@ def test_curves(tmp_path: Path) -> None:
     single = frame[frame.predictor == "single"]
     assert single["mean"].tolist() == pytest.approx([0.4, 0.4])
     assert (single["low"].tolist(), single["high"].tolist()) == ([0.3, 0.3], [0.5, 0.5])
-    assert single["image_passes"].tolist() == [10_000, 20_000]
+    assert single["images_seen"].tolist() == single["image_passes"].tolist() == [10_000, 20_000]
     picture = tmp_path / "curves-fc100-5shot.png"
     assert picture.stat().st_size < 150_000
     with Image.open(picture) as image:

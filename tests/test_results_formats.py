@@ -24,13 +24,13 @@ from markdown_it import MarkdownIt
 from result_records import classifier_record, make_record
 from rich.console import Console
 
-from slabench.ranking import published
 from slabench.ranking.columns import LeaderboardRow, boards, columns
 from slabench.ranking.entries import rows
 from slabench.ranking.formats.html import to_html
 from slabench.ranking.formats.latex import to_latex
 from slabench.ranking.formats.plain import to_csv, to_markdown
 from slabench.ranking.formats.terminal import table
+from slabench.records.record import ClassScores
 
 AWKWARD = 'fewshot/a|b & 50% of $x_1$ #2 {~^} \\n <b>"*c*"</b> --d `e` [f](g) ± é'
 
@@ -38,7 +38,6 @@ AWKWARD = 'fewshot/a|b & 50% of $x_1$ #2 {~^} \\n <b>"*c*"</b> --d `e` [f](g) ±
 @pytest.fixture(scope="module")
 def made() -> list[LeaderboardRow]:
     """Two few-shot tables, one of them stale, and one of classifiers; ties, blanks, and every sort of published number."""
-    known = published.load()
     sla = make_record("sla", 0, {"single": [0.6, 0.9, 0.6], "aggregated": [0.8, 0.7, 0.8]})
     records = [
         make_record("baseline", 0, {"single": [0.4, 0.5, 0.4]}),
@@ -49,8 +48,7 @@ def made() -> list[LeaderboardRow]:
         make_record("old", 0, {"single": [0.9, 0.9, 0.9]}, protocol_version=2),
         classifier_record(per_class={"a": 0.9, "b": 0.3}, counts={"a": 200, "b": 30}),
     ]
-    why = {record.key: "made by version 2 of the protocol" for record in records if record.protocol_version == 2}
-    return rows(records, True, None, lambda record: why.get(record.key), known)
+    return rows(records, None, True)
 
 
 def test_every_field_is_a_column_and_none_else() -> None:
@@ -58,6 +56,12 @@ def test_every_field_is_a_column_and_none_else() -> None:
     shown = {name for column in columns() for name in column.shown}
     assert shown == {"table", "wide", "markdown", "latex", "html"}
     assert all(column.help for column in columns() if column.shown)
+
+
+def test_a_metric_needs_a_field_of_the_record_and_a_column_only() -> None:
+    metrics = {column.name for column in columns() if column.metric}
+    assert {"balanced", "few", "ece"} <= metrics <= set(ClassScores.model_fields)
+    assert all(column.optional for column in columns() if column.metric)
 
 
 def test_csv_read_back_with_csv_equals_the_rows(made: list[LeaderboardRow]) -> None:
@@ -91,7 +95,8 @@ def test_csv_read_back_with_pandas_equals_the_rows(made: list[LeaderboardRow]) -
         field.name: str for field in fields(LeaderboardRow) if field.type in ("str", "str | None", "tuple[int, ...]")
     }
     frame = pd.read_csv(io.StringIO(to_csv(made)), dtype=texts)  # as anybody reads it
-    assert list(frame.columns) == [field.name for field in fields(LeaderboardRow)]
+    assert list(frame.columns) == [*(field.name for field in fields(LeaderboardRow)), "image_passes"]
+    assert frame.pop("image_passes").tolist() == frame["images_seen"].tolist(), "the old name, for one release"
     assert len(frame) == len(made)
     for name in frame:
         for read, row in zip(frame[name], made, strict=True):
@@ -105,7 +110,7 @@ def test_csv_read_back_with_pandas_equals_the_rows(made: list[LeaderboardRow]) -
             else:
                 assert read == value, name
     numeric = frame.select_dtypes("number").columns
-    assert {"rank", "mean", "std_seeds", "ci95_test", "image_passes", "score_seconds", "published", "gap"} <= set(
+    assert {"rank", "mean", "std_seeds", "ci95_test", "images_seen", "score_seconds", "published", "gap"} <= set(
         numeric
     )
     assert set(frame.select_dtypes("bool").columns) == {"stale", "transductive", "limited"}
@@ -167,7 +172,11 @@ def test_markdown_renders_to_the_cells(made: list[LeaderboardRow]) -> None:
 
 def test_stale_rows_stand_last_and_have_no_rank(made: list[LeaderboardRow]) -> None:
     tables = boards(made, "markdown")
-    assert [board.stale for board in tables] == [None, None, "made by version 2 of the protocol"]
+    assert [board.stale for board in tables] == [
+        None,
+        None,
+        "made by version 2 of the protocol, which is now version 1",
+    ]
     (old,) = tables[-1].rows
     assert (old.rank, old.stale, columns()[0].text(old)) == (None, True, "stale")
     assert all(row.rank for board in tables[:-1] for row in board.rows if not row.limited)
@@ -230,7 +239,7 @@ def test_html_is_whole_and_needs_no_network(made: list[LeaderboardRow]) -> None:
 
 def test_names_cannot_smuggle_markup_into_the_page() -> None:
     record = make_record("x", 0, {"single": [0.5, 0.6]}, name="fewshot/<script>alert(1)</script>")
-    assert "<script>alert" not in to_html(rows([record])).replace("<wbr>", "")
+    assert "<script>alert" not in to_html(rows([record], None)).replace("<wbr>", "")
 
 
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

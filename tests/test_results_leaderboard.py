@@ -17,6 +17,8 @@ from result_records import classifier_record, make_record
 from rich.console import Console
 from scipy import stats
 
+import slabench
+from slabench.ranking import entries as entries_room
 from slabench.ranking.columns import LeaderboardRow
 from slabench.ranking.entries import rows
 from slabench.ranking.formats.plain import to_csv
@@ -43,7 +45,7 @@ class Shelf:
         return record
 
     def rows(self, include_limited: bool = False) -> list[LeaderboardRow]:
-        return rows(self.records, include_limited, episodes=lambda record: self.arrays[record.key])
+        return rows(self.records, lambda record: self.arrays[record.key], include_limited)
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_rows_by_hand(shelf: Shelf) -> None:
     assert baseline.ci95_from == "seed-averaged"
     assert (baseline.ways, baseline.shots, baseline.queries, baseline.M) == (5, 5, 15, 4)
     assert (baseline.backbone, baseline.head, baseline.objective) == ("conv4", "protonet", "baseline")
-    assert (baseline.image_passes, found[0].image_passes, baseline.parameters) == (1_000_000, 4_000_000, 113_088)
+    assert (baseline.images_seen, found[0].images_seen, baseline.parameters) == (1_000_000, 4_000_000, 113_088)
     assert found[0].std_seeds is None
 
 
@@ -108,7 +110,7 @@ def test_training_episodes_that_are_not_the_tests_are_told(shelf: Shelf) -> None
 
 
 def test_without_side_files_the_interval_is_the_mean_of_the_seeds(shelf: Shelf) -> None:
-    found = {(row.name, row.predictor): row for row in rows(shelf.records)}
+    found = {(row.name, row.predictor): row for row in rows(shelf.records, None)}
     baseline = found["fewshot/baseline", "single"]
     assert (baseline.ci95_test, baseline.ci95_from) == (pytest.approx(0.01), "mean-of-seeds")
     assert [row.rank for row in found.values()] == [1, 2, 3]
@@ -149,9 +151,10 @@ def test_what_differs_in_a_digest_is_never_ranked_together(shelf: Shelf, change:
     # The same recipe and seed as the baseline of the fixture, on the other protocol: it must not be pooled with it.
     shelf.add("baseline", 0, {"single": [0.0, 0.0, 0.0, 0.5]}, key="a" * 64, **change)
     found = shelf.rows()
-    assert [(row.objective, row.rank) for row in found if row.objective == "other"] == [("other", 1)]
+    ranks = (None, None) if "protocol_version" in change else (1, 2)  # a stale row has none at all
+    assert [(row.objective, row.rank) for row in found if row.objective == "other"] == [("other", ranks[0])]
     baselines = {row.mean: (row.rank, row.n_seeds) for row in found if row.objective == "baseline"}
-    assert {round(mean, 3): place for mean, place in baselines.items()} == {0.55: (3, 2), 0.125: (2, 1)}
+    assert {round(mean, 3): place for mean, place in baselines.items()} == {0.55: (3, 2), 0.125: (ranks[1], 1)}
     assert {row.rank for row in found if row.objective == "sla"} == {1, 2}
 
 
@@ -198,7 +201,7 @@ def test_a_damaged_side_file_costs_only_the_pairing(tmp_path: Path) -> None:
         path = store.save(make_record("baseline", seed, {"single": values}), {"single": values})
     next(path.parent.glob(f"{path.stem}*.npz")).write_bytes(b"PK")
     with pytest.warns(ResultsWarning, match=path.stem):
-        (row,) = rows(store.records(), episodes=store.episodes)
+        (row,) = rows(store.records(), store.episodes)
     assert (row.ci95_from, row.n_seeds) == ("mean-of-seeds", 2)
     assert row.mean == pytest.approx(0.55)
 
@@ -207,7 +210,7 @@ def test_the_csv_as_pandas_reads_it(shelf: Shelf) -> None:
     shelf.add("quick", 3, {"single": [0.25] * 4}, limited=True, name='odd, "name"\nwith a line')
     found = shelf.rows(include_limited=True)
     frame = pd.read_csv(io.StringIO(to_csv(found)), dtype={"seeds": str})
-    assert list(frame.columns) == list(LeaderboardRow.__dataclass_fields__)
+    assert list(frame.columns) == [*LeaderboardRow.__dataclass_fields__, "image_passes"]
     assert list(frame["name"]) == [row.name for row in found]
     assert list(frame["mean"]) == pytest.approx([0.9, 0.7, 0.55, 0.25]), "fractions, not percent"
     assert frame["rank"].tolist()[:3] == [1, 2, 3]
@@ -231,17 +234,17 @@ def test_equal_records_give_equal_bytes_in_any_order(shelf: Shelf) -> None:
 
 def test_a_recipe_of_another_version_leaves_blanks() -> None:
     record = make_record("sla", recipe={"name": "old", "sla": {"transforms": "a-set-that-is-not-installed"}})
-    (row,) = rows([record])
+    (row,) = rows([record], None)
     assert (row.ways, row.backbone, row.transforms, row.M) == (None, None, "a-set-that-is-not-installed", None)
 
 
 def test_the_learner_is_the_recipe_s_or_else_the_suite_s(shelf: Shelf) -> None:
     assert {row.learner for row in shelf.rows()} == {"episodic"}
-    (classifier,) = rows([classifier_record(per_class={"a": 0.9}, counts={"a": 200})])
+    (classifier,) = rows([classifier_record(per_class={"a": 0.9}, counts={"a": 200})], None)
     assert classifier.learner == "classifier"
     record = make_record("baseline")
     recipe = {**record.recipe, "model": {**record.recipe["model"], "learner": "maml"}}
-    (row,) = rows([make_record("baseline", recipe=recipe)])
+    (row,) = rows([make_record("baseline", recipe=recipe)], None)
     assert row.learner == "maml"
 
 
@@ -250,23 +253,41 @@ def test_scoring_is_timed_by_itself(shelf: Shelf) -> None:
 
 
 def test_stale_entries_neither_have_nor_cost_a_rank(shelf: Shelf) -> None:
-    best = shelf.add("better", 0, {"single": [1.0, 1.0, 1.0, 1.0]})
-    arrays = shelf.arrays
-    found = rows(
-        shelf.records,
-        episodes=lambda record: arrays[record.key],
-        stale=lambda record: "made by another version" if record.key == best.key else None,
-    )
-    assert [(row.objective, row.rank, row.stale, row.stale_why) for row in found] == [
-        ("better", None, True, "made by another version"),
+    shelf.add("better", 0, {"single": [1.0, 1.0, 1.0, 1.0]}, protocol_version=99)
+    assert [(row.objective, row.rank, row.stale, row.stale_why) for row in shelf.rows()] == [
         ("sla", 1, False, None),
         ("sla", 2, False, None),
         ("baseline", 3, False, None),
+        ("better", None, True, "made by version 99 of the protocol, which is now version 1"),
     ]
 
 
+def test_a_stale_seed_neither_joins_nor_replaces_a_present_one(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing but staleness tells two records of one recipe apart, such as another subset of a long tail."""
+    older, newer = [record for record in shelf.records if record.name == "fewshot/baseline"]
+    again = newer.model_copy(update={"key": "9" * 64, "finished": "2026-02-01T00:00:00+00:00"})
+    shelf.records.append(again)
+    shelf.arrays[again.key] = shelf.arrays[newer.key]
+    monkeypatch.setattr(entries_room, "stale", lambda record: "of other images" if record.key == again.key else None)
+    found = {row.stale: row for row in shelf.rows() if row.objective == "baseline"}
+    assert (found[False].keys, found[False].rank) == ((older.key[:12], newer.key[:12]), 3)
+    assert (found[True].keys, found[True].rank) == (("9" * 12,), None)
+
+
+def test_the_python_api_keeps_stale_rows_apart_and_has_published_numbers(tmp_path: Path) -> None:
+    store, accuracies = ResultStore(tmp_path), {"single": [0.5, 0.25, 0.5]}
+    store.save(make_record("baseline", accuracies=accuracies), accuracies)
+    better = {"single": [0.9, 0.8, 0.9]}
+    store.save(make_record("sla", accuracies=better, protocol_version=99), better)
+    present, old = slabench.leaderboard(tmp_path)
+    assert (present.objective, present.rank, present.stale) == ("baseline", 1, False)
+    assert (old.objective, old.rank, old.stale) == ("sla", None, True)
+    assert present.published is not None
+    assert present.published_source is not None
+
+
 def test_no_records_give_a_header_only() -> None:
-    assert to_csv(rows([])).count("\n") == 1
+    assert to_csv(rows([], None)).count("\n") == 1
 
 
 def test_the_table_is_in_percent(shelf: Shelf) -> None:
@@ -292,7 +313,7 @@ def test_rows_of_classifiers() -> None:
         classifier_record(per_class={"a": 0.9, "b": 0.6, "c": 0.3}, seed=0, **settings),
         classifier_record(per_class={"a": 0.7, "b": 0.6, "c": 0.2}, seed=1, **settings),
     ]
-    (row,) = rows(records)
+    (row,) = rows(records, None)
     assert (row.n_seeds, row.test_unit, row.n_test) == (2, "images", 4)
     assert row.mean == pytest.approx(0.55)
     assert (row.balanced, row.many, row.few, row.top5) == (pytest.approx(0.55), pytest.approx(0.55), None, None)

@@ -49,12 +49,12 @@ def test_scores_and_differences_are_numpys_and_scipys(site: tuple[Path, dict[tup
     root, arrays = site
     path = page(
         root,
-        f'kind = "scores"\nprotocol = "{protocol(root)}"\nbold = true\ncolumns = ["passes", "seeds", "single"]\n'
+        f'kind = "scores"\nprotocol = "{protocol(root)}"\nbold = true\ncolumns = ["images seen", "seeds", "single"]\n'
         'rows = [["plain | x", "fewshot/baseline"], ["joint | y", "fewshot/sla"]]\nheading = "trained | how"',
     )
     assert script("tables").main([str(path)]) == 0
     lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
-    assert lines[:2] == ["| trained | how | image passes | seeds | single |", "|---|---|---|---|---|"]
+    assert lines[:2] == ["| trained | how | images seen | seeds | single |", "|---|---|---|---|---|"]
     means = {name: [float(arrays[name, seed].astype(float).mean()) for seed in (0, 1)] for name in ("baseline", "sla")}
     best = max(means, key=lambda name: sum(means[name]))
     for line, (label, name) in zip(lines[2:], (("plain | x", "baseline"), ("joint | y", "sla")), strict=True):
@@ -107,6 +107,15 @@ def test_a_row_without_a_record_is_an_error(site: tuple[Path, dict[tuple[str, in
     path = page(root, f'kind = "scores"\nprotocol = "{protocol(root)}"\ncolumns = []\nrows = [["x", "fewshot/sla"]]')
     with pytest.raises(SystemExit, match="several recipes fewshot/sla"):
         script("tables").main([str(path)])
+
+
+def test_a_stale_record_fills_no_table(tmp_path: Path) -> None:
+    accuracies = {"single": np.float32([0.5, 0.75])}
+    record = make_record("baseline", 0, accuracies, protocol_version=99)
+    ResultStore(tmp_path / "results").save(record, accuracies)
+    found = script("tables").Records(tmp_path / "results")
+    with pytest.raises(SystemExit, match="is stale, made by version 99"):
+        found.entry(record.protocol, record.name, "single")
 
 
 def test_a_head_on_backbones_of_two_tasks_is_told_by_the_trial(tmp_path: Path) -> None:

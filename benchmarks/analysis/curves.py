@@ -1,12 +1,12 @@
-"""Learning curves: validation accuracy against image passes, single and aggregated, one picture a protocol.
+"""Learning curves: validation accuracy against images seen in training, single and aggregated, one picture a protocol.
 
     python benchmarks/analysis/curves.py --results results [-o results]
 
-Image passes, not steps or epochs, are the abscissa: an objective that looks at M copies of each image pays for M, and a
+Images seen, not steps or epochs, are the abscissa: an objective that trains on M copies of each image pays for M, and a
 curve over steps would hide it. For every data set and number of shots it writes `curves-<dataset>-<shots>shot.png`, for every
 long tail `curves-imbalanced-<dataset>-<subset>-<protocol>.png`, and beside it the same numbers as CSV (fractions). Lines are
-means over seeds, bands reach from the least to the greatest seed. Runs of a reduced budget are left out. The picture is that of
-`slabench plot passes`.
+means over seeds, bands reach from the least to the greatest seed. Stale records and runs of a reduced budget are left out. The
+picture is that of `slabench plot passes`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from slabench.core.files import write_bytes, write_text
 from slabench.plots import picture
-from slabench.plots.curves import Point, all_points, passes
+from slabench.plots.curves import Point, all_points, by_images_seen
 from slabench.plots.source import Source
 from slabench.ranking.entries import Entry
 from slabench.records.record import RunRecord
@@ -34,7 +34,7 @@ def sources(source: Source) -> dict[str, Source]:
     Records of one data set and shots but of unequal protocol digests (other ways, other images) are not drawn
     together: their stems end in the digest. Nor are few-shot models of unequal heads or learners, where there are some.
     """
-    groups = [group for group in source.groups() if all_points(group)]
+    groups = [group for group in source.groups() if all_points(group) and not group.stale]
     stems = [_stem(group.first) for group in groups]
     found = {}
     for group, stem in zip(groups, stems, strict=True):
@@ -60,9 +60,10 @@ def to_csv(points: Sequence[Point]) -> str:
     """The points of one picture; accuracies are fractions with six digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Point.__dataclass_fields__)
+    names = [*Point.__dataclass_fields__, "images_seen"]
+    writer.writerow([*names[:-1], "image_passes"])  # the name that the column had until version 0.1
     for point in points:
-        values = (getattr(point, name) for name in Point.__dataclass_fields__)
+        values = (getattr(point, name) for name in names)
         writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in values])
     return text.getvalue()
 
@@ -80,7 +81,7 @@ def _at(record: RunRecord, section: str, name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pictures; exit code 1 when no record holds a curve."""
-    parser = argparse.ArgumentParser(description="Validation accuracy against image passes.")
+    parser = argparse.ArgumentParser(description="Validation accuracy against images seen in training.")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the folder of results")
     parser.add_argument("-o", "--output", type=Path, help="the folder to write into (default: the folder of results)")
     options = parser.parse_args(arguments)
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stem, source in found.items():
         (group,) = source.groups()
         points = sorted(all_points(group), key=lambda p: (p.name, p.recipe_digest, p.predictor, p.step))
-        write_bytes(folder / f"{stem}.png", picture(passes(source), "png"))
+        write_bytes(folder / f"{stem}.png", picture(by_images_seen(source), "png"))
         write_text(folder / f"{stem}.csv", to_csv(points))
         print(folder / f"{stem}.png")
     return 0

@@ -10,9 +10,9 @@ Two uncertainties, in columns of their own:
   which is what a claim about the *method* needs, and with three seeds it is wide.
 
 The CSV holds the pairs of one backbone and head (fractions; one row a seed and one row `all`). The table shows those with a
-question behind them: against a baseline (`single`, and `aggregated`, the control that looks M times);
-between objectives under one predictor, with a word where both passed the same number of images; and what more image
-passes alone bring. `--all` adds the pairs across backbones and heads to both, which grow with the square of the rows.
+question behind them: against a baseline (`single`, and `aggregated`, the control with M views);
+between objectives under one predictor, with a word where both saw the same number of images in training; and what more images
+seen alone bring. `--all` adds the pairs across backbones and heads to both, which grow with the square of the rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from slabench.comparison.controls import equal_passes
+from slabench.comparison.controls import Control, equal_images_seen
 from slabench.comparison.sides import Contender, usable
 from slabench.core.files import write_text
 from slabench.evaluation.intervals import Paired, finite_or_none
@@ -58,8 +58,8 @@ class Difference:
     b_predictor: str
     b_recipe: str
     question: str
-    passes_a: int
-    passes_b: int
+    images_seen_a: int
+    images_seen_b: int
     seed: str
     mean_a: float
     mean_b: float
@@ -76,10 +76,12 @@ class Difference:
 
 
 def contenders(store: ResultStore, console: Console) -> dict[tuple[object, ...], list[Contender]]:
-    """The rows of each protocol that have per-episode accuracies; a record without them is named and left out."""
+    """The rows of each protocol that have per-episode accuracies; records without them and stale ones are named and left out."""
     records, problems = store.scan()
     groups: dict[tuple[object, ...], list[Contender]] = {}
-    for contender in usable(entries(records), store, problems):
+    found = entries(records, None)
+    problems += [f"{entry.records[0].name} is stale and left out: {entry.stale}" for entry in found if entry.stale]
+    for contender in usable([entry for entry in found if not entry.stale], store, problems):
         groups.setdefault(contender.entry.group, []).append(contender)
     for problem in dict.fromkeys(problems):
         console.print(f"warning: {problem}", soft_wrap=True, markup=False, highlight=False)
@@ -90,25 +92,31 @@ def question(a: Contender, b: Contender) -> str:
     """Why a - b is of interest; empty when it is not."""
     if a.model != b.model:
         return ""
-    equal = equal_passes(a.passes, b.passes)
+    equal = equal_images_seen(a.images_seen, b.images_seen)
     if b.objective == "baseline" and (a.objective != "baseline" or a.entry.predictor != b.entry.predictor):
-        return f"baseline {b.entry.predictor}" + (", equal passes" if equal else "")
+        return f"baseline {b.entry.predictor}" + (f", {Control.EQUAL_IMAGES_SEEN}" if equal else "")
     if a.entry.predictor != b.entry.predictor:
         return ""
     if a.objective != b.objective:
-        return "other objective" + (", equal passes" if equal else "")
-    return "" if equal else "more passes"
+        return "other objective" + (f", {Control.EQUAL_IMAGES_SEEN}" if equal else "")
+    return "" if equal else "more images seen"
 
 
 def oriented(a: Contender, b: Contender) -> tuple[Contender, Contender]:
-    """The pair as a - b: sla before other objectives before the baseline, then more looks, then more passes."""
+    """The pair as a - b: sla before other objectives before the baseline, then more views, then more images seen."""
     order = {"sla": 0, "baseline": 2}
-    looks = {"single": 1}
+    views = {"single": 1}
 
     def place(item: Contender) -> tuple[object, ...]:
         record = item.entry.records[0]
         predictor = item.entry.predictor
-        return (order.get(item.objective, 1), looks.get(predictor, 0), -item.passes, item.name, record.recipe_digest)
+        return (
+            order.get(item.objective, 1),
+            views.get(predictor, 0),
+            -item.images_seen,
+            item.name,
+            record.recipe_digest,
+        )
 
     return (a, b) if place(a) <= place(b) else (b, a)
 
@@ -149,8 +157,8 @@ def _difference(
         b_predictor=b.entry.predictor,
         b_recipe=b.entry.records[0].recipe_digest[:12],
         question=question(a, b),
-        passes_a=a.passes,
-        passes_b=b.passes,
+        images_seen_a=a.images_seen,
+        images_seen_b=b.images_seen,
         seed=seed,
         mean_a=float(_mean(a, seeds).mean()),
         mean_b=float(_mean(b, seeds).mean()),
@@ -167,13 +175,19 @@ def _difference(
     )
 
 
+_OLD_NAMES = {"passes_a": "images_seen_a", "passes_b": "images_seen_b"}
+"""Columns that are written once more at the end, under the names that they had until version 0.1."""
+
+
 def to_csv(lines: Sequence[Difference]) -> str:
     """All differences as CSV; fractions with six digits, p-values with three significant ones."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Difference)])
+    names = [field.name for field in fields(Difference)]
+    writer.writerow([*names, *_OLD_NAMES])
     for line in lines:
-        writer.writerow([_cell(name, value) for name, value in asdict(line).items()])
+        values = asdict(line)
+        writer.writerow([_cell(name, values[name]) for name in (*names, *_OLD_NAMES.values())])
     return text.getvalue()
 
 

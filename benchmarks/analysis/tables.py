@@ -8,14 +8,14 @@ A table is asked for by a comment in TOML and stands between it and the next one
     kind = "scores"
     protocol = "fewshot/fc100/5w5s15q"
     rows = [["baseline", "fewshot/controls/baseline"]]
-    columns = ["passes", "seeds", "single", "aggregated"]
+    columns = ["images seen", "seeds", "single", "aggregated"]
     -->
     | ... |
     <!-- end of table -->
 
 Kinds:
 
-- `scores`: a row is `[label, name]`, or `[label, name, predictor]` where the columns are a classifier's. Columns: `passes`,
+- `scores`: a row is `[label, name]`, or `[label, name, predictor]` where the columns are a classifier's. Columns: `images seen`,
   `seeds`, a predictor (or `accuracy`, that of the row) with half of its 95 % interval, `many`, `medium`, `few`.
 - `grid`: a row is `[label, ending]`, a column `[label, name, predictor]`; the cell is of the record `name` with
   the ending after it (before a digest), or where it has a `*`.
@@ -59,14 +59,14 @@ class Records:
         known = self.store.records()
         self._recipes = {record.key: record.recipe_digest for record in known}
         self._entries: dict[tuple[str, str], list[Entry]] = {}  # by protocol and name, which several recipes may share
-        for entry in entries(known, episodes=self.store.episodes):
+        for entry in entries(known, self.store.episodes):
             self._entries.setdefault((entry.records[0].protocol, entry.records[0].name), []).append(entry)
 
     def entry(self, protocol: str, name: str, predictor: str = "") -> Entry:
         """The row of that name, or `name@digest`; without a predictor, any row of that recipe.
 
         Raises:
-            SystemExit: there is none, or more than one.
+            SystemExit: there is none, or more than one, or it is stale.
         """
         label, _, digest = name.partition("@")
         known = [
@@ -77,6 +77,10 @@ class Records:
             raise SystemExit(
                 f"{self.store.root} has no record of {name}, {predictor or 'any predictor'}, on {protocol}"
             )
+        present = [entry for entry in found if not entry.stale]
+        if not present:
+            raise SystemExit(f"{name} on {protocol} is stale, {found[0].stale}: run it again")
+        found = present
         digests = sorted({entry.records[0].recipe_digest[:8] for entry in found})
         if len(digests) > 1:
             raise SystemExit(
@@ -122,14 +126,14 @@ def groups(entry: Entry) -> str:
 
 def scores(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
     """`kind = "scores"`."""
-    headings = {"passes": "image passes", "accuracy": spec.get("accuracy", "top-1")}
+    headings = {"accuracy": spec.get("accuracy", "top-1")}
     lines = [[spec.get("heading", "trained with"), *(headings.get(column, column) for column in spec["columns"])]]
     for label, name, *predictor in spec["rows"]:
         first = found.entry(spec["protocol"], name, *predictor)
         cells = [label]
         for column in spec["columns"]:
-            if column == "passes":
-                cells.append(f"{first.passes / 1e6:.3g} M")
+            if column == "images seen":
+                cells.append(f"{first.images_seen / 1e6:.3g} M")
             elif column == "seeds":
                 cells.append(str(len(first.records)))
             elif column in ("many", "medium", "few"):
@@ -193,7 +197,7 @@ def table(text: str, folder: Path) -> str:
 
 
 def _figures(line: Sequence[str]) -> list[tuple[int, re.Match[str]]]:
-    """Cells that begin with an accuracy, and where: `passes` has a unit, `seeds` and groups no two digits."""
+    """Cells that begin with an accuracy, and where: `images seen` has a unit, `seeds` and groups no two digits."""
     return [(j, match) for j, cell in enumerate(line) if j and (match := re.match(r"\d+\.\d\d(?= ±| \(|$)", cell))]
 
 

@@ -143,9 +143,7 @@ def _collect(notes: Console, results: Path | None, shipped: bool, include_quick:
     import warnings
 
     from slabench.core.errors import SlabenchError
-    from slabench.ranking import published
     from slabench.ranking.entries import rows
-    from slabench.records.staleness import stale
     from slabench.records.store import absence, open_results
 
     opened = open_results(
@@ -155,7 +153,7 @@ def _collect(notes: Console, results: Path | None, shipped: bool, include_quick:
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = rows(opened.records, include_quick, opened.store.episodes, stale, published.load())
+        made = rows(opened.records, opened.store.episodes, include_quick)
     warn(notes, [*opened.problems, *(str(warning.message) for warning in caught)])
     if opened.note:
         notes.print(opened.note, soft_wrap=True)

@@ -11,9 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slabench.comparison.controls import baselines, equal_passes
+from slabench.comparison.controls import EQUAL_VIEWS, Control, baselines, equal_images_seen
 from slabench.comparison.result import ASKED, Comparison, Pair, Side
-from slabench.comparison.sides import Contender, Model, choose, contender, first_record, predictor_pairs, usable
+from slabench.comparison.sides import (
+    Contender,
+    Model,
+    choose,
+    contender,
+    first_record,
+    predictor_pairs,
+    usable,
+    why_stale,
+)
 from slabench.core.errors import DataError
 from slabench.core.files import SHORT
 from slabench.evaluation import paired_tests as stats
@@ -146,7 +155,7 @@ def _pair(context: _Context, a: Contender, b: Contender, question: str) -> Pair:
 
 
 def _controls(context: _Context, records: Iterable[RunRecord], a: Contender, b: Contender) -> tuple[Pair, ...]:
-    """A method against the baselines of its model that look, or were trained, as often. Method minus control."""
+    """A method against the baselines of its model with as many views or as many images seen. Method minus control."""
     sides = [side for side in (a, b) if side.objective != "baseline"]
     if len(sides) != 1 or a.model != b.model:
         return ()
@@ -154,20 +163,21 @@ def _controls(context: _Context, records: Iterable[RunRecord], a: Contender, b: 
     other = b if method is a else a
     group = [
         entry
-        for entry in entries(records, include_limited=method.record.limited)
+        for entry in entries(records, None, include_limited=method.record.limited)
         if entry.group == method.entry.group and entry.predictor in ("single", method.predictor)
     ]
     found = []
     for control in usable(baselines(method.entry, group), context.store, context.warnings):
         if not set(control.seeds) & set(method.seeds):
             continue
-        passes, looks = equal_passes(method.passes, control.passes), control.predictor == method.predictor
+        seen = equal_images_seen(method.images_seen, control.images_seen)
+        viewed = control.predictor == method.predictor
         asked = control.record.recipe_digest == other.record.recipe_digest and control.predictor == other.predictor
         of_asked = control.record.recipe_digest == other.record.recipe_digest
-        if asked or not (passes or (looks and of_asked)):
+        if asked or not (seen or (viewed and of_asked)):
             continue
-        equal = [what for what, holds in (("passes", passes), ("looks", looks and method.looks != 1)) if holds]
-        words = f"equal {', '.join(equal)}" if equal else "same predictor"
+        equal = ((str(Control.EQUAL_IMAGES_SEEN), seen), (EQUAL_VIEWS, viewed and method.views != 1))
+        words = ", ".join(what for what, holds in equal if holds) or "same predictor"
         found.append((not of_asked, control.predictor != method.predictor, _pair(context, method, control, words)))
     return tuple(pair for *_, pair in sorted(found, key=lambda item: item[:2]))
 
@@ -205,7 +215,9 @@ def _drawn(record: RunRecord, warnings: list[str]) -> _Drawn | None:
 
 def _warn(context: _Context, left: Model, right: Model) -> None:
     for model in (left, right):
-        record = first_record(model)
+        record, why = first_record(model), why_stale(model)
+        if why:
+            context.warnings.append(f"{record.name} is stale, {why}: it is never ranked, and has no controls")
         if record.limited:
             context.warnings.append(f"{record.name} is a run of a reduced budget (quick): it is never ranked")
         if record.selection and record.selection.rule == "oracle":
@@ -219,8 +231,8 @@ def _side(item: Contender) -> Side:
         objective=item.objective,
         seeds=item.seeds,
         keys=tuple(record.key[:SHORT] for record in item.entry.records),
-        passes=item.passes,
-        looks=item.looks,
+        images_seen=item.images_seen,
+        views=item.views,
         limited=item.record.limited,
     )
 

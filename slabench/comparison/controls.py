@@ -2,22 +2,67 @@
 
 One definition for the report, the figures, `slabench compare`, `slabench reproduce` and benchmarks/analysis/paired.py.
 
-Three baselines answer three questions. `baseline`, in one look, is what papers compare with. The two controls are `aggregated`,
-that same baseline asked as often as the method is (what it gains needs no training with joint labels), and `equal passes`, a
-baseline trained with as many images as the method was, copies counted; of its predictors the better one is taken.
+`Control` says which baselines these are. What the baseline gains with more views, or with more training, needs no joint labels:
+a method has earned what it gains over all three.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, Self
 
 from slabench.evaluation.intervals import finite_or_none
 from slabench.ranking.entries import Entry
 from slabench.records.store import EpisodeCache, ResultStore
 
-CONTROLS = ("baseline", "aggregated", "equal passes")
+
+class Control(StrEnum):
+    """A baseline of the same model that a method is held against; the value is its name in tables and files.
+
+    Attributes:
+        heading: for a row or an axis.
+        meaning: a noun phrase that a sentence can end in.
+        absent: what a table says where there is none.
+    """
+
+    heading: str
+    meaning: str
+    absent: str
+
+    def __new__(cls, name: str, heading: str, meaning: str, absent: str) -> Self:
+        """The name alone is the value."""
+        made = str.__new__(cls, name)
+        made._value_ = name
+        made.heading, made.meaning, made.absent = heading, meaning, absent
+        return made
+
+    BASELINE = (
+        "baseline",
+        "baseline, one view",
+        "the plain baseline in one view, as papers compare",
+        "not run",
+    )
+    AGGREGATED = (
+        "aggregated",
+        "baseline, aggregated",
+        "the same baseline with as many views of each test image as the method",
+        "not scored",
+    )
+    EQUAL_IMAGES_SEEN = (
+        "equal images seen",
+        "baseline, equal images seen",
+        "a baseline trained on as many images, copies counted, with the better of its predictors",
+        "not run",
+    )
+
+
+CONTROLS = tuple(Control)
+
+
+EQUAL_VIEWS = "equal views"
+"""Said of a pair whose sides take equally many views of a test image, as `Control.EQUAL_IMAGES_SEEN` is said of training."""
 
 
 _EQUAL = 0.01
@@ -45,43 +90,49 @@ def model(entry: Entry) -> tuple[Any, ...]:
     return (network, scored, *(first.setting(*names) for names in _PARTS), first.limited)
 
 
-def equal_passes(a: int, b: int) -> bool:
-    """Whether two numbers of image passes are the same budget: within 1 %."""
+def equal_images_seen(a: int, b: int) -> bool:
+    """Whether two numbers of images seen in training are the same budget: within 1 %."""
     return abs(a - b) <= _EQUAL * max(a, b, 1)
 
 
-def same_looks(predictor: str) -> str:
-    """The baseline's predictor that looks at a test image as often as this one does."""
+def same_views(predictor: str) -> str:
+    """The baseline's predictor that takes as many views of a test image as this one."""
     return "aggregated" if predictor == "aggregated" else "single"
 
 
 def baselines(entry: Entry, group: Sequence[Entry]) -> list[Entry]:
-    """The baselines of the model of `entry`, among entries that may be compared with it."""
+    """The baselines of the model of `entry`, among entries that may be compared with it. A stale entry has and is none."""
+    if entry.stale:
+        return []
     own = model(entry)
-    return [other for other in group if other.objective == "baseline" and model(other) == own]
+    return [other for other in group if other.objective == "baseline" and not other.stale and model(other) == own]
 
 
-def controls(entry: Entry, group: Sequence[Entry]) -> list[tuple[str, Entry]]:
+def controls(entry: Entry, group: Sequence[Entry]) -> list[tuple[Control, Entry]]:
     """The baselines that stand beside `entry`, with the question that each answers, in the order of `CONTROLS`."""
     possible = baselines(entry, group)
     plain = _plain(entry, possible)
-    found = []
+    found: list[tuple[Control, Entry]] = []
     if plain is not None:
-        for question, predictor in zip(CONTROLS, ("single", "aggregated"), strict=False):
+        for question, predictor in ((Control.BASELINE, "single"), (Control.AGGREGATED, "aggregated")):
             own = [other for other in possible if _digest(other) == plain and other.predictor == predictor]
             found += [(question, other) for other in own]
-    equal = [other for other in possible if _digest(other) != plain and equal_passes(other.passes, entry.passes)]
+    equal = [
+        other
+        for other in possible
+        if _digest(other) != plain and equal_images_seen(other.images_seen, entry.images_seen)
+    ]
     if equal:
-        found.append((CONTROLS[2], max(equal, key=lambda other: (other.mean, other.predictor))))
+        found.append((Control.EQUAL_IMAGES_SEEN, max(equal, key=lambda other: (other.mean, other.predictor))))
     return found
 
 
 def _plain(entry: Entry, possible: Sequence[Entry]) -> str | None:
-    """The digest of the baseline trained by the same schedule; failing that, of the one with the fewest image passes."""
+    """The digest of the baseline trained by the same schedule; failing that, of the one that saw the fewest images."""
     train = entry.records[0].setting("train")
     same = [other for other in possible if other.records[0].setting("train") == train]
-    chosen = same or [other for other in possible if not equal_passes(other.passes, entry.passes)]
-    return min(((other.passes, _digest(other)) for other in chosen), default=(0, None))[1]
+    chosen = same or [other for other in possible if not equal_images_seen(other.images_seen, entry.images_seen)]
+    return min(((other.images_seen, _digest(other)) for other in chosen), default=(0, None))[1]
 
 
 def _digest(entry: Entry) -> str:
@@ -95,7 +146,7 @@ class Gain:
     Attributes:
         entry: a method that is no baseline, under one predictor.
         control: a baseline of the same model under one predictor.
-        question: what the control is for, such as one of `slabench.comparison.controls.CONTROLS`.
+        question: what the control is for: a `Control`, or the word of `slabench reproduce` for it.
         value: the difference, a fraction.
         half_width: of its 95 % t interval over episodes or images; None where their accuracies cannot be read or seeds differ.
         n: episodes or images.
@@ -118,12 +169,12 @@ class Gain:
         return (self.value > self.half_width) - (self.value < -self.half_width)
 
 
-def gains(group: Sequence[Entry], store: ResultStore | None = None) -> list[Gain]:
+def gains(group: Sequence[Entry], store: ResultStore | None) -> list[Gain]:
     """Every row of a protocol that is no baseline beside each of its controls that was run.
 
     Args:
         group: entries that may be compared, of one protocol.
-        store: reads the accuracies of single episodes; without it differences have no interval.
+        store: reads the accuracies of single episodes; with None differences have no interval.
     """
     cache = EpisodeCache(store)
     return [

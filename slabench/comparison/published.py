@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slabench.comparison.controls import equal_passes
+from slabench.comparison.controls import equal_images_seen
 from slabench.core.errors import SlabenchError, UsageError
 from slabench.core.files import SHORT
 from slabench.ranking import published as numbers
@@ -24,7 +24,6 @@ from slabench.recipes import AnyRecipe, load_recipe
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
-from slabench.records.staleness import stale
 from slabench.records.store import ResultStore
 
 RETRAINING = 0.02
@@ -147,7 +146,7 @@ def compare_published(
     known = numbers.load() if published is None else published
     records, _ = store.scan()
     same = [other for other in records if other.recipe_digest == record.recipe_digest]
-    own = [row for row in rows(same, True, store.episodes, stale, known) if key in row.keys]
+    own = [row for row in rows(same, store.episodes, True, known) if key in row.keys]
     found = [numbers.match(row, known) for row in own]
     texts: list[tuple[str, str, str]] = []
     for row, rivals in zip(own, found, strict=True):
@@ -240,14 +239,14 @@ _TRAIN_KEYS = (
 
 
 def _training(row: LeaderboardRow, record: RunRecord, paper: AnyRecipe) -> list[str]:
-    """Image passes, optimiser and schedule in words; the other settings that differ by name."""
+    """Images seen, optimiser and schedule in words; the other settings that differ by name."""
     # Recipes as they are kept: a setting that came later is in neither where it is at its default.
     theirs = paper.resolved()
     ours: Mapping[str, Any] = record.recipe.get("train", {})
     found = []
-    passes = _passes(paper, record, row)
-    if not equal_passes(row.image_passes, passes):
-        found.append(f"{row.image_passes / 1e6:.2f}M image passes instead of {passes / 1e6:.2f}M")
+    theirs_seen = _images_seen(paper, record, row)
+    if not equal_images_seen(row.images_seen, theirs_seen):
+        found.append(f"{row.images_seen / 1e6:.2f}M images seen instead of {theirs_seen / 1e6:.2f}M")
     used = [key for key in _TRAIN_KEYS if key not in _idle(row)]
     unlike = _unlike(ours, theirs["train"], used)
     for key, name in (("optimizer", "optimiser"), ("schedule", "schedule")):
@@ -264,7 +263,7 @@ def _training(row: LeaderboardRow, record: RunRecord, paper: AnyRecipe) -> list[
 
 
 def _idle(row: LeaderboardRow) -> tuple[str, ...]:
-    """Settings of a few-shot training that its learner does not look at: no batches in episodes, no episodes in batches."""
+    """Settings of a few-shot training that its learner does not use: no batches in episodes, no episodes in batches."""
     if row.suite != "fewshot":
         return ()
     return ("episodes_per_step", "ways", "shots", "queries") if row.learner == "classifier" else ("batch_size",)
@@ -279,8 +278,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _passes(paper: AnyRecipe, record: RunRecord, row: LeaderboardRow) -> int:
-    """Image passes of the published training, transformed copies counted."""
+def _images_seen(paper: AnyRecipe, record: RunRecord, row: LeaderboardRow) -> int:
+    """Images seen in the published training, transformed copies counted."""
     copies = 1 if row.objective in ("baseline", "rotated-classes") else row.M or 1
     if isinstance(paper, Recipe):
         t = paper.train

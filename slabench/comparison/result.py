@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slabench.comparison.controls import equal_passes
+from slabench.comparison.controls import Control, equal_images_seen
 from slabench.evaluation import paired_tests as stats
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ ASKED = "asked"
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison. `passes` are image passes of one seed's training, `looks` how often it looks at an image."""
+    """One side of a comparison. `images_seen` are those of one seed's training, `views` those of a test image."""
 
     name: str
     predictor: str
     objective: str
     seeds: tuple[int, ...]
     keys: tuple[str, ...]
-    passes: int
-    looks: int
+    images_seen: int
+    views: int
     limited: bool
 
 
@@ -186,14 +186,14 @@ def _size(found: Paired | Interval) -> str:
 
 
 def _control_words(control: Pair, asked: Pair) -> str:
-    looks = control.a.looks if control.b.predictor == control.a.predictor else 1
+    views = control.a.views if control.b.predictor == control.a.predictor else 1
     n = len(control.seeds)
     seeds = "" if n == len(asked.seeds) else f" ({n} seed{'s' if n > 1 else ''})"
-    if "passes" in control.question:
-        often = f"and {looks} looks" if looks > 1 else "in one look"
-        return f"the baseline with as many image passes {often}{seeds}"
-    often = f"that also looks {looks} times" if looks > 1 else "under the same predictor"
-    return f"the baseline {often}{seeds}"
+    if Control.EQUAL_IMAGES_SEEN in control.question:
+        return (
+            f"the baseline with as many images seen and {views if views > 1 else 'one'} view{'s' * (views > 1)}{seeds}"
+        )
+    return f"the baseline {f'with as many views ({views})' if views > 1 else 'under the same predictor'}{seeds}"
 
 
 def _verdict(made: Comparison, pair: Pair) -> str:
@@ -204,10 +204,10 @@ def _verdict(made: Comparison, pair: Pair) -> str:
     sign = 1 if methods[0] == pair.a else -1
     found = pair.over_units
     gains = not found.low <= 0 <= found.high and sign * found.mean > 0
-    equal = [c for c in made.controls if "passes" in c.question]
+    equal = [c for c in made.controls if Control.EQUAL_IMAGES_SEEN in c.question]
     open_end = ""
     if not equal and not _equal(pair):
-        open_end = "No baseline with as many image passes is in the folder: what more training alone earns is open."
+        open_end = "No baseline with as many images seen is in the folder, so what more training alone earns is an open question."
     if not gains:
         return open_end
     # Over seeds too, where there are several: a claim about a method is one about its trainings.
@@ -219,18 +219,18 @@ def _verdict(made: Comparison, pair: Pair) -> str:
 
 
 def _equal(pair: Pair) -> bool:
-    return equal_passes(pair.a.passes, pair.b.passes)
+    return equal_images_seen(pair.a.images_seen, pair.b.images_seen)
 
 
 def _cost(pair: Pair) -> str:
-    a, b = pair.a.passes, pair.b.passes
+    a, b = pair.a.images_seen, pair.b.images_seen
     names = short_names(pair.a, pair.b)
     if not a or not b:
         return ""
     if _equal(pair):
-        return "Both were trained with the same number of image passes."
+        return "Both saw the same number of images in training."
     more, fewer, ratio = (*names, a / b) if a > b else (*names[::-1], b / a)
-    return f"{more} used {ratio:.1f} times the image passes of {fewer} in training."
+    return f"{more} saw {ratio:.1f} times as many images in training as {fewer}."
 
 
 def _and(parts: Sequence[str]) -> str:

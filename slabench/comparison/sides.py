@@ -64,13 +64,13 @@ class Contender:
         return model(self.entry)
 
     @property
-    def passes(self) -> int:
+    def images_seen(self) -> int:
         """Images passed through the backbone in training, mean over seeds."""
-        return self.entry.passes
+        return self.entry.images_seen
 
     @property
-    def looks(self) -> int:
-        """How often the predictor looks at an image: M when it aggregates over transformed copies, else once."""
+    def views(self) -> int:
+        """Views that the predictor takes of a test image: M when it aggregates over transformed copies, else 1."""
         if self.predictor != "aggregated":
             return 1
         return copies(str(self.record.setting("sla", "transforms") or "")) or 0  # 0: of a plug-in that is not here
@@ -189,11 +189,13 @@ def _models(store: ResultStore, records: Sequence[RunRecord], text: str, protoco
             raise unknown_name(f"protocol of '{text}'", protocol, {record.protocol for record in done})
         done = exact or kept
     models: dict[Any, Model] = defaultdict(dict)
-    for entry in entries(done, include_limited=True):
+    for entry in entries(done, None, include_limited=True):
         record = entry.records[0]
-        models[entry.group, record.recipe_digest, record.limited][entry.predictor] = entry
-    full = [model for model in models.values() if not first_record(model).limited]
-    return full or list(models.values())
+        models[entry.group, record.recipe_digest, record.limited, entry.stale][entry.predictor] = entry
+    found_models = list(models.values())
+    for unranked in (why_stale, lambda model: first_record(model).limited):
+        found_models = [model for model in found_models if not unranked(model)] or found_models
+    return found_models
 
 
 def _refusal(left: Model, right: Model, a: str, b: str) -> UsageError:
@@ -249,6 +251,11 @@ def predictor_pairs(left: Model, right: Model, pa: str | None, pb: str | None) -
 def first_record(model: Mapping[str, Entry]) -> RunRecord:
     """The record of the first seed."""
     return next(iter(model.values())).records[0]
+
+
+def why_stale(model: Mapping[str, Entry]) -> str | None:
+    """Why the model's records are stale; None where they are not."""
+    return next(iter(model.values())).stale
 
 
 def _group(model: Mapping[str, Entry]) -> tuple[Any, ...]:

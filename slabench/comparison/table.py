@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     *("protocol", "unit", "n_units", "a", "a_predictor", "a_keys", "b", "b_predictor", "b_keys", "question"),
-    *("passes_a", "passes_b", "n_seeds", "seeds", "mean_a", "mean_b", "difference"),
+    *("images_seen_a", "images_seen_b", "n_seeds", "seeds", "mean_a", "mean_b", "difference"),
     *(
         "ci_units",
         "bootstrap_low",
@@ -34,12 +34,21 @@ _COLUMNS = (
         "p_mcnemar_mid",
     ),
     *("std_seeds", "ci_seeds", "ci_both", "ci_without_reuse", "ci_classes", "correlation"),
+    *("passes_a", "passes_b"),
 )
+
+
+_OLD_NAMES = {"images_seen": "passes", "views": "looks"}
+"""What a side's fields were called until version 0.1: JSON and CSV have both names, until the next one."""
 
 
 def to_json(made: Comparison) -> str:
     """Everything as JSON; fractions, and null for what is not defined."""
-    return json.dumps(_plain(asdict(made)), indent=2) + "\n"
+    value = asdict(made)
+    for pair in (*value["pairs"], *value["controls"]):
+        for side in (pair["a"], pair["b"]):
+            side |= {old: side[name] for name, old in _OLD_NAMES.items()}
+    return json.dumps(_plain(value), indent=2) + "\n"
 
 
 def to_csv(made: Comparison) -> str:
@@ -189,7 +198,7 @@ def _p(value: float) -> str:
 def _who(side: Side) -> str:
     seeds = f"seed{'s' if len(side.seeds) > 1 else ''} {', '.join(map(str, side.seeds))}"
     quick = ", quick" if side.limited else ""
-    return f"{side.name}, {seeds} ({', '.join(side.keys)}), {side.passes / 1e6:.2f}M image passes{quick}"
+    return f"{side.name}, {seeds} ({', '.join(side.keys)}), {side.images_seen / 1e6:.2f}M images seen{quick}"
 
 
 def _row(made: Comparison, pair: Pair) -> dict[str, Any]:
@@ -205,8 +214,8 @@ def _row(made: Comparison, pair: Pair) -> dict[str, Any]:
         "n_units": made.n,
         **{f"{name}{end}": value for name, side in (("a", pair.a), ("b", pair.b)) for end, value in _side_cells(side)},
         "question": pair.question,
-        "passes_a": pair.a.passes,
-        "passes_b": pair.b.passes,
+        "images_seen_a": pair.a.images_seen,
+        "images_seen_b": pair.b.images_seen,
         "n_seeds": len(pair.seeds),
         "seeds": " ".join(map(str, pair.seeds)),
         "mean_a": pair.mean_a,
@@ -227,6 +236,8 @@ def _row(made: Comparison, pair: Pair) -> dict[str, Any]:
         "ci_without_reuse": half(pair.without_reuse),
         "ci_classes": half(pair.over_classes),
         "correlation": pair.over_units.correlation,
+        "passes_a": pair.a.images_seen,
+        "passes_b": pair.b.images_seen,
     }
 
 

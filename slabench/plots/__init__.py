@@ -28,7 +28,7 @@ class Kind:
 KINDS = {
     "bars": Kind("test accuracy by method and predictor, with intervals and seeds", "bars:bars"),
     "gains": Kind("difference of each method to its baselines, paired on the same test", "bars:gain_chart"),
-    "passes": Kind("validation accuracy against image passes", "curves:passes"),
+    "passes": Kind("validation accuracy against images seen in training", "curves:by_images_seen"),
     "groups": Kind("recall of many, medium and few classes of a long tail", "classes:by_size"),
     "per-class": Kind("recall class by class", "classes:per_class"),
     "reliability": Kind("accuracy against confidence of a classifier, with its ECE", "calibration:diagrams"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from slabench.comparison.controls import Gain, gains
+from slabench.comparison.controls import CONTROLS, Gain, gains
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, tested_on, units
 from slabench.ranking.entries import Entry, entry_interval
@@ -27,7 +27,10 @@ def bars(source: Source) -> Drawing:
             _bars(panel, group)
         predictors = list(dict.fromkeys(name for group in groups for name in group.predictors))
         style.predictor_legend(figure, predictors)
-    best = [f"{group.title}: best {_said(group, group.entries[0])}" for group in groups]
+    best = [
+        f"{group.title}: {'not ranked' if group.stale else f'best {_said(group, group.entries[0])}'}"
+        for group in groups
+    ]
     return Drawing(
         figure,
         "Test accuracy",
@@ -72,11 +75,7 @@ def _said(group: Group, entry: Entry) -> str:
     return f"{group.name(entry)} ({entry.predictor}) with {100 * entry.mean:.1f} %"
 
 
-_WORDS = {
-    "baseline": "\N{MINUS SIGN} baseline, one look",
-    "aggregated": "\N{MINUS SIGN} baseline, aggregated",
-    "equal passes": "\N{MINUS SIGN} baseline, equal passes",
-}
+_WORDS = {str(control): f"\N{MINUS SIGN} {control.heading}" for control in CONTROLS}
 
 
 _BOX: dict[str, Any] = {"facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.4}
@@ -103,9 +102,9 @@ def gain_chart(source: Source) -> Drawing:
         figure,
         "Gain over the baseline and its controls",
         f"Difference of test accuracies on the same {tested_on(groups)}, averaged over the seeds that both have; "
-        "whiskers: 95 % paired t interval over them (none where seeds or files are missing). Aggregated: the baseline asked "
-        "as often. Equal passes: a baseline trained on as many images, copies counted, its better predictor. What is claimed "
-        "as a gain should hold against all of them.",
+        "whiskers: 95 % paired t interval over them (none where seeds or files are missing). "
+        + "".join(f"{control.capitalize()}: {control.meaning}. " for control in CONTROLS)
+        + "What is claimed as a gain should hold against all of them.",
         f"{sum(count)} differences between methods and baselines: {count[0]} above 0, {count[1]} that hold 0, {count[2]} below.",
     )
 

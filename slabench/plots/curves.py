@@ -1,4 +1,4 @@
-"""Curves: validation accuracy against image passes, and loss and accuracies in the course of training."""
+"""Curves: validation accuracy against images seen in training, and loss and accuracies in the course of training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Point:
     objective: str
     predictor: str
     step: int
-    image_passes: int
+    images_seen: int
     n_seeds: int
     mean: float
     low: float
@@ -50,7 +50,7 @@ def points(records: Sequence[RunRecord], predictor: str) -> list[Point]:
                 objective=str((first.recipe.get("sla") or {}).get("objective", "unknown")),
                 predictor=predictor,
                 step=step,
-                image_passes=at[0].images_seen,
+                images_seen=at[0].images_seen,
                 n_seeds=len(values),
                 mean=sum(values) / len(values),
                 low=min(values),
@@ -65,8 +65,8 @@ def all_points(group: Group) -> list[Point]:
     return [point for predictor in _predictors(group) for _, own in _lines(group, predictor) for point in own]
 
 
-def passes(source: Source) -> Drawing:
-    """Validation accuracy against image passes, copies counted; a panel a protocol and predictor."""
+def by_images_seen(source: Source) -> Drawing:
+    """Validation accuracy against images seen in training, copies counted; a panel a protocol and predictor."""
     panels = [
         (group, predictor, lines)
         for group in source.groups()
@@ -79,15 +79,15 @@ def passes(source: Source) -> Drawing:
     with style.style():
         figure, axes = style.panels([style.line_panel(len(lines)) for _, _, lines in panels], source.columns)
         for panel, (group, predictor, lines) in zip(axes, panels, strict=True):
-            _passes(panel, group, lines)
+            _by_images_seen(panel, group, lines)
             panel.set_title(style.wrap(f"{group.title}: {predictor}", 52))
     return Drawing(
         figure,
-        "Accuracy against image passes",
-        "Accuracy on the validation classes or images (not the test) against the images passed through the backbone in "
+        "Accuracy against images seen",
+        "Accuracy on the validation classes or images (not the test) against the images seen in "
         "training, transformed copies counted, on a logarithmic axis. Lines: means over seeds "
         f"({seeds_of(groups)}); bands: from the least to the greatest seed. Colour: objective; marker: recipe.",
-        f"Learning curves of {sum(len(lines) for _, _, lines in panels)} recipes and predictors over image passes.",
+        f"Learning curves of {sum(len(lines) for _, _, lines in panels)} recipes and predictors over images seen in training.",
     )
 
 
@@ -103,7 +103,7 @@ def _lines(group: Group, predictor: str) -> list[tuple[str, list[Point]]]:
     return [(group.name(entry), own) for entry in recipes if (own := points(entry.records, predictor))]
 
 
-def _passes(panel: Axes, group: Group, lines: list[tuple[str, list[Point]]]) -> None:
+def _by_images_seen(panel: Axes, group: Group, lines: list[tuple[str, list[Point]]]) -> None:
     from matplotlib import ticker
 
     colours = group.colours()
@@ -112,7 +112,7 @@ def _passes(panel: Axes, group: Group, lines: list[tuple[str, list[Point]]]) -> 
     for name, own in lines:
         first = own[0]
         colour = colours[first.objective]
-        x = [point.image_passes / 1e6 for point in own]
+        x = [point.images_seen / 1e6 for point in own]
         y = [100 * point.mean for point in own]
         panel.plot(x, y, "-", marker=markers[first.recipe_digest], color=colour, label=name)
         if first.n_seeds > 1:
@@ -124,7 +124,7 @@ def _passes(panel: Axes, group: Group, lines: list[tuple[str, list[Point]]]) -> 
     panel.xaxis.set_major_formatter("{x:g}")
     panel.xaxis.set_minor_formatter(ticker.NullFormatter())
     style.name_lines(panel, ends)
-    panel.set_xlabel("images passed in training, copies counted (million)")
+    panel.set_xlabel("images seen in training, copies counted (million)")
     panel.set_ylabel("validation accuracy (%)")
 
 

@@ -12,12 +12,10 @@ from slabench.core.errors import DataError
 from slabench.plots import style
 from slabench.ranking.entries import Entry, entries
 from slabench.records.record import RunRecord
-from slabench.records.store import EpisodeCache, ResultStore
+from slabench.records.store import ResultStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from slabench.ranking.entries import EpisodeReader
 
 _PREDICTORS = ("single", "aggregated", "distilled")
 
@@ -45,10 +43,10 @@ class Drawing:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Entries that may be compared: one protocol on the same data and episodes, the best first.
+    """Entries that may be compared: one protocol on the same data and episodes, all stale or none, the best first.
 
     Attributes:
-        title: the protocol in words, such as "fc100, 5-way 5-shot".
+        title: the protocol in words, such as "fc100, 5-way 5-shot"; "(stale)" behind it where it is.
         entries: one per recipe and predictor.
         names: short names of recipes, by recipe digest; unique within the group.
         unit: "episodes" or "images".
@@ -62,6 +60,11 @@ class Group:
     def first(self) -> RunRecord:
         """A record of the group, for what all share."""
         return self.entries[0].records[0]
+
+    @property
+    def stale(self) -> str | None:
+        """Why all of these entries are stale; None for present ones."""
+        return self.entries[0].stale
 
     @property
     def unit(self) -> str:
@@ -98,7 +101,7 @@ class Group:
     def markers(self) -> dict[str, str]:
         """By recipe digest: recipes of one objective, which share a colour, differ in the marker."""
         gathered: dict[str, list[str]] = defaultdict(list)
-        for entry in sorted(self.entries, key=lambda entry: (entry.passes, self.name(entry))):
+        for entry in sorted(self.entries, key=lambda entry: (entry.images_seen, self.name(entry))):
             digests = gathered[entry.objective]
             if entry.records[0].recipe_digest not in digests:
                 digests.append(entry.records[0].recipe_digest)
@@ -134,24 +137,20 @@ class Source:
         """Gather the finished ones of `records`; a side file that is damaged becomes a problem and not an error."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = entries(records, include_limited, store.episodes if store else None)
+            found = entries(records, store.episodes if store else None, include_limited)
         problems = list(dict.fromkeys(str(warning.message) for warning in caught))
         return cls(tuple(found), store, columns, problems)
-
-    def reader(self) -> EpisodeReader | None:
-        """Reads the accuracies of single episodes; what it cannot read is among the problems already."""
-        return EpisodeCache(self.store) if self.store else None
 
     def only(self, keep: Callable[[Entry], bool]) -> Source:
         """The same source with the entries for which `keep` holds; problems are shared."""
         return Source(tuple(filter(keep, self.entries)), self.store, self.columns, self.problems)
 
     def groups(self) -> list[Group]:
-        """The entries by protocol, in the order of the leaderboard."""
+        """The entries by protocol, in the order of the leaderboard: stale ones stand apart, and last."""
         gathered: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
-        for entry in self.entries:
-            gathered[entry.group].append(entry)
-        titles = [title(own[0].records[0]) for own in gathered.values()]
+        for entry in sorted(self.entries, key=lambda entry: entry.stale is not None):
+            gathered[entry.group, entry.stale].append(entry)
+        titles = [title(own[0].records[0]) + (" (stale)" if own[0].stale else "") for own in gathered.values()]
         made = []
         for heading, own in zip(titles, gathered.values(), strict=True):
             twin = f" [{own[0].records[0].protocol_digest[:6]}]" if titles.count(heading) > 1 else ""

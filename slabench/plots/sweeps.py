@@ -50,7 +50,7 @@ _Lines = dict[str, list[tuple[int, Entry]]]
 def _series(source: Source, axis: str) -> list[tuple[tuple[str, int, str], _Lines]]:
     """By data set, fixed number and predictor: the entries of each recipe name by what varies, two points at least."""
     gathered: dict[tuple[Any, ...], dict[str, dict[int, Entry]]] = defaultdict(lambda: defaultdict(dict))
-    for entry in source.entries:
+    for entry in (entry for entry in source.entries if not entry.stale):
         first = entry.records[0]
         x, fixed = (first.setting("protocol", name) for name in (axis, _OTHER[axis]))
         if first.suite == "fewshot" and isinstance(x, int) and isinstance(fixed, int):
@@ -116,9 +116,9 @@ def transforms(source: Source) -> Drawing:
     return Drawing(
         figure,
         "Effect of the transformation set",
-        f"Mean test accuracy over {tested_on(groups)} by the set of M transformations that a method trains and is asked with. "
+        f"Mean test accuracy over {tested_on(groups)} by the set of M transformations that a method is trained and scored with. "
         f"Whiskers: 95 % interval over {units(groups)}, means over seeds ({seeds_of(groups)}). "
-        "A set of M costs M image passes for each image.",
+        "A set of M costs M times as many images seen in training.",
         f"Bars of test accuracy for {len({_set(entry) for _, _, own in found for entry in own})} transformation sets.",
     )
 

@@ -15,13 +15,25 @@ UNVERIFIED = "~value?: unverified, from memory, never held against the paper: it
 """What the mark of `marked` means, for legends."""
 
 
+PUBLISHED = (
+    "what a paper prints for the method in this setting, mostly from longer training and often on another network (publ. net); "
+    "slabench compare RUN --published says what differs"
+)
+
+
+STALE = (
+    "were made by another version of the protocol, or on episodes or images that slabench has replaced since: they are shown, "
+    "never ranked"
+)
+
+
 def marked(text: str, verified: bool) -> str:
     """A published number as it is shown everywhere: `59.25`, or `~59.25?` where nobody has held it against the paper."""
     return text if verified else f"~{text}?"
 
 
 Format = Literal["table", "wide", "markdown", "latex", "html"]
-"""`wide` is the terminal's table where it has the room."""
+"""`wide` is the terminal's table where it has the room, and the report's."""
 
 
 _ALL: tuple[Format, ...] = ("table", "wide", "markdown", "latex", "html")
@@ -50,7 +62,10 @@ class Column:
         text: the value for people, from the row; "" where there is none.
         numeric: numbers are set flush right, and sort by size.
         fold: a value that all rows of a table share stands above it instead.
-        classes: shown only in a table where some row has a value, such as the groups of a long tail.
+        first: stands before the others for people: what a reader looks for.
+        optional: shown only in a table where some row has a value.
+        printed: a `fold` that LaTeX shows as a column where rows differ in it; a printed page has no room for the others.
+        metric: a field of `slabench.records.record.ClassScores`, averaged over seeds; optional.
         help: what it means, one line.
         digits: of the CSV: 6 for fractions, 1 for seconds; None for what is no float.
     """
@@ -61,6 +76,10 @@ class Column:
     text: Callable[[LeaderboardRow], str]
     numeric: bool
     fold: bool
+    first: bool
+    optional: bool
+    printed: bool
+    metric: bool
     help: str
     digits: int | None
 
@@ -115,10 +134,15 @@ def _column(
     shown: tuple[Format, ...] = (),
     help: str = "",
     *,
-    fold: bool = False,
     text: Callable[[LeaderboardRow], str] | None = None,
+    fold: bool = False,
+    first: bool = False,
+    optional: bool = False,
+    printed: bool = False,
+    metric: bool = False,
 ) -> Any:
-    return field(metadata={"heading": heading, "kind": kind, "shown": shown, "help": help, "fold": fold, "text": text})
+    says = {"heading": heading, "shown": shown, "help": help, "fold": fold, "first": first, "printed": printed}
+    return field(metadata={"kind": kind, "text": text, **says, "metric": metric, "optional": optional or metric})
 
 
 @dataclass(frozen=True)
@@ -127,14 +151,14 @@ class LeaderboardRow:
 
     `mean`, `std_seeds` (ddof 1) and `ci95_test` (half width) are fractions. The interval is over `n_test` episodes or images
     (`test_unit`); `ci95_from` says of what: the "seed-averaged" units, or the "mean-of-seeds" of the records' own intervals where
-    the accuracies of single units cannot be read. `image_passes`, `train_seconds`, `score_seconds` and a classifier's further
+    the accuracies of single units cannot be read. `images_seen`, `train_seconds`, `score_seconds` and a classifier's further
     scores are means over seeds; a score that is not defined (a group without classes) is empty. `best_val` and `oracle` are the
     accuracies that selection on validation, and on the test itself, would have given. `gap` is `mean` minus `published`, where
     that is verified.
     """
 
     rank: int | None = _column(
-        "#", "integer", _ALL, "rank; rows that this test cannot tell apart share one", text=_rank
+        "#", "integer", _ALL, "rank; rows that this test cannot tell apart share one", text=_rank, first=True
     )
     stale: bool = _column(kind="yes")
     stale_why: str | None = _column()
@@ -147,51 +171,74 @@ class LeaderboardRow:
     queries: int | None = _column(kind="integer")
     profile: str | None = _column()
     ratio: float | None = _column(kind="ratio")
-    name: str = _column("recipe", shown=_ALL, help="the recipe's name, without its suite", text=_recipe)
-    learner: str | None = _column("learner", shown=_PAPER, fold=True, help="what is trained")
-    backbone: str | None = _column("backbone", shown=_PAPER, fold=True, help="the network under the head")
-    head: str | None = _column("head", shown=_PAPER, fold=True, help="few-shot head, or a classifier's output layer")
+    name: str = _column("recipe", shown=_ALL, help="the recipe's name, without its suite", text=_recipe, first=True)
+    learner: str | None = _column("learner", shown=_PAPER, fold=True, help="what is trained", optional=True)
+    backbone: str | None = _column("backbone", shown=_PAPER, fold=True, help="the network under the head", printed=True)
+    head: str | None = _column(
+        "head", shown=_PAPER, fold=True, help="few-shot head, or a classifier's output layer", optional=True
+    )
     trained: str | None = _column(
-        "trained", shown=_ALL, help="ways and shots of its training episodes, where not the test's"
+        "trained",
+        shown=_ALL,
+        help="ways and shots of its training episodes, where not the test's",
+        first=True,
+        optional=True,
     )
-    loss: str | None = _column("loss", shown=_PAPER, fold=True, help="a classifier's loss")
-    reweight: str | None = _column("reweight", shown=_PAPER, fold=True, help="weights of the classes in the loss")
-    sampler: str | None = _column("sampler", shown=_PAPER, fold=True, help="re-sampling of the classes")
-    mix: str | None = _column("mix", shown=_PAPER, fold=True, help="mixing of images in pairs")
-    posthoc: str | None = _column("post-hoc", shown=_PAPER, fold=True, help="method applied after training")
+    loss: str | None = _column("loss", shown=_PAPER, fold=True, help="a classifier's loss", optional=True)
+    reweight: str | None = _column(
+        "reweight", shown=_PAPER, fold=True, help="weights of the classes in the loss", optional=True
+    )
+    sampler: str | None = _column("sampler", shown=_PAPER, fold=True, help="re-sampling of the classes", optional=True)
+    mix: str | None = _column("mix", shown=_PAPER, fold=True, help="mixing of images in pairs", optional=True)
+    posthoc: str | None = _column(
+        "post-hoc", shown=_PAPER, fold=True, help="method applied after training", optional=True
+    )
     objective: str | None = _column(
-        "objective", shown=_PAPER, fold=True, help="what it was trained on: baseline, da, sla ..."
+        "objective", shown=_PAPER, fold=True, help="what it was trained on: baseline, da, sla ...", printed=True
     )
-    transforms: str | None = _column("transformation", shown=_PAPER, fold=True, help="the set of transformations")
-    M: int | None = _column("M", "integer", _PAPER, "transformations of the set", fold=True)
+    transforms: str | None = _column(
+        "transformation", shown=_PAPER, fold=True, help="the set of transformations", printed=True
+    )
+    M: int | None = _column("M", "integer", _PAPER, "transformations of the set", fold=True, printed=True)
     predictor: str = _column(
-        "predictor", shown=_ALL, help="single: one look; aggregated: M looks; distilled: the student"
+        "predictor",
+        shown=_ALL,
+        help="single: one view; aggregated: M transformed views; distilled: the student, in one view",
+        first=True,
     )
-    mean: float = _column("accuracy", "percent", _ALL, "percent, mean over seeds")
+    mean: float = _column("accuracy", "percent", _ALL, "percent, mean over seeds", first=True)
     ci95_test: float | None = _column(
-        "±test", "percent", _ALL, "half of the 95 % interval over test episodes or images"
+        "±test", "percent", _ALL, "half of the 95 % interval over test episodes or images", first=True
     )
     ci95_from: str | None = _column()
     test_unit: str = _column("unit", shown=_HTML, fold=True, help="what the test counts")
     n_test: int = _column("tests", "integer", _HTML, "test episodes or images", fold=True)
-    std_seeds: float | None = _column("±seeds", "percent", _ALL, "standard deviation over seeds")
-    n_seeds: int = _column("n", "integer", _ALL, "seeds")
+    std_seeds: float | None = _column("±seeds", "percent", _ALL, "standard deviation over seeds", first=True)
+    n_seeds: int = _column("n", "integer", _ALL, "seeds", first=True)
     seeds: tuple[int, ...] = _column("seeds", "list", _HTML, "the seeds", fold=True)
-    balanced: float | None = _column("balanced", "percent1", _WIDE, "mean recall of the classes")
-    many: float | None = _column("many", "percent1", _ALL, "recall of classes of more than 100 training images")
-    medium: float | None = _column("med.", "percent1", _ALL, "recall of classes of 20 to 100 training images")
-    few: float | None = _column("few", "percent1", _ALL, "recall of classes of fewer than 20 training images")
-    top5: float | None = _column("top 5", "percent1", _HTML, "the class is among the first five")
-    macro_f1: float | None = _column("macro F1", "percent1", _HTML, "mean F1 of the classes")
-    nll: float | None = _column("NLL", "number", _HTML, "negative log-likelihood")
-    ece: float | None = _column("ECE", "percent1", _HTML, "expected calibration error")
+    balanced: float | None = _column(
+        "balanced", "percent1", _WIDE, "mean recall of the classes", first=True, metric=True
+    )
+    many: float | None = _column(
+        "many", "percent1", _ALL, "recall of classes of more than 100 training images", first=True, metric=True
+    )
+    medium: float | None = _column(
+        "med.", "percent1", _ALL, "recall of classes of 20 to 100 training images", first=True, metric=True
+    )
+    few: float | None = _column(
+        "few", "percent1", _ALL, "recall of classes of fewer than 20 training images", first=True, metric=True
+    )
+    top5: float | None = _column("top 5", "percent1", _HTML, "the class is among the first five", metric=True)
+    macro_f1: float | None = _column("macro F1", "percent1", _HTML, "mean F1 of the classes", metric=True)
+    nll: float | None = _column("NLL", "number", _HTML, "negative log-likelihood", metric=True)
+    ece: float | None = _column("ECE", "percent1", _HTML, "expected calibration error", metric=True)
     best_val: float | None = _column(
-        "best val.", "percent", _HTML, "test accuracy of the epoch that is best on validation"
+        "best val.", "percent", _HTML, "test accuracy of the epoch that is best on validation", optional=True
     )
     oracle: float | None = _column(
-        "oracle", "percent", _HTML, "test accuracy of the epoch that is best on the test itself"
+        "oracle", "percent", _HTML, "test accuracy of the epoch that is best on the test itself", optional=True
     )
-    image_passes: int = _column("images", "millions", _ALL, "passes through the backbone in training, copies counted")
+    images_seen: int = _column("images", "millions", _ALL, "images seen in training, transformed copies counted")
     train_seconds: float = _column(
         "min.", "minutes", ("table", "wide", "markdown", "html"), "minutes of training, mean over seeds"
     )
@@ -202,14 +249,26 @@ class LeaderboardRow:
     limited: bool = _column(kind="yes")
     device: str = _column("device", shown=_WEB, fold=True, help="where it was trained")
     published: float | None = _column(
-        "published", "percent", _WIDE, "published accuracy of the same method in the same setting", text=published_text
+        "published",
+        "percent",
+        _WIDE,
+        "published accuracy of the same method in the same setting",
+        text=published_text,
+        first=True,
+        optional=True,
     )
-    published_ci95: float | None = _column("±publ.", "percent", _HTML, "as printed with it")
+    published_ci95: float | None = _column("±publ.", "percent", _HTML, "as printed with it", first=True, optional=True)
     published_verified: bool | None = _column(kind="yes")
-    published_backbone: str | None = _column("publ. net", shown=_WIDE, help="the published network", text=_backbone)
-    published_selection: str | None = _column("publ. selection", shown=_HTML, help="which weights the paper scores")
-    published_source: str | None = _column("source", shown=_WEB, help="paper and table", fold=True)
-    gap: float | None = _column("gap", "signed", _WIDE, "accuracy minus published, points; verified values only")
+    published_backbone: str | None = _column(
+        "publ. net", shown=_WIDE, help="the published network", text=_backbone, first=True, optional=True
+    )
+    published_selection: str | None = _column(
+        "publ. selection", shown=_HTML, help="which weights the paper scores", optional=True
+    )
+    published_source: str | None = _column("source", shown=_WEB, help="paper and table", fold=True, optional=True)
+    gap: float | None = _column(
+        "gap", "signed", _WIDE, "accuracy minus published, points; verified values only", first=True, optional=True
+    )
     dataset_digest: str = _column()
     split_digest: str = _column()
     episodes_digest: str = _column()
@@ -224,18 +283,14 @@ def columns() -> tuple[Column, ...]:
     made = []
     for entry in fields(LeaderboardRow):
         meta = entry.metadata
-        text = meta["text"] or _reader(entry.name, meta["kind"])
-        numeric = meta["kind"] not in _TEXTS
         made.append(
             Column(
-                entry.name,
-                meta["heading"] or entry.name,
-                meta["shown"],
-                text,
-                numeric,
-                meta["fold"],
-                meta["help"],
-                _DIGITS.get(meta["kind"]),
+                name=entry.name,
+                heading=meta["heading"] or entry.name,
+                text=meta["text"] or _reader(entry.name, meta["kind"]),
+                numeric=meta["kind"] not in _TEXTS,
+                digits=_DIGITS.get(meta["kind"]),
+                **{name: meta[name] for name in ("shown", "fold", "first", "optional", "printed", "metric", "help")},
             )
         )
     return tuple(made)
@@ -295,11 +350,11 @@ def _board(rows: tuple[LeaderboardRow, ...], output: Format) -> Board:
         if output not in column.shown:
             continue
         values = {column.text(row) for row in rows}
-        if column.name in _OPTIONAL and values <= {""} and not (longtail and column.name in GROUPS):
+        if column.optional and values <= {""} and not (longtail and column.name in GROUPS):
             continue
         if column.fold and output not in ("table", "wide") and len(values) == 1:
             shared.extend(f"{column.heading} {value}" for value in values if value not in ("", "none"))
-        elif not (output == "latex" and column.fold and column.name not in _PRINTED):
+        elif not (output == "latex" and column.fold and not column.printed):
             kept.append(column)
     digests = {
         "data": first.dataset_digest,
@@ -308,8 +363,8 @@ def _board(rows: tuple[LeaderboardRow, ...], output: Format) -> Board:
         "protocol": first.protocol_digest,
     }
     facts = (f"version {first.protocol_version}", *(["transductive"] if first.transductive else []), *shared)
-    # What a reader looks for first comes first; sorted() keeps the order of the CSV among the others.
-    kept.sort(key=lambda column: _FIRST.index(column.name) if column.name in _FIRST else len(_FIRST))
+    # sort() is stable: both halves keep the order of the CSV.
+    kept.sort(key=lambda column: not column.first)
     return Board(rows, first.protocol, facts, digests, first.stale_why, tuple(kept))
 
 
@@ -317,30 +372,12 @@ GROUPS = ("many", "medium", "few")
 """Of a long tail: they stand together, also where one of them has no class."""
 
 
-_FIRST = (
-    *("rank", "name", "trained", "predictor", "mean", "ci95_test", "std_seeds", "n_seeds", "balanced", *GROUPS),
-    *("published", "published_ci95", "published_backbone", "gap"),
-)
-
-
-_OPTIONAL = {
-    *GROUPS,
-    *("balanced", "top5", "macro_f1", "nll", "ece", "best_val", "oracle", "posthoc"),
-    *("published", "published_ci95", "published_backbone", "published_selection", "published_source", "gap"),
-    *("loss", "reweight", "sampler", "mix", "learner", "head", "trained"),
-}
-
-
-_PRINTED = {"backbone", "objective", "transforms", "M"}
-"""Of what rows may share: a column of LaTeX's too where they do not. A page has no room for the others."""
-
-
 def notes(tables: Sequence[Board]) -> list[str]:
     """What a reader of the tables must know, a sentence or two each."""
     shown = {column.name for table in tables for column in table.columns}
     found = [
         "Accuracy in percent; ±test: half of the 95 % interval over test episodes or images; ±seeds: standard deviation over "
-        "the n seeds; images: passes through the backbone in training, transformed copies counted. Rows that share a rank cannot "
+        "the n seeds; images: images seen in training, transformed copies counted. Rows that share a rank cannot "
         "be told apart on this test."
     ]
     if "few" in shown:
@@ -348,13 +385,10 @@ def notes(tables: Sequence[Board]) -> list[str]:
             "many, med., few: recall of classes of more than 100, 20 to 100 and fewer than 20 training images."
         )
     if "published" in shown:
-        found.append(
-            "published: what a paper prints for the method in this setting, mostly from longer training and often on another "
-            "network (publ. net); slabench compare RUN --published says what differs."
-        )
+        found.append(f"published: {PUBLISHED}.")
     rows = [row for table in tables for row in table.rows]
     if "published" in shown and any(row.published is not None and not row.published_verified for row in rows):
         found.append(f"{UNVERIFIED}, so it has no gap.")
     if any(table.stale for table in tables):
-        found.append("Stale rows were measured by what slabench no longer measures: shown, never ranked.")
+        found.append(f"Stale rows {STALE}.")
     return found

@@ -1,7 +1,7 @@
 """The leaderboard: one row per recipe, predictor and protocol, made from records and from nothing else.
 
 What may be compared stands in one group: the same protocol and version on the same data, split and episode digests, and
-transductive apart from inductive. Ranks count within a group only. Runs of a reduced budget (`limited`) and those
+transductive apart from inductive. Ranks count within a group only. Stale records, runs of a reduced budget (`limited`) and those
 selected on the test set (`oracle`) have no rank. Equal records give equal bytes, in whatever order they are read.
 """
 
@@ -12,7 +12,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,9 @@ from slabench.core.files import SHORT
 from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, paired_difference, t_interval
 from slabench.losses import needs_cosine
 from slabench.ranking import published as published_numbers
-from slabench.ranking.columns import LeaderboardRow
+from slabench.ranking.columns import LeaderboardRow, columns
 from slabench.records.record import RunRecord, Score
+from slabench.records.staleness import stale
 from slabench.records.store import ResultStore, ResultsWarning
 
 if TYPE_CHECKING:
@@ -38,21 +39,21 @@ if TYPE_CHECKING:
 _LEARNERS = {"fewshot": "episodic", "imbalanced": "classifier", "supervised": "classifier"}
 
 
-_METRICS = ("balanced", "many", "medium", "few", "top5", "macro_f1", "nll", "ece")
-
-
 @dataclass(frozen=True)
 class Entry:
     """The records behind one row: one per seed, in order of the seed, and their episodes averaged over seeds.
 
-    `episodes` is [n] float64; None where a side file is missing, damaged or of another length than the others. `stale` says why
-    the records are not of what slabench measures now; None where they are.
+    `episodes` is [n] float64; None where a side file is missing, damaged or of another length than the others.
     """
 
     records: tuple[RunRecord, ...]
     predictor: str
     episodes: NDArray[numpy.float64] | None
-    stale: str | None = None
+
+    @cached_property
+    def stale(self) -> str | None:
+        """Why the records are not of what slabench measures now (`slabench.records.staleness`); None where they are."""
+        return next((why for record in self.records if (why := stale(record))), None)
 
     @property
     def scores(self) -> list[Score]:
@@ -76,7 +77,7 @@ class Entry:
         return str(self.records[0].setting("sla", "objective") or "unknown")
 
     @property
-    def passes(self) -> int:
+    def images_seen(self) -> int:
         """Images passed through the backbone in training, mean over seeds."""
         costs = [record.cost.images_seen for record in self.records if record.cost]
         return round(sum(costs) / len(costs)) if costs else 0
@@ -103,26 +104,22 @@ class Entry:
         return not self.stale and not any(record.limited or _rule(record) == "oracle" for record in self.records)
 
 
-def entries(
-    records: Iterable[RunRecord],
-    include_limited: bool = False,
-    episodes: EpisodeReader | None = None,
-    stale: Callable[[RunRecord], str | None] | None = None,
-) -> list[Entry]:
+def entries(records: Iterable[RunRecord], episodes: EpisodeReader | None, include_limited: bool = False) -> list[Entry]:
     """The finished records, gathered by recipe, protocol and predictor, the best of each group first.
 
     Args:
         records: in any order; unfinished and failed ones are left out.
+        episodes: reads the per-episode accuracies of a record (`ResultStore.episodes`). None only where nothing depends on them:
+            without them entries have no interval of their own, and `ranked` goes by the mean alone.
         include_limited: keep the runs of a reduced budget too, as entries of their own.
-        episodes: reads the per-episode accuracies of a record (`ResultStore.episodes`).
-        stale: why a record is not of what slabench measures now (`slabench.records.staleness.stale`); None: nobody looks.
     """
     gathered: dict[tuple[Any, ...], dict[int, RunRecord]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: (record.finished, record.key)):
         if record.status == "done" and (include_limited or not record.limited):
             # A trial that was recorded twice (two folders, two devices) counts once: the later one.
             group = Entry((record,), "", None).group
-            gathered[(*group, record.recipe_digest, record.limited)][record.seed] = record
+            # A stale record neither joins nor replaces present ones.
+            gathered[(*group, record.recipe_digest, record.limited, stale(record))][record.seed] = record
     found = []
     for by_seed in gathered.values():
         ordered = tuple(by_seed[seed] for seed in sorted(by_seed))
@@ -130,36 +127,44 @@ def entries(
         predictors = list(dict.fromkeys(score.predictor for record in ordered for score in record.scores))
         for predictor in predictors:
             scored = tuple(record for record in ordered if record.score(predictor))
-            reasons = [reason for record in scored if stale and (reason := stale(record))]
-            why = reasons[0] if reasons else None
-            found.append(Entry(scored, predictor, _average(scored, arrays, predictor), why))
+            found.append(Entry(scored, predictor, _average(scored, arrays, predictor)))
     return sorted(found, key=_order)
 
 
 def rows(
     records: Iterable[RunRecord],
+    episodes: EpisodeReader | None,
     include_limited: bool = False,
-    episodes: EpisodeReader | None = None,
-    stale: Callable[[RunRecord], str | None] | None = None,
-    published: Sequence[PublishedRow] = (),
+    published: Sequence[PublishedRow] | None = None,
 ) -> list[LeaderboardRow]:
-    """The leaderboard's rows, by protocol and within it from the best to the worst; arguments as of `entries`.
+    """The leaderboard's rows, by protocol and within it from the best to the worst: `ranked` of the `entries`."""
+    return ranked(entries(records, episodes, include_limited), published)
 
-    `published` are the numbers that rows are set beside (`slabench.ranking.published.load`).
+
+def ranked(found: Iterable[Entry], published: Sequence[PublishedRow] | None = None) -> list[LeaderboardRow]:
+    """The rows of entries, each with its rank and the published number beside it.
+
+    Args:
+        found: all entries of each group, the best first.
+        published: by default those that travel with slabench (`slabench.ranking.published.load`).
+
+    Raises:
+        DataError: a file of published numbers is damaged.
 
     The rank is 1 + the number of rows of the group that are better beyond doubt: whose paired 95 % interval over the
     same seed-averaged episodes lies above 0. Rows that the episodes cannot tell apart may so share a rank. Where
     per-episode accuracies are not to be had, a higher mean is better.
     """
+    known = published_numbers.load() if published is None else published
     groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
-    for entry in entries(records, include_limited, episodes, stale):
+    for entry in found:
         groups[entry.group].append(entry)
     made = []
     for group in groups.values():
-        ranked = [entry for entry in group if entry.ranked]
+        rivals = [entry for entry in group if entry.ranked]
         for entry in group:
-            rank = 1 + sum(_beats(other, entry) for other in ranked) if entry.ranked else None
-            made.append(_beside(replace(_row(entry), rank=rank), published))
+            rank = 1 + sum(_beats(other, entry) for other in rivals) if entry.ranked else None
+            made.append(_beside(replace(_row(entry), rank=rank), known))
     return made
 
 
@@ -204,10 +209,13 @@ def _row(entry: Entry) -> LeaderboardRow:
         n_test=min(score.n for score in scores),
         ci95_test=interval,
         ci95_from=source,
-        **{name: _mean(_metric(score, name) for score in scores) for name in _METRICS},
+        **{
+            name: _mean(_metric(score, name) for score in scores)
+            for name in (column.name for column in columns() if column.metric)
+        },
         best_val=_mean(score.best_val.value if score.best_val else None for score in scores),
         oracle=_mean(score.oracle.value if score.oracle else None for score in scores),
-        image_passes=entry.passes,
+        images_seen=entry.images_seen,
         train_seconds=math.fsum(cost.train_seconds for cost in costs) / len(costs),
         score_seconds=math.fsum(cost.eval_seconds for cost in costs) / len(costs),
         parameters=max(cost.parameters for cost in costs),
@@ -357,10 +365,13 @@ def leaderboard(
 
     Warns:
         UserWarning: names each record that is damaged and left out.
+
+    Raises:
+        DataError: a file of published numbers is damaged.
     """
     folder = paths.shipped_results() if shipped else paths.results(Path(results) if results else None)
     store = ResultStore(folder)
     records, problems = store.scan()
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
-    return rows(records, include_limited=include_quick, episodes=store.episodes)
+    return rows(records, store.episodes, include_quick)

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
+from slabench.comparison.controls import CONTROLS
 from slabench.plots import KINDS, draw
 from slabench.plots.source import Group, NothingToDraw, Source
-from slabench.report import html, provenance, summary, tables
+from slabench.ranking.columns import PUBLISHED, STALE, UNVERIFIED
+from slabench.ranking.formats.html_table import script
+from slabench.report import html, provenance, summary
 
 _IN_PROTOCOL = ("bars", "gains", "passes", "groups", "per-class", "reliability", "transforms", "training")
 
@@ -62,8 +65,9 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
 
 
 def _protocol(source: Source, group: Group, name: str, drawn: set[str]) -> str:
-    own = source.only(lambda entry: entry.group == group.entries[0].group)
-    body = tables.facts(group) + tables.leaderboard(group, own)
+    first = group.entries[0]
+    own = source.only(lambda entry: (entry.group, entry.stale) == (first.group, first.stale))
+    body = html.facts(group) + html.leaderboard(group)
     body += '<h3 class="quiet">Figures</h3>\n'
     body += f'<div class="figures">\n{_figures(own, _IN_PROTOCOL, name, drawn)}</div>\n'
     outputs = any(e.records[0].outputs_file for e in group.entries) and group.first.suite != "fewshot"
@@ -116,8 +120,8 @@ def _page(source: Source, groups: list[Group], sections: list[Section]) -> str:
     contents = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>\n' for part in sections)
     first, *rest = sections
     return _TEMPLATE.format(
-        style=_resource(__name__, "page.css"),
-        script=_resource("slabench.ranking.formats", "sorting.js"),
+        style=(files(__name__) / "page.css").read_text(encoding="utf-8").strip(),
+        script=script(),
         lead=escape(lead),
         first=_section(first),
         contents=contents,
@@ -131,10 +135,6 @@ def _count(number: int, noun: str) -> str:
 
 def _section(part: Section) -> str:
     return f'<section aria-labelledby="{part.name}">\n<h2 id="{part.name}">{escape(part.title)}</h2>\n{part.body}</section>\n'
-
-
-def _resource(package: str, name: str) -> str:
-    return (files(package) / name).read_text(encoding="utf-8").strip()
 
 
 _TEMPLATE = """<!doctype html>
@@ -171,11 +171,11 @@ _TEMPLATE = """<!doctype html>
 </html>
 """
 
-_READING = """<dl>
+_READING = f"""<dl>
 <dt>single, aggregated, distilled</dt>
-<dd>Ways to ask one trained model: one look at the image; the mean over its M transformed copies; a student in one look,
-trained to say what the aggregated model says. Each is a row of its own.</dd>
-<dt>image passes</dt>
+<dd>How one trained model predicts: from one view of the image; from the mean over its M transformed views; or as a student in one
+view, trained to predict what the aggregated model does. Each is a row of its own.</dd>
+<dt>images seen</dt>
 <dd>Images passed through the backbone in training, transformed copies counted. Rows are comparable in cost by this number;
 minutes are those of the machine of the run.</dd>
 <dt>± test and ± seeds</dt>
@@ -184,9 +184,13 @@ training seeds, for training again. They answer two questions and are never adde
 <dt>rank</dt>
 <dd>1 + the number of rows that are better beyond doubt, whose paired interval over the same episodes lies above 0. Rows that
 cannot be told apart may share a rank. Runs of a reduced budget, and those selected on the test, have none.</dd>
-<dt>the two controls</dt>
-<dd>The baseline asked as often as SLA is, and a baseline trained on as many images: what SLA earns is what it earns against
-both.</dd>
+<dt>stale</dt>
+<dd>Rows that {escape(STALE)}. Nor are they in the summary.</dd>
+<dt>published and gap</dt>
+<dd>Published: {escape(PUBLISHED)}. Gap: accuracy minus published, in points. {escape(UNVERIFIED)}.</dd>
+<dt>baseline and controls</dt>
+<dd>{escape("; ".join(f"{control.capitalize()}: {control.meaning}" for control in CONTROLS))}. What SLA earns is what it
+gains over all of them.</dd>
 <dt>colours</dt>
 <dd>Colour is the training objective: grey the baseline, blue joint labels (SLA), orange transformations as augmentation (DA),
 green as a second task (MT). A light or hollow filling is single, a full one aggregated.</dd>

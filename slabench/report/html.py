@@ -1,81 +1,19 @@
-"""Pieces of a page: escaped text, tables that scroll within their box and sort, figures as inline SVG in the page's colours."""
+"""Pieces of the page: text, figures as inline SVG in the page's colours, and the leaderboard's table of a protocol."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
+from slabench.core.files import SHORT
 from slabench.plots import style
-from slabench.plots.source import Drawing
+from slabench.plots.source import Drawing, Group
+from slabench.ranking.columns import Column, LeaderboardRow, boards
+from slabench.ranking.entries import ranked
+from slabench.ranking.formats import html_table
+from slabench.ranking.formats.html_table import Cell, table
 
 _THEMED = {style.INK: "ink", style.MUTED: "muted", style.RULE: "rule", style.PAPER: "paper"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a table shows in a cell, and by what it is sorted.
-
-    Attributes:
-        text: plain text; it is escaped.
-        sort: number or text; a number that is None stays last in both directions, a name goes by its text.
-        colour: of a mark before the text, "#rrggbb".
-        mark: "good" or "bad" for a value beyond doubt; the text says it too, by its sign.
-        also: of a key column, what else tells the row from others; shown where the page is narrow and that scrolls away.
-    """
-
-    text: str
-    sort: float | str | None = None
-    colour: str | None = None
-    mark: str = ""
-    also: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading; `numeric` columns stand at the right and sort by number; `title` explains it.
-
-    One that `rises` sorts the smallest first at first. A `key` column says what a row is: where the page is narrow it stays in
-    sight while the others scroll.
-    """
-
-    name: str
-    numeric: bool = True
-    title: str = ""
-    key: bool = False
-    rises: bool = False
-
-    @property
-    def kind(self) -> str:
-        """Its CSS classes."""
-        return ("num" if self.numeric else "text") + (" key" if self.key else "")
-
-
-def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table in a box of its own that scrolls where the page is too narrow; every heading sorts."""
-    heads = []
-    for column in columns:
-        tip = f' title="{escape(column.title)}"' if column.title else ""
-        tip += ' data-first="ascending"' if column.rises else ""
-        heads.append(
-            f'<th scope="col" class="{column.kind}"{tip}><button type="button">{escape(column.name)}</button></th>'
-        )
-    body = "\n".join("<tr>" + "".join(map(_cell, columns, row)) + "</tr>" for row in rows)
-    label = escape(caption, quote=True)
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">\n<table class="sortable">\n'
-        f"<caption><span>{escape(caption)}</span></caption>\n<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
-        "</table>\n</div>\n"
-    )
-
-
-def _cell(column: Column, cell: Cell) -> str:
-    kind = f"{column.kind} {cell.mark}".strip()
-    sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
-    dot = "" if cell.colour is None else f'<span class="dot" style="background:{cell.colour}"></span>'
-    also = f'<span class="also" aria-hidden="true">{escape(cell.also)}</span>' if cell.also else ""
-    return f'<td class="{kind}"{sort}>{dot}{escape(cell.text)}{also}</td>'
 
 
 def figure(drawing: Drawing, name: str) -> str:
@@ -114,3 +52,46 @@ def paragraph(text: str, kind: str = "") -> str:
 def anchor(text: str) -> str:
     """`text` as an id of the page."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def facts(group: Group) -> str:
+    """What the rows of this protocol have in common, as a sentence."""
+    first = group.first
+    parts = [f"{group.size:,} {'frozen test episodes' if group.unit == 'episodes' else 'test images'}"]
+    if first.train_classes and first.test_classes:
+        own = "of their own" if first.suite == "fewshot" else ""
+        parts.append(f"{first.train_classes} training classes, {first.test_classes} test classes {own}".strip())
+    training = first.training_set or {}
+    if isinstance(training.get("images"), int):
+        parts.append(f"{training['images']:,} training images")
+    if isinstance(training.get("realised_ratio"), int | float):
+        parts.append(f"largest to smallest class {training['realised_ratio']:g}")
+    parts.append(f"protocol {first.protocol}, version {first.protocol_version}")
+    stale = paragraph(f"Stale, not ranked: {group.stale}.", "bad") if group.stale else ""
+    return stale + paragraph("; ".join(parts) + ".", "facts")
+
+
+def leaderboard(group: Group) -> str:
+    """The leaderboard's table of this protocol, under the names and in the colours of the figures."""
+    made = ranked(group.entries)
+    (board,) = boards(made, "wide")
+    colours = {entry.records[0].recipe_digest[:SHORT]: group.colours()[entry.objective] for entry in group.entries}
+    names = {digest[:SHORT]: name for digest, name in group.names.items()}
+
+    def cell(column: Column, row: LeaderboardRow) -> Cell:
+        if column.name != "name":
+            return html_table.cell(column, row)
+        name = names[row.recipe_digest]
+        return Cell(name, name, colours[row.recipe_digest], also=row.predictor)
+
+    cells = [[cell(column, row) for column in board.columns] for row in board.rows]
+    return table(html_table.heads(board), cells, caption=f"{group.title}: all rows, the best first") + _notes(made)
+
+
+def _notes(made: list[LeaderboardRow]) -> str:
+    selection = sorted({row.selection for row in made})
+    devices = sorted({row.device for row in made})
+    text = f"Weights scored: {', '.join(selection)}. Device: {', '.join(devices)}."
+    if any(row.ci95_from == "mean-of-seeds" for row in made):
+        text += " Where accuracies of single episodes cannot be read, ± test is the mean of the records' own intervals."
+    return paragraph(text, "note")

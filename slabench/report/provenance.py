@@ -9,6 +9,7 @@ from typing import Any
 from slabench.core.files import SHORT
 from slabench.core.versions import __version__
 from slabench.plots.source import Source
+from slabench.ranking.formats.html_table import Cell, Head, table
 from slabench.records.record import RunRecord
 from slabench.report import html
 
@@ -53,11 +54,9 @@ def _environments(records: list[RunRecord]) -> str:
     found: dict[tuple[str, ...], int] = defaultdict(int)
     for record in records:
         found[tuple(_short(name, record.environment.get(name)) for name in _ENVIRONMENT)] += 1
-    columns = [html.Column("trials"), *(html.Column(_HEADINGS.get(name, name), numeric=False) for name in _ENVIRONMENT)]
-    rows = [
-        [html.Cell(str(count), count), *(html.Cell(v, v) for v in values)] for values, count in sorted(found.items())
-    ]
-    return html.table("Machines and versions of the runs", columns, rows)
+    columns = [Head("trials"), *(Head(_HEADINGS.get(name, name), numeric=False) for name in _ENVIRONMENT)]
+    rows = [[Cell(str(count), count), *(Cell(v, v) for v in values)] for values, count in sorted(found.items())]
+    return table(columns, rows, caption="Machines and versions of the runs")
 
 
 _HEADINGS = {"dirty": "sources changed"}
@@ -72,38 +71,36 @@ def _short(name: str, value: Any) -> str:
 
 
 def _digests(source: Source) -> str:
-    columns = [
-        html.Column(name, numeric=False) for name in ("task", "protocol", "data", "split", "episodes", "episode file")
-    ]
+    columns = [Head(name, numeric=False) for name in ("task", "protocol", "data", "split", "episodes", "episode file")]
     rows = []
     for group in source.groups():
         first = group.first
         values = (first.protocol_digest, first.dataset_digest, first.split_digest or "–", first.episodes_digest or "–")
         cells = [group.title, *(value[:SHORT] for value in values), first.episodes or "–"]
-        rows.append([html.Cell(cell, cell) for cell in cells])
-    return html.table("What had to agree before rows were compared", columns, rows)
+        rows.append([Cell(cell, cell) for cell in cells])
+    return table(columns, rows, caption="What had to agree before rows were compared")
 
 
 def _records(records: list[RunRecord]) -> str:
-    columns = [html.Column(name, numeric=False) for name in ("key", "recipe", "protocol")]
+    columns = [Head(name, numeric=False) for name in ("key", "recipe", "protocol")]
     columns += [
-        html.Column("seed"),
-        html.Column("steps"),
-        html.Column("parameters"),
-        html.Column("finished (UTC)", numeric=False),
+        Head("seed"),
+        Head("steps"),
+        Head("parameters"),
+        Head("finished (UTC)", numeric=False),
     ]
     rows = []
     for record in sorted(records, key=lambda record: (record.protocol, record.name, record.seed, record.key)):
         steps, parameters = (record.cost.steps, record.cost.parameters) if record.cost else (0, 0)
         rows.append(
             [
-                html.Cell(record.key[:SHORT], record.key),
-                html.Cell(record.name, record.name),
-                html.Cell(record.protocol, record.protocol),
-                html.Cell(str(record.seed), record.seed),
-                html.Cell(f"{steps:,}", steps),
-                html.Cell(f"{parameters:,}", parameters),
-                html.Cell(record.finished[:16].replace("T", " "), record.finished),
+                Cell(record.key[:SHORT], record.key),
+                Cell(record.name, record.name),
+                Cell(record.protocol, record.protocol),
+                Cell(str(record.seed), record.seed),
+                Cell(f"{steps:,}", steps),
+                Cell(f"{parameters:,}", parameters),
+                Cell(record.finished[:16].replace("T", " "), record.finished),
             ]
         )
-    return html.table("Every record behind this page", columns, rows)
+    return table(columns, rows, caption="Every record behind this page")

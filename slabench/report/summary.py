@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from slabench.comparison.controls import CONTROLS, Gain, gains
+from slabench.comparison.controls import CONTROLS, Control, Gain, gains
 from slabench.plots import style
 from slabench.plots.source import Group, Source
 from slabench.ranking.entries import Entry, copies
+from slabench.ranking.formats.html_table import Cell, Head, table
 from slabench.report import html
 
-_LOOKS = ("aggregated", "distilled", "single")
-_MISSING = {"baseline": "not run", "aggregated": "not scored", "equal passes": "not run"}
+_ORDER = ("aggregated", "distilled", "single")
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Line:
 
     @property
     def cost(self) -> float | None:
-        """Image passes in training, as a multiple of the plain baseline's."""
-        plain = self.gains.get(CONTROLS[0]) or self.gains.get(CONTROLS[1])
-        return self.entry.passes / plain.control.passes if plain and plain.control.passes else None
+        """Images seen in training, as a multiple of the plain baseline's."""
+        plain = self.gains.get(Control.BASELINE) or self.gains.get(Control.AGGREGATED)
+        return self.entry.images_seen / plain.control.images_seen if plain and plain.control.images_seen else None
 
 
 def lines(source: Source) -> list[Line]:
@@ -91,13 +91,12 @@ def sentences(found: Sequence[Line]) -> list[Said]:
     made = []
     if best:
         points = [
-            f"the plain baseline in one look, as papers compare: {_against(best, CONTROLS[0])}",
-            f"the same baseline asked as often: {_against(best, CONTROLS[1])}{_weak(best)}",
-            f"a baseline trained on as many images, copies counted: {_against(best, CONTROLS[2])}",
+            f"{control.meaning}: {_against(best, control)}{_weak(best) if control is Control.AGGREGATED else ''}"
+            for control in CONTROLS
         ]
         made.append(
             Said(
-                f"What it buys. Joint labels, asked under all transformations (aggregated), {_on(best)}, against",
+                f"What it buys. Joint labels, averaged over all transformed views (aggregated), {_on(best)}, against",
                 tuple(points),
             )
         )
@@ -105,16 +104,16 @@ def sentences(found: Sequence[Line]) -> list[Said]:
         passed = sum(all(gain.verdict > 0 for gain in line.gains.values()) for line in whole)
         made.append(
             Said(
-                "Joint labels have earned what holds against all three: so far "
+                "A gain counts as earned by joint labels where it holds against all three: so far on "
                 f"{passed} of the {len(whole)} where all three were run."
                 if whole
-                else "Joint labels have earned what holds against all three; nowhere here were all three run."
+                else "A gain counts as earned by joint labels where it holds against all three; nowhere here were all three run."
             )
         )
     if single:
         made.append(
             Said(
-                f"In one look, at no extra cost in use, against the baseline in one look: {_against(single, CONTROLS[0])}."
+                f"In one view, at no extra cost in use, against the baseline in one view: {_against(single, Control.BASELINE)}."
             )
         )
     costs = sorted(line.cost for line in found if line.cost)
@@ -122,11 +121,12 @@ def sentences(found: Sequence[Line]) -> list[Said]:
     m = sorted({size for name in sets if (size := copies(name))})
     if costs:
         low, high = f"{costs[0]:.1f}", f"{costs[-1]:.1f}"
-        looks = f"{m[0]}" if len(m) == 1 else f"{m[0]} to {m[-1]}" if m else "several"
+        views = f"{m[0]}" if len(m) == 1 else f"{m[0]} to {m[-1]}" if m else "several"
         made.append(
             Said(
-                f"What it costs. {low if low == high else f'{low} to {high}'} times the image passes of the plain baseline in "
-                f"training; {looks} looks at each test image where it is aggregated, one where it is not. Minutes are in the "
+                f"What it costs. {low if low == high else f'{low} to {high}'} times as many images seen in training as the "
+                f"plain baseline; "
+                f"{views} views of each test image where it is aggregated, one where it is not. Minutes are in the "
                 "tables below, and are comparable only between runs on one machine."
             )
         )
@@ -159,45 +159,44 @@ def _against(own: Sequence[Line], question: str) -> str:
 
 
 def _weak(own: Sequence[Line]) -> str:
-    """Where being asked more often makes the baseline worse, this control is an easy one; it has to be said."""
-    pairs = [(line.gains[CONTROLS[0]], line.gains[CONTROLS[1]]) for line in own if set(CONTROLS[:2]) <= set(line.gains)]
-    worse = sum(asked.control.mean < once.control.mean for once, asked in pairs)
+    """Where more views make the baseline worse, this control is an easy one; it has to be said."""
+    both = (Control.BASELINE, Control.AGGREGATED)
+    pairs = [(line.gains[both[0]], line.gains[both[1]]) for line in own if set(both) <= set(line.gains)]
+    worse = sum(more.control.mean < one.control.mean for one, more in pairs)
     return f"; on {worse} of them that makes the baseline itself worse, and the control easy to pass" if worse else ""
 
 
 def _table(caption: str, found: Sequence[Line]) -> str:
     columns = [
-        html.Column("task", numeric=False, key=True),
-        html.Column("recipe", numeric=False),
-        html.Column("predictor", numeric=False),
-        html.Column("accuracy %"),
-        html.Column("− baseline", title="the plain baseline in one look: what papers compare with"),
-        html.Column("− aggregated", title="the same baseline asked under all transformations"),
-        html.Column("− equal passes", title="a baseline trained on as many images, its better predictor"),
-        html.Column("passes ×", title="image passes in training, as a multiple of the plain baseline's"),
+        Head("task", numeric=False, key=True),
+        Head("recipe", numeric=False),
+        Head("predictor", numeric=False),
+        Head("accuracy %"),
+        *(Head(f"− {control}", help=control.meaning) for control in CONTROLS),
+        Head("images ×", help="images seen in training, as a multiple of the plain baseline's"),
     ]
-    order = {name: place for place, name in enumerate(_LOOKS)}
+    order = {name: place for place, name in enumerate(_ORDER)}
     rows = []
     for line in sorted(found, key=lambda line: order.get(line.entry.predictor, len(order))):
         entry = line.entry
         colour = line.group.colours()[entry.objective]
         rows.append(
             [
-                html.Cell(line.group.title, line.group.title, also=f"{line.group.name(entry)}, {entry.predictor}"),
-                html.Cell(line.group.name(entry), line.group.name(entry), colour),
-                html.Cell(entry.predictor, entry.predictor),
-                html.Cell(f"{100 * entry.mean:.2f}", round(100 * entry.mean, 4)),
-                *(_gain(line.gains.get(question), question) for question in CONTROLS),
-                html.Cell("–") if line.cost is None else html.Cell(f"{line.cost:.1f}", round(line.cost, 3)),
+                Cell(line.group.title, line.group.title, also=f"{line.group.name(entry)}, {entry.predictor}"),
+                Cell(line.group.name(entry), line.group.name(entry), colour),
+                Cell(entry.predictor, entry.predictor),
+                Cell(f"{100 * entry.mean:.2f}", round(100 * entry.mean, 4)),
+                *(_gain(line.gains.get(control), control) for control in CONTROLS),
+                Cell("–") if line.cost is None else Cell(f"{line.cost:.1f}", round(line.cost, 3)),
             ]
         )
-    note = "paired differences in points with 95 % intervals; bold lies beyond doubt on one side of 0"
-    return html.table(f"{caption}: {note}", columns, rows)
+    note = "paired differences in points with 95 % intervals; bold: the interval lies on one side of 0"
+    return table(columns, rows, caption=f"{caption}: {note}")
 
 
-def _gain(gain: Gain | None, question: str) -> html.Cell:
+def _gain(gain: Gain | None, control: Control) -> Cell:
     if gain is None:
-        return html.Cell(_MISSING[question])
+        return Cell(control.absent)
     text = style.value(gain.value, gain.half_width, signed=True)
     mark = {1: "good", 0: "", -1: "bad"}[gain.verdict]
-    return html.Cell(text, round(100 * gain.value, 4), mark=mark)
+    return Cell(text, round(100 * gain.value, 4), mark=mark)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from slabench.comparison.controls import same_looks
+from slabench.comparison.controls import same_views
 from slabench.core import paths
 from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
 from slabench.recipes import AnyRecipe, load_recipe
@@ -145,7 +145,7 @@ class Cell:
     @property
     def looks(self) -> str:
         """The baseline's predictor with as many looks at a test image as the row takes."""
-        return same_looks(self.row.predictor)
+        return same_views(self.row.predictor)
 
 
 def table_names() -> list[str]:

@@ -183,7 +183,7 @@ class _Reader:
             entry_interval(entry)[0],
             entry.spread.std,
             tuple(record.seed for record in entry.records),
-            entry.passes,
+            entry.images_seen,
             tuple(record.key for record in entry.records),
         )
 

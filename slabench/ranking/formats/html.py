@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 
-from slabench.ranking.columns import Board, Column, LeaderboardRow, boards, columns, notes
+from slabench.ranking.columns import Board, LeaderboardRow, boards, columns, notes
+from slabench.ranking.formats import html_table
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --text: #1a1c1f; --quiet: #5a6270; --line: #d6dae0; --band: #f4f6f8;
@@ -28,14 +28,14 @@ th, td { padding: .35rem .6rem; text-align: left; white-space: nowrap; border-bo
 td.num, th.num { text-align: right; } thead th { background: var(--band); padding: 0; }
 tbody tr:last-child > * { border-bottom: 0; } tbody tr:hover > * { background: var(--band); }
 tbody th { font-weight: 600; }
-.pin { position: sticky; left: 0; background: var(--ground); z-index: 1; } thead .pin { background: var(--band); }
+.key { position: sticky; left: 0; background: var(--ground); z-index: 1; } thead .key { background: var(--band); }
 thead button { all: unset; box-sizing: border-box; width: 100%; padding: .4rem .6rem; cursor: pointer; font-weight: 600;
   text-align: inherit; white-space: nowrap; }
 thead button::after { content: "\\2195"; opacity: .35; padding-left: .3em; }
 th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 @media (max-width: 40rem) { body { padding: .6rem; } th, td { padding: .3rem .45rem; }
-  tbody .pin { min-width: 8.5rem; max-width: 42vw; white-space: normal; overflow-wrap: anywhere; }
+  tbody .key { min-width: 8.5rem; max-width: 42vw; white-space: normal; overflow-wrap: anywhere; }
   thead button { padding: .35rem .45rem; } th:not([aria-sort]) button::after { content: none; } }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem .8rem; } dt { font-weight: 600; } dd { margin: 0; }
 summary { cursor: pointer; }
@@ -86,7 +86,9 @@ sorts its table, by click or by Enter.</p>
 </details>
 </section>
 </main>
-<script>{(files("slabench.ranking.formats") / "sorting.js").read_text(encoding="utf-8")}</script>
+<script>
+{html_table.script()}
+</script>
 </body>
 </html>
 """
@@ -102,41 +104,8 @@ def _count(board: Board) -> str:
 
 def _section(board: Board, anchor: str) -> str:
     stale = f'<p class="stale"><strong>Stale</strong>, not ranked: {escape(board.stale)}.</p>' if board.stale else ""
-    heads = "".join(_head(column) for column in board.columns)
-    body = "\n".join("<tr>" + "".join(_cell(column, row) for column in board.columns) + "</tr>" for row in board.rows)
+    cells = [[html_table.cell(column, row) for column in board.columns] for row in board.rows]
     return f"""<section>
 <h2 id="{anchor}">{escape(board.title)}</h2>
 {stale}<p class="facts">{escape(board.caption)}</p>
-<div class="scroll" role="region" aria-labelledby="{anchor}" tabindex="0">
-<table class="sortable">
-<thead><tr>{heads}</tr></thead>
-<tbody>
-{body}
-</tbody>
-</table>
-</div>
-</section>"""
-
-
-def _classes(column: Column) -> str:
-    names = [*(["num"] if column.numeric else []), *(["pin"] if column.name == "name" else [])]
-    return f' class="{" ".join(names)}"' if names else ""
-
-
-def _head(column: Column) -> str:
-    hint = f' title="{escape(column.help)}"' if column.help else ""
-    order = ' aria-sort="ascending" data-first="ascending"' if column.name == "rank" else ""
-    return (
-        f'<th scope="col"{_classes(column)}{order}><button type="button"{hint}>{escape(column.heading)}</button></th>'
-    )
-
-
-def _cell(column: Column, row: LeaderboardRow) -> str:
-    """A cell; numbers carry their plain value, by which `sorting.js` sorts them."""
-    value = getattr(row, column.name) if column.numeric else None
-    plain = "" if value is None else f' data-sort="{value}"'
-    kind, scope = ("th", ' scope="row"') if column.name == "name" else ("td", "")
-    text = escape(column.text(row))
-    if column.name == "name":
-        text = text.replace("/", "/<wbr>")  # on a phone names break there
-    return f"<{kind}{scope}{_classes(column)}{plain}>{text}</{kind}>"
+{html_table.table(html_table.heads(board), cells, labelled_by=anchor)}</section>"""

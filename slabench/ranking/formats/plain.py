@@ -10,6 +10,9 @@ from typing import Any
 
 from slabench.ranking.columns import Board, Column, LeaderboardRow, boards, columns, notes
 
+_OLD_NAMES = {"images_seen": "image_passes"}
+"""Columns that are written once more at the end, under the name that they had until version 0.1; to go with the next one."""
+
 
 def to_csv(rows: Sequence[LeaderboardRow]) -> str:
     """The rows as CSV with one header row: fractions with six digits, seconds with one, several values of a field with blanks
@@ -19,9 +22,10 @@ def to_csv(rows: Sequence[LeaderboardRow]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in columns()])
+    shown = [*columns(), *(column for column in columns() if column.name in _OLD_NAMES)]
+    writer.writerow([*(column.name for column in columns()), *_OLD_NAMES.values()])
     for row in rows:
-        writer.writerow([_cell(column, getattr(row, column.name)) for column in columns()])
+        writer.writerow([_cell(column, getattr(row, column.name)) for column in shown])
     return text.getvalue()
 
 
