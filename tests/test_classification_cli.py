@@ -36,7 +36,7 @@ def slabench(folder: Path, *arguments: str) -> tuple[int, str]:
         (["run", "imbalanced", "--dataset", "cifar-fs"], "--dataset cifar100"),
         (["run", "imbalanced", "--protocol", "lda"], "did you mean 'ldam'"),
         (["run", "supervised", "--protocol", "ldam"], "did you mean 'sla'|known: sla"),
-        (["run", "fewshot", "--protocol", "sla"], "says nothing to the suite fewshot"),
+        (["run", "fewshot", "--protocol", "sla"], "--protocol sla has no effect in the suite fewshot"),
         (["run", "imbalanced", "--protocol", "ldam", "--preset", "quick"], "both say how to train"),
         (["run", "imbalanced/ldam", "--protocol", "ldam"], "goes with a suite"),
         (["run", "imbalanced", "--shots", "5"], "--shots says nothing to the suite imbalanced"),

@@ -38,6 +38,11 @@ assert not heavy, heavy
     assert run.returncode == 0, run.stderr
 
 
+def test_python_m_slabench_is_the_command() -> None:
+    run = subprocess.run([sys.executable, "-m", "slabench", "--version"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout.split()[0]) == (0, "slabench")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

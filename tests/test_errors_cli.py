@@ -66,7 +66,11 @@ RUNS = [
         "give one of the two",
     ),
     ("imbalanced --protocol ldm", "unknown protocol of imbalanced 'ldm'", "did you mean 'ldam'?"),
-    ("fewshot --protocol sla", "--protocol sla says nothing to the suite fewshot", "its protocol is a --preset"),
+    (
+        "fewshot --protocol sla",
+        "--protocol sla has no effect in the suite fewshot",
+        "choose its training with --preset",
+    ),
     (
         "fewshot/controls --preset quick",
         "--preset quick goes with a suite, and 'fewshot/controls' is a recipe",
@@ -89,7 +93,7 @@ RUNS = [
     ),
     (
         "supervised --counts mine.csv",
-        "--counts says nothing to the suite supervised",
+        "--counts has no effect in the suite supervised",
         "slabench run imbalanced --counts FILE.csv",
     ),
     ("fewshot --seeds 0,0", "--seeds 0,0: seeds are distinct and not negative", "write for example --seeds 0,1,2"),

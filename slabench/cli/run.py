@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +14,7 @@ import typer
 
 from slabench.cli import complete
 from slabench.cli.common import numbers, public_argv
+from slabench.progress import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,161 +23,113 @@ if TYPE_CHECKING:
 
 PRESETS = ("quick", "standard", "paper")
 PROTOCOLS = ("ldam", "sla")
-_FLAGS = {
-    "protocol.ways": "--ways",
-    "protocol.shots": "--shots",
-    "protocol.queries": "--queries",
-    "protocol.episodes": "--episodes",
-    "model.head": "--head",
-    "model.learner": "--learner",
-    "protocol.support_profile": "--support-profile",
-    "protocol.query_profile": "--query-profile",
-    "data.ratio": "--ratio",
-    "data.profile": "--profile",
-    "data.class_order": "--class-order",
-    "data.seed": "--data-seed",
-    "data.per_class": "--per-class",
-    "loss.name": "--loss",
-    "balance.reweight": "--reweight",
-    "balance.sampler": "--sampler",
-    "mix.name": "--mix",
-    "augment.policy": "--policy",
-    "augment.cutout": "--cutout",
-    "train.epochs": "--epochs",
-}
-"""What is typed for the keys that not every suite has."""
 _WHAT, _HOW, _WHERE = "What to run", "How long and how", "Where, and what to look at first"
 _FEWSHOT, _CLASSIFIER = "Few-shot episodes", "Imbalanced and supervised"
 
 
-def run(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="`fewshot`, `imbalanced`, `supervised`, the name of a recipe, or a TOML file.",
-            metavar="SUITE|RECIPE",
-            autocompletion=complete.suites_and_recipes,
-        ),
-    ],
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="See: slabench list datasets.", autocompletion=complete.datasets, rich_help_panel=_WHAT),
-    ] = None,
-    sla: Annotated[
-        bool | None,
-        typer.Option("--sla/--no-sla", help="Train with joint labels: --objective sla.", rich_help_panel=_WHAT),
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            help="baseline, da, sla; rotated-classes (fewshot); mt, sla+sd (others).",
-            autocompletion=complete.objectives,
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    transforms: Annotated[
-        str | None,
-        typer.Option(
-            help="rotation, rotation2, color-perm, ...", autocompletion=complete.transforms, rich_help_panel=_WHAT
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="See: slabench list backbones.", autocompletion=complete.backbones, rich_help_panel=_WHAT),
-    ] = None,
-    ways: Annotated[int | None, typer.Option(help="Classes of an episode.", rich_help_panel=_FEWSHOT)] = None,
-    shots: Annotated[int | None, typer.Option(help="Support images of a class.", rich_help_panel=_FEWSHOT)] = None,
-    queries: Annotated[
-        int | None, typer.Option(help="Query images of a class in the test.", rich_help_panel=_FEWSHOT)
-    ] = None,
-    episodes: Annotated[int | None, typer.Option(help="Test episodes.", rich_help_panel=_FEWSHOT)] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(help="See: slabench list heads.", autocompletion=complete.heads, rich_help_panel=_FEWSHOT),
-    ] = None,
-    learner: Annotated[
-        str | None,
-        typer.Option(help="episodic, classifier (pre-trained on the classes), maml or anil.", rich_help_panel=_FEWSHOT),
-    ] = None,
-    support_profile: Annotated[
-        str | None,
-        typer.Option(help="Unequal shots in the test: linear:9, step:9, exp:9, dirichlet:2.", rich_help_panel=_FEWSHOT),
-    ] = None,
-    query_profile: Annotated[
-        str | None, typer.Option(help="Unequal queries in the test: dirichlet:2, ...", rich_help_panel=_FEWSHOT)
-    ] = None,
-    ratio: Annotated[
-        float | None, typer.Option(help="Largest over smallest class, at least 1.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    profile: Annotated[str | None, typer.Option(help="exp or step.", rich_help_panel=_CLASSIFIER)] = None,
-    counts: Annotated[
-        Path | None, typer.Option(help="Own counts: a CSV with the columns class,count.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    class_order: Annotated[
-        str | None,
-        typer.Option(help="Most frequent class first: label, reversed or random:SEED.", rich_help_panel=_CLASSIFIER),
-    ] = None,
-    data_seed: Annotated[
-        int | None, typer.Option(help="Of the draw of training images.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    per_class: Annotated[
-        int | None, typer.Option(help="Limited data: training images a class.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(help="See: slabench list losses.", autocompletion=complete.losses, rich_help_panel=_CLASSIFIER),
-    ] = None,
-    reweight: Annotated[
-        str | None, typer.Option(help="none, inverse, sqrt-inverse, effective, drw.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="none, sqrt, class-balanced, progressive, deferred.", rich_help_panel=_CLASSIFIER),
-    ] = None,
-    mix: Annotated[
-        str | None, typer.Option(help="none, mixup, cutmix, remix, cmo.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="none, autoaugment, randaugment.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    cutout: Annotated[
-        int | None, typer.Option(help="Side of the square, in pixels.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="ldam or sla: the training of a paper, in full.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs over the training images.", rich_help_panel=_CLASSIFIER)
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="quick (never ranked), standard (the default) or paper.", rich_help_panel=_HOW)
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates.", rich_help_panel=_HOW)] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=_HOW)] = None,
-    select: Annotated[str | None, typer.Option(help="last or best-val.", rich_help_panel=_HOW)] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any recipe key: --set train.lr=0.01", rich_help_panel=_HOW)
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", "--seed", help="Trials to run: 0 or 0,1,2", rich_help_panel=_HOW)
-    ] = None,
-    resume: Annotated[
-        str,
-        typer.Option(
-            help="auto: skip finished trials, go on with interrupted ones; never: start those again; force: run all again.",
-            rich_help_panel=_HOW,
-        ),
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=_WHERE)] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1, rich_help_panel=_WHERE)] = None,
-    results: Annotated[
-        Path | None, typer.Option(help="Folder of records. Default: results/ here.", rich_help_panel=_WHERE)
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show recipe, trials, images and time; run nothing.", rich_help_panel=_WHERE),
-    ] = False,
-) -> None:
+@dataclass(frozen=True)
+class Flag:
+    """An option of `slabench run`; those with a recipe key set it.
+
+    Attributes:
+        name: of the parameter; `data_seed` is typed `--data-seed` unless `spelled` says otherwise.
+        panel: of the help.
+        help: its line there.
+        key: the recipe key that it sets; None where `run` itself reads it.
+        kind: the type of the value; None means not given where there is no `default`.
+        completer: names for the tab key.
+        spelled: as typed.
+        default: of the value.
+        least: the smallest number that is allowed.
+    """
+
+    name: str
+    panel: str
+    help: str
+    key: str | None = None
+    kind: Any = str
+    completer: complete.Completer | None = None
+    spelled: tuple[str, ...] = ()
+    default: Any = None
+    least: int | None = None
+
+    @property
+    def typed(self) -> str:
+        """What a person types, for errors."""
+        return self.spelled[0] if self.spelled else f"--{self.name.replace('_', '-')}"
+
+    def parameter(self) -> Parameter:
+        """The keyword of `run` that typer makes an option of."""
+        option = typer.Option(
+            *self.spelled, help=self.help, autocompletion=self.completer, rich_help_panel=self.panel, min=self.least
+        )
+        kind = self.kind if self.default is not None else self.kind | None
+        return Parameter(self.name, Parameter.KEYWORD_ONLY, default=self.default, annotation=Annotated[kind, option])
+
+
+_RESUME = "auto: skip finished trials, go on with interrupted ones; never: start those again; force: run all again."
+FLAGS = (
+    Flag("dataset", _WHAT, "See: slabench list datasets.", "data.dataset", completer=complete.datasets),
+    Flag("sla", _WHAT, "Train with joint labels: --objective sla.", kind=bool, spelled=("--sla/--no-sla",)),
+    Flag(
+        "objective",
+        _WHAT,
+        "baseline, da, sla; rotated-classes (fewshot); mt, sla+sd (others).",
+        "sla.objective",
+        completer=complete.objectives,
+    ),
+    Flag("transforms", _WHAT, "rotation, rotation2, color-perm, ...", "sla.transforms", completer=complete.transforms),
+    Flag("backbone", _WHAT, "See: slabench list backbones.", "model.backbone", completer=complete.backbones),
+    Flag("ways", _FEWSHOT, "Classes of an episode.", "protocol.ways", int),
+    Flag("shots", _FEWSHOT, "Support images of a class.", "protocol.shots", int),
+    Flag("queries", _FEWSHOT, "Query images of a class in the test.", "protocol.queries", int),
+    Flag("episodes", _FEWSHOT, "Test episodes.", "protocol.episodes", int),
+    Flag("head", _FEWSHOT, "See: slabench list heads.", "model.head", completer=complete.heads),
+    Flag("learner", _FEWSHOT, "episodic, classifier (pre-trained on the classes), maml or anil.", "model.learner"),
+    Flag(
+        "support_profile",
+        _FEWSHOT,
+        "Unequal shots in the test: linear:9, step:9, exp:9, dirichlet:2.",
+        "protocol.support_profile",
+    ),
+    Flag("query_profile", _FEWSHOT, "Unequal queries in the test: dirichlet:2, ...", "protocol.query_profile"),
+    Flag("ratio", _CLASSIFIER, "Largest over smallest class, at least 1.", "data.ratio", float),
+    Flag("profile", _CLASSIFIER, "exp or step.", "data.profile"),
+    Flag("counts", _CLASSIFIER, "Own counts: a CSV with the columns class,count.", kind=Path),
+    Flag("class_order", _CLASSIFIER, "Most frequent class first: label, reversed or random:SEED.", "data.class_order"),
+    Flag("data_seed", _CLASSIFIER, "Of the draw of training images.", "data.seed", int),
+    Flag("per_class", _CLASSIFIER, "Limited data: training images a class.", "data.per_class", int),
+    Flag("loss", _CLASSIFIER, "See: slabench list losses.", "loss.name", completer=complete.losses),
+    Flag("reweight", _CLASSIFIER, "none, inverse, sqrt-inverse, effective, drw.", "balance.reweight"),
+    Flag("sampler", _CLASSIFIER, "none, sqrt, class-balanced, progressive, deferred.", "balance.sampler"),
+    Flag("mix", _CLASSIFIER, "none, mixup, cutmix, remix, cmo.", "mix.name"),
+    Flag("policy", _CLASSIFIER, "none, autoaugment, randaugment.", "augment.policy"),
+    Flag("cutout", _CLASSIFIER, "Side of the square, in pixels.", "augment.cutout", int),
+    Flag("protocol", _CLASSIFIER, "ldam or sla: the training of a paper, in full."),
+    Flag("epochs", _CLASSIFIER, "Epochs over the training images.", "train.epochs", int),
+    Flag("preset", _HOW, "quick (never ranked), standard (the default) or paper."),
+    Flag("steps", _HOW, "Updates.", "train.steps", int),
+    Flag("precision", _HOW, "auto, float32 or bfloat16.", "train.precision"),
+    Flag("select", _HOW, "last or best-val.", "select.rule"),
+    Flag("settings", _HOW, "Any recipe key: --set train.lr=0.01", kind=list[str], spelled=("--set",)),
+    Flag("seeds", _HOW, "Trials to run: 0 or 0,1,2", spelled=("--seeds", "--seed")),
+    Flag("resume", _HOW, _RESUME, default="auto"),
+    Flag("device", _WHERE, "auto, cpu, cuda, cuda:1.", default="auto"),
+    Flag("threads", _WHERE, "CPU threads.", kind=int, least=1),
+    Flag("results", _WHERE, "Folder of records. Default: results/ here.", kind=Path),
+    Flag(
+        "dry_run",
+        _WHERE,
+        "Show recipe, trials, images and time; run nothing.",
+        kind=bool,
+        spelled=("--dry-run",),
+        default=False,
+    ),
+)
+"""Every option, in the order of the help: what is typed, the recipe key behind it and its line in the help."""
+
+
+def run(target: str, **given: Any) -> None:
     """Train and score what a recipe says, on frozen episodes and subsets; finished trials are never run twice.
 
     \b
@@ -184,48 +141,44 @@ def run(
     """
     from rich.console import Console
 
-    overrides: dict[str, Any] = {
-        "data.dataset": dataset,
-        "data.ratio": ratio,
-        "data.profile": profile,
-        "data.class_order": class_order,
-        "data.seed": data_seed,
-        "data.per_class": per_class,
-        "loss.name": loss,
-        "balance.reweight": reweight,
-        "balance.sampler": sampler,
-        "mix.name": mix,
-        "augment.policy": policy,
-        "augment.cutout": cutout,
-        "train.epochs": epochs,
-        "protocol.ways": ways,
-        "protocol.shots": shots,
-        "protocol.queries": queries,
-        "protocol.episodes": episodes,
-        "sla.objective": _objective(sla, objective),
-        "sla.transforms": transforms,
-        "model.backbone": backbone,
-        "model.head": head,
-        "model.learner": learner,
-        "protocol.support_profile": support_profile,
-        "protocol.query_profile": query_profile,
-        "train.steps": steps,
-        "train.precision": precision,
-        "select.rule": select.replace("-", "_") if select else None,
-    }
-    if counts is not None:
-        base = _recipes(target, preset, protocol, overrides, settings or [])[0]
-        overrides |= _own_counts(counts, base, {"--ratio": ratio, "--profile": profile, "--class-order": class_order})
-    recipes = _recipes(target, preset, protocol, overrides, settings or [])
-    chosen = numbers(seeds, "--seeds", least=0)
-    if dry_run:
-        from slabench.cli.dryrun import show
-
-        show(Console(highlight=False), recipes, chosen, results, device, threads)
+    console = Console(highlight=False)
+    recipes = _asked_for(target, given)
+    seeds = numbers(given["seeds"], "--seeds", least=0)
+    results, device, threads = given["results"], given["device"], given["threads"]
+    if given["dry_run"]:
+        show_plan(console, recipes, seeds, results, device, threads)
         return
-    code = execute(Console(highlight=False), recipes, chosen, results, device=device, threads=threads, resume=resume)
+    code = execute(console, recipes, seeds, results, device=device, threads=threads, resume=given["resume"])
     if code:
         raise typer.Exit(code)
+
+
+_TARGET = typer.Argument(
+    help="`fewshot`, `imbalanced`, `supervised`, the name of a recipe, or a TOML file.",
+    metavar="SUITE|RECIPE",
+    autocompletion=complete.suites_and_recipes,
+)
+# typer makes the options of a command from the signature of its function.
+run.__signature__ = Signature(  # type: ignore[attr-defined]
+    [
+        Parameter("target", Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[str, _TARGET]),
+        *(flag.parameter() for flag in FLAGS),
+    ]
+)
+
+
+def _asked_for(target: str, given: Mapping[str, Any]) -> list[AnyRecipe]:
+    """The recipes of a command line."""
+    overrides = {flag.key: given[flag.name] for flag in FLAGS if flag.key is not None}
+    overrides["sla.objective"] = _objective(given["sla"], given["objective"])
+    if given["select"]:
+        overrides["select.rule"] = given["select"].replace("-", "_")
+    preset, protocol, settings = given["preset"], given["protocol"], given["settings"] or []
+    if given["counts"] is not None:
+        base = _recipes(target, preset, protocol, overrides, settings)[0]
+        others = {flag.typed: given[flag.name] for flag in FLAGS if flag.name in ("ratio", "profile", "class_order")}
+        overrides |= _own_counts(given["counts"], base, others)
+    return _recipes(target, preset, protocol, overrides, settings)
 
 
 def execute(
@@ -298,14 +251,14 @@ def _recipes(
             known = [name for name in PROTOCOLS if f"{target}/{name}" in recipe_names()]
             if not known:
                 raise UsageError(
-                    f"--protocol {protocol} says nothing to the suite {target}", "its protocol is a --preset"
+                    f"--protocol {protocol} has no effect in the suite {target}", "choose its training with --preset"
                 )
             raise unknown_name(f"protocol of {target}", protocol, known)
         target = f"{target}/{protocol or preset or 'standard'}"
     elif preset is not None or protocol is not None:
         flag = f"--preset {preset}" if preset else f"--protocol {protocol}"
         raise UsageError(f"{flag} goes with a suite, and '{target}' is a recipe", "leave one of the two out")
-    return load_recipe(target, overrides, _FLAGS)
+    return load_recipe(target, overrides, {flag.key: flag.typed for flag in FLAGS if flag.key})
 
 
 def _own_counts(path: Path, recipe: AnyRecipe, others: dict[str, Any]) -> dict[str, Any]:
@@ -319,7 +272,68 @@ def _own_counts(path: Path, recipe: AnyRecipe, others: dict[str, Any]) -> dict[s
         raise UsageError("--counts says how many images each class keeps", f"leave {' and '.join(given)} out")
     if recipe.suite != "imbalanced":
         raise UsageError(
-            f"--counts says nothing to the suite {recipe.suite}", "slabench run imbalanced --counts FILE.csv"
+            f"--counts has no effect in the suite {recipe.suite}", "slabench run imbalanced --counts FILE.csv"
         )
     _, train, _ = load_images(recipe.data.dataset)
     return {"data.counts": read_counts(path, train.class_names), "data.profile": "counts"}
+
+
+def show_plan(
+    console: Console,
+    recipes: list[AnyRecipe],
+    seeds: list[int] | None,
+    results: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """What `--dry-run` prints: recipes, trials, images and time.
+
+    Data and episode files are prepared if need be; nothing is trained but a few measured steps.
+    """
+    import torch
+    from rich.table import Table
+
+    from slabench.runner import plan
+    from slabench.suites import estimate, estimate_scoring, suite_of
+    from slabench.training.device import choose_device, choose_precision, keep_heap
+
+    keep_heap()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = choose_device(device)
+    for recipe in recipes:
+        console.print(f"[bold]{recipe.name}[/bold] [dim]{recipe.digest[:12]}[/dim]")
+        for section, values in recipe.resolved().items():
+            console.print(f"  {section} = {json.dumps(values)}", markup=False, soft_wrap=True)
+    trials = plan(recipes, seeds, results)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("trial", "state", "images seen", "images/s", "training", "scoring"):
+        table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
+    measured: dict[str, tuple[dict[str, float], float, int, int]] = {}
+    total, missing = 0.0, 0
+    for trial in trials:
+        recipe = trial.recipe
+        if recipe.digest not in measured:
+            precision = choose_precision(recipe.train.precision, where)
+            task = suite_of(recipe).build_task(recipe, trial.seed, trial.prepared, where, precision)
+            speed = estimate(task)
+            measured[recipe.digest] = (speed, estimate_scoring(task), task.images_per_step, task.optimisation.steps)
+        speed, scoring, images, steps = measured[recipe.digest]
+        training = speed["seconds_per_step"] * steps
+        if trial.done is None:
+            total, missing = total + training + scoring, missing + 1
+        table.add_row(
+            trial.label,
+            "to run" if trial.done is None else "done",
+            f"{images * steps:,}",
+            f"{speed['images_per_second']:,.0f}",
+            duration(training),
+            duration(scoring),
+        )
+    console.print(table)
+    count = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
+    console.print(
+        f"{count}: {len(trials) - missing} done, {missing} to run, about {duration(total)} on this {where.type}"
+        " (from a few measured steps). 0 B to download: the data is here.",
+        soft_wrap=True,
+    )
