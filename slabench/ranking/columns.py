@@ -50,7 +50,6 @@ class Column:
         text: the value for people, from the row; "" where there is none.
         numeric: numbers are set flush right, and sort by size.
         fold: a value that all rows of a table share stands above it instead.
-        classes: shown only in a table where some row has a value, such as the groups of a long tail.
         help: what it means, one line.
         digits: of the CSV: 6 for fractions, 1 for seconds; None for what is no float.
     """
