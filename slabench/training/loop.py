@@ -74,7 +74,7 @@ class Task(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told how a run goes; see `slabench.training.progress`."""
+    """Who is told how a run goes; see `slabench.progress`."""
 
     def start(self, done: int, steps: int) -> None:
         """The run begins at update `done` of `steps`."""
