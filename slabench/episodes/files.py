@@ -43,7 +43,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal["slabench.episodes.sampler/1"] = "slabench.episodes.sampler/1"
+    schema_version: Literal["slabench.episodes/1"] = "slabench.episodes/1"
     # Later additions have defaults that stand for what files without them are.
     support_profile: str = BALANCED
     query_profile: str = BALANCED
