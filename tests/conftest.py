@@ -9,16 +9,41 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from data_layouts import Part, tiny_parts
+from filelock import FileLock
 
 from slabench.core.paths import data as data_folder
 from slabench.data.catalog import info
 from slabench.data.loading import ensure
 from slabench.data.sources.detect import import_dataset
+
+# Half of the suite's time or more, in the order in which they are started: the last minute of `make test` is not to be one
+# long file alone. They train, or start processes; `make test-fast` leaves them out.
+LONGEST_FIRST = (
+    *("test_docs", "test_fewshot_suite", "test_score_heads", "test_resume", "test_docs_commands", "test_cli"),
+    *("test_classification_cli", "test_reproduction_run", "test_packaging", "test_api", "test_report_browser"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    for item in items:
+        if item.path.stem in places:
+            item.add_marker("slow")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """A command that ran in this process with `--threads 2` leaves no second thread to the tests after it."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +67,29 @@ def cifar100_parquet() -> Path:
 
 
 @pytest.fixture(scope="session")
-def _drawn_glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded glyphs, drawn once for all tests."""
-    folder = tmp_path_factory.mktemp("drawn")
-    ensure("glyphs", folder)
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`made_once(name, make)` is a folder that `make` filled: once a run, however many workers ask for it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        place, done = root / f"shared-{name}", root / f"shared-{name}.done"
+        with FileLock(f"{place}.lock"):
+            if not done.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                make(place)
+                done.touch()
+        return place
+
     return folder
+
+
+@pytest.fixture(scope="session")
+def _drawn_glyphs(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The embedded glyphs, drawn once for all tests."""
+    return made_once("glyphs", lambda folder: ensure("glyphs", folder))
 
 
 @pytest.fixture
@@ -58,10 +101,8 @@ def glyphs(_own_data_folder: None, _drawn_glyphs: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _imported_cifar100(cifar100_parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("imported")
-    import_dataset(info("cifar100"), cifar100_parquet, folder)
-    return folder
+def _imported_cifar100(cifar100_parquet: Path, made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    return made_once("cifar100", lambda folder: import_dataset(info("cifar100"), cifar100_parquet, folder))
 
 
 @pytest.fixture

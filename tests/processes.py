@@ -1,4 +1,8 @@
-"""The `slabench` command in a process of its own, for the tests that kill it or need two of it."""
+"""The `slabench` command: in this process (`here`), and in one of its own (`start`).
+
+A process of its own imports torch anew, seconds each time. It is for what only a process has: signals, a second one beside
+it, the exit code that a shell sees, an output that is closed.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,23 @@ COMMAND = [sys.executable, "-c", "from slabench.cli.app import main; main()"]
 
 # A trial of some seconds on the embedded data.
 QUICK = [
-    *("run", "fewshot", "--dataset", "glyphs", "--shots", "1", "--queries", "5", "--episodes", "50", "--steps", "40"),
+    *("run", "fewshot", "--dataset", "glyphs", "--shots", "1", "--queries", "5", "--episodes", "20", "--steps", "40"),
     *("--precision", "float32", "--threads", "1", "--set", "train.queries=2"),
-    *("--set", "select.points=4", "--set", "select.episodes=20"),
+    *("--set", "select.points=4", "--set", "select.episodes=5"),
 ]
 
 
-def here(*arguments: str) -> tuple[int, str]:
-    """`slabench ARGUMENTS` in this process and folder, where nothing is killed: seconds of imports less. As `finish`."""
+def here(*arguments: str, folder: Path | None = None, **environment: str) -> tuple[int, str]:
+    """Run `slabench ARGUMENTS` in this process, in `folder` or the current one. Return its exit code and all that it printed."""
     from slabench.cli import app
 
     text, code = io.StringIO(), 0
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["slabench", *arguments])
-        patch.setenv("COLUMNS", "200")
+        for name, value in ({"COLUMNS": "200"} | environment).items():
+            patch.setenv(name, value)
+        if folder is not None:
+            patch.chdir(folder)
         try:
             app.main()
         except SystemExit as done:
@@ -37,7 +44,7 @@ def here(*arguments: str) -> tuple[int, str]:
 
 
 def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start `slabench ARGUMENTS` in `folder`."""
+    """Start `slabench ARGUMENTS` in a process of its own, in `folder`."""
     return subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=folder,

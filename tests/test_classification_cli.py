@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import signal
@@ -18,8 +17,7 @@ TINY += ["--set", "select.points=2", "--set", "train.batch_size=32"]
 
 
 def slabench(folder: Path, *arguments: str) -> tuple[int, str]:
-    with contextlib.chdir(folder):
-        return here(*arguments)
+    return here(*arguments, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_bad_usage(arguments: list[str], expected: str, tmp_path: Path, monkeypa
 
 def test_missing_data_lists_the_ways_to_get_it(tmp_path: Path) -> None:
     offline = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    code, output = finish(start(["run", "imbalanced", "--ratio", "100"], tmp_path, COLUMNS="200", **offline))
+    code, output = here("run", "imbalanced", "--ratio", "100", folder=tmp_path, **offline)
     assert code == 2, output
     assert "slabench data import cifar100 PATH" in output
 

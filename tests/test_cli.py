@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from processes import QUICK, finish, start
+from processes import COMMAND, QUICK, finish, here, start
 
 from slabench.recipes import load_recipe
 
@@ -18,21 +19,21 @@ HEAVY = ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "sklearn", "scipy"
 
 
 def slabench(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    return finish(start(list(arguments), folder, COLUMNS="200", **environment))
+    return here(*arguments, folder=folder, **environment)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["data", "--help"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = f"""
 import sys
 from slabench.cli.app import main
-sys.argv = ["slabench", *{arguments!r}]
-try:
-    main()
-except SystemExit as done:
-    assert not done.code, done.code
-heavy = [name for name in {HEAVY!r} if name in sys.modules]
-assert not heavy, heavy
+for arguments in (["--help"], ["run", "--help"], ["--version"], ["data", "--help"]):
+    sys.argv = ["slabench", *arguments]
+    try:
+        main()
+    except SystemExit as done:
+        assert not done.code, (arguments, done.code)
+    heavy = [name for name in {HEAVY!r} if name in sys.modules]
+    assert not heavy, (arguments, heavy)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -41,6 +42,14 @@ assert not heavy, heavy
 def test_python_m_slabench_is_the_command() -> None:
     run = subprocess.run([sys.executable, "-m", "slabench", "--version"], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout.split()[0]) == (0, "slabench")
+
+
+def test_the_shell_sees_the_exit_code(tmp_path: Path) -> None:
+    """Once in a process of its own; the other tests here read what `main` exits with."""
+    code, output = finish(start(["run", "fewshoot"], tmp_path))
+    assert code == 2, output
+    assert "did you mean 'fewshot'" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
@@ -188,7 +197,7 @@ def test_show_recipe_prints_a_recipe(name: str, tmp_path: Path) -> None:
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     run = subprocess.run(
-        f'"{sys.executable}" -c "from slabench.cli.app import main; main()" list episodes --json | head -c 1',
+        f"{shlex.join(COMMAND)} list episodes --json | head -c 1",
         shell=True,
         cwd=tmp_path,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import QUICK, finish, start
+from processes import QUICK, finish, here, start
 
 from slabench.records.store import ResultStore
 
@@ -42,40 +44,52 @@ pytestmark = pytest.mark.usefixtures("glyphs")
 @pytest.fixture(scope="module")
 def undisturbed(_drawn_glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    code, output = finish(start(SLA, folder, SLABENCH_DATA=str(_drawn_glyphs)))
+    code, output = here(*SLA, folder=folder, SLABENCH_DATA=str(_drawn_glyphs))
     assert code == 0, output
     return outcome(folder)
 
 
-def wait_for(path: Path, seconds: float = 120) -> bool:
+def wait_for(process: subprocess.Popen[str], folder: Path, saves: int = 1, seconds: float = 120) -> bool:
+    """Wait until the process has written `saves` checkpoints. False if it ended before."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if any(path.glob("*.safetensors")):
+    seen = _state(folder)
+    while time.monotonic() < end and process.poll() is None:
+        if (now := _state(folder)) != seen:
+            saves, seen = saves - 1, now
+        if saves <= 0:
             return True
         time.sleep(0.01)
     return False
 
 
+def _state(folder: Path) -> tuple[int, int] | None:
+    """What tells a checkpoint from the one before it: each is put in the place of the last, whole."""
+    for path in (folder / "results" / "checkpoints").glob("*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            return stat.st_ino, stat.st_mtime_ns
+    return None
+
+
 def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     folder = empty(tmp_path / "killed")
     dice = random.Random(0)
-    kills = 0
     resumed: list[int] = []
-    while True:
+    # Twice in training, after some steps each; and between them while the command is still starting.
+    for saves in (dice.randint(1, 6), 0, dice.randint(1, 6)):
         process = start(SLA, folder, **EVERY_STEP)
-        if kills < 4 and wait_for(folder / "results" / "checkpoints", 60):
-            time.sleep(dice.uniform(0.0, 0.6))
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                finish(process)
-                kills += 1
-                resumed += [_saved_step(folder)]
-                continue
+        if saves:
+            assert wait_for(process, folder, saves), finish(process)[1]
+        else:
+            time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
         code, output = finish(process)
-        assert code == 0, output
-        break
-    assert kills >= 2, "the trial is too short to be killed"
-    assert resumed == sorted(resumed)  # nothing already computed is lost
+        assert code == -signal.SIGKILL, f"the trial is too short to be killed: {output}"
+        resumed.append(_saved_step(folder))
+    assert 0 < resumed[0] == resumed[1] < resumed[2]  # nothing already computed is lost
+    code, output = here(*SLA, folder=folder)
+    assert code == 0, output
+    assert "going on at step" in output
     assert outcome(folder) == undisturbed
     assert not list((folder / "results" / "checkpoints").rglob("*.safetensors"))
 
@@ -95,7 +109,7 @@ def test_asked_to_stop_it_saves_and_exits_130(
     folder = empty(tmp_path / "stopped")
     # The interval is long: what is found in the end was saved because of the signal, or at a validation.
     process = start(SLA, folder, SLABENCH_CHECKPOINT_SECONDS="1000")
-    assert wait_for(folder / "results" / "checkpoints")
+    assert wait_for(process, folder)
     process.send_signal(number)
     code, output = finish(process)
     assert code == 130, output
@@ -105,7 +119,7 @@ def test_asked_to_stop_it_saves_and_exits_130(
     step = _saved_step(folder)
     assert step < 40
 
-    code, output = finish(start(SLA, folder))
+    code, output = here(*SLA, folder=folder)
     assert code == 0, output
     assert f"{step}" in output
     assert outcome(folder) == undisturbed
@@ -114,16 +128,16 @@ def test_asked_to_stop_it_saves_and_exits_130(
 def test_never_starts_anew_and_a_damaged_checkpoint_says_so(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     folder = empty(tmp_path / "damaged")
     process = start(SLA, folder, **EVERY_STEP)
-    assert wait_for(folder / "results" / "checkpoints")
+    assert wait_for(process, folder)
     process.kill()
     finish(process)
     (path,) = (folder / "results" / "checkpoints").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
-    code, output = finish(start(SLA, folder))
+    code, output = here(*SLA, folder=folder)
     assert code == 1
     assert "cannot be read" in output
     assert "--resume never" in output
-    code, output = finish(start([*SLA, "--resume", "never"], folder))
+    code, output = here(*SLA, "--resume", "never", folder=folder)
     assert code == 0, output
     folder_records = ResultStore(folder / "results").records()
     assert [record.status for record in folder_records] == ["done"]
@@ -141,6 +155,6 @@ def test_two_at_once_share_the_work(tmp_path: Path, undisturbed: dict[str, Any])
     if codes == [0, 1]:
         assert any("another process is running this trial" in output for _, output in results)
     assert outcome(folder) == undisturbed
-    code, output = finish(start(SLA, folder))
+    code, output = here(*SLA, folder=folder)
     assert code == 0
     assert "(finished before)" in output
