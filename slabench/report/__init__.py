@@ -41,7 +41,7 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
     """
     groups = source.groups()
     if not groups:
-        raise NothingToDraw("no finished trial is there to report", "slabench run fewshot/controls --dataset glyphs")
+        raise NothingToDraw("there is no finished trial to report", "slabench run fewshot/controls --dataset glyphs")
     drawn: set[str] = set()
     sections = [Section("What SLA buys and what it costs", "summary", summary.section(source))]
     names: list[str] = []
