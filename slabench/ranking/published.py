@@ -292,7 +292,7 @@ def _parse(cells: dict[str, str], where: str) -> PublishedRow:
     verified = cells["verified"] == "yes"
     if verified == (cells["kind"] == "memory"):
         raise DataError(
-            f"{where}: 'verified' is '{cells['verified']}' for the kind '{cells['kind']}': memory is never verified, the rest always is",
+            f"{where}: 'verified' is '{cells['verified']}' for the kind '{cells['kind']}': only memory is unverified",
             _REMEDY,
         )
     if bool(cells["learner"]) != bool(cells["objective"] and cells["predictor"]):
