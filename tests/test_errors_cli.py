@@ -181,7 +181,7 @@ class TestCompare:
     def test_what_is_left_out_or_too_much(self) -> None:
         save(make_record())
         assert refused("compare", "baseline") == (
-            "what is baseline compared with?",
+            "nothing to compare baseline with",
             "name a second run, or give --published for the numbers of papers",
         )
         for words, extra in (
@@ -190,7 +190,7 @@ class TestCompare:
             (("--format", "json"), "--format"),
         ):
             message, remedy = refused("compare", "baseline", *words, "--published")
-            assert message == f"--published holds one recipe against papers: {extra} says nothing to it"
+            assert message == f"--published compares one recipe with papers: {extra} has no effect with it"
             assert remedy == "slabench compare A --published"
 
     def test_a_name_of_several_recipes(self) -> None:
@@ -232,7 +232,7 @@ def test_a_report_of_failed_trials() -> None:
     )
     with pytest.raises(NothingToDraw) as caught:
         build(Source.of([], None))
-    assert caught.value.message == "no finished trial is there to report"
+    assert caught.value.message == "there is no finished trial to report"
     assert caught.value.remedy == "slabench run fewshot/controls --dataset glyphs"
 
 

@@ -88,19 +88,19 @@ def test_a_row_is_read_as_it_was_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"value": "52,5"}, "'value' is '52,5', which is no number"),
-        ({"value": "nan"}, "no number"),
-        ({"value": "152.5"}, "152.5, which is no percentage"),
+        ({"value": "52,5"}, "'value' is '52,5', which is not a number"),
+        ({"value": "nan"}, "not a number"),
+        ({"value": "152.5"}, "152.5, which is not a percentage"),
         ({"interval": "-1"}, "below 0"),
         ({"verified": "maybe"}, "'verified' is 'maybe', not one of yes, no"),
-        ({"verified": "no"}, "what comes from memory is verified = no, and nothing else is"),
-        ({"kind": "memory"}, "what comes from memory"),
-        ({"shots": "five"}, "'shots' is 'five', which is no count"),
+        ({"verified": "no"}, "only memory is unverified"),
+        ({"kind": "memory"}, "only memory is unverified"),
+        ({"shots": "five"}, "'shots' is 'five', which is not a whole number"),
         ({"ratio": "x"}, "'ratio' is 'x'"),
         ({"suite": "few-shot"}, "'suite' is 'few-shot'"),
         ({"selection": ""}, "'selection' is ''"),
         ({"source": " "}, "'source' is empty"),
-        ({"predictor": ""}, "go together"),
+        ({"predictor": ""}, "all given or all empty"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, changes: dict[str, str], words: str) -> None:
@@ -111,9 +111,9 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, changes: dict[str,
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"says again what line 2 says: ProtoNet, 5way5shot"):
+    with pytest.raises(DataError, match=r"repeats line 2: ProtoNet, 5way5shot"):
         load(write(tmp_path, FIRST, FIRST))
-    with pytest.raises(DataError, match="has not the columns of a published table: net"):
+    with pytest.raises(DataError, match="does not have the columns of a published table: net"):
         load(write(tmp_path, FIRST, header=COLUMNS[:-1]))
     path = tmp_path / "table.csv"
     path.write_text(",".join(COLUMNS) + "\na,b\n")
@@ -123,7 +123,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not UTF-8"):
         load(tmp_path)
     path.write_text(",".join(COLUMNS) + '\n"open\n')
-    with pytest.raises(DataError, match=r"line \d is no CSV"):
+    with pytest.raises(DataError, match=r"line \d is not valid CSV"):
         load(tmp_path)
 
 
@@ -271,14 +271,14 @@ def test_verdicts_by_hand(tmp_path: Path, value: float, ci: float | None, interv
     assert found.gap == pytest.approx(value - 0.525)
     half = [0.02, ci or 0, float(interval or 0) / 100]
     assert found.tolerance == pytest.approx(float(np.linalg.norm(half)))
-    assert "2 points for training anew" in found.why
+    assert "2 points for retraining" in found.why
     assert ("no interval" in found.why) == (ci is None or not interval)
 
 
 def test_memory_decides_nothing(tmp_path: Path) -> None:
     with pytest.raises(SlabenchError, match="gives no verdict"):
         verdict(0.5, None, one(tmp_path, kind="memory", verified="no"))
-    with pytest.raises(SlabenchError, match="no accuracy"):
+    with pytest.raises(SlabenchError, match="not an accuracy"):
         verdict(0.5, None, one(tmp_path, metric="relative-gain"))
 
 
@@ -296,7 +296,7 @@ def test_the_paper_recipe_itself_differs_in_nothing(tmp_path: Path) -> None:
     assert differences(replace(row, images_seen=2_400_000), record, published) == [
         "2.40M images seen instead of 26.40M"
     ]
-    for key, value, expected in (("batch_size", 128, []), ("queries", 15, ["also unlike: queries"])):
+    for key, value, expected in (("batch_size", 128, []), ("queries", 15, ["also different: queries"])):
         train = {**record.recipe["train"], key: value}  # episodes have no batches: the one says nothing, the other does
         other = record.model_copy(update={"recipe": {**record.recipe, "train": train}})
         assert differences(row, other, published) == expected
@@ -350,7 +350,7 @@ def test_compare_says_the_verdict_and_the_other_training_in_one_breath(shelf: Sh
     half = 1.984217 * 0.05 * math.sqrt(100 / 99) / 10  # t(0.975, 99), the deviation of 50 times .45 and .55
     tolerance = 100 * math.sqrt(0.02**2 + half**2 + 0.006**2)
     assert "inside: +1.40 points from 48.60 ± 0.60 (ProtoNet on conv4 64-64-64-64" in text
-    assert f"tolerance {tolerance:.2f}: 2 points for training anew" in text
+    assert f"tolerance {tolerance:.2f}: 2 points for retraining" in text
     assert "below: -2.50 points from 52.50 ± 0.60 (ProtoNet on ResNet-12" in text
     assert (
         "Not the published protocol: backbone conv4 instead of ResNet-12; 1.00M images seen instead of 26.40M" in text
@@ -371,7 +371,7 @@ def test_compare_where_nothing_is_published(shelf: Shelf) -> None:
     assert "Nothing is published for fewshot/da" in told(compare_published(record, store))
     store, quick = shelf("baseline", "single", [0.5, 0.6], limited=True)
     text = told(compare_published(quick, store))
-    assert "reduced budget is held against nothing" in text
+    assert "reduced budget is not compared" in text
     assert "points from" not in text
 
 

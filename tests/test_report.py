@@ -155,7 +155,7 @@ def test_the_summary_says_what_the_records_say(results: Path) -> None:
     found = lines(Source.of(ResultStore(results).records(), ResultStore(results)))
     text = [part for said in sentences(found) for part in (said.lead, *said.points)]
     assert any("plain baseline in one view, as papers compare: better on 1 of 1 (+10" in part for part in text)
-    assert any("as the method: not to be told apart on 1 of 1" in part for part in text)
+    assert any("as the method: not distinguishable on 1 of 1" in part for part in text)
     assert any("with the better of its predictors: worse on 1 of 1 (\N{MINUS SIGN}20" in part for part in text)
     assert any("on 0 of the 1 where all three were run" in part for part in text)
     assert any("In one view" in part and "better on 1 of 1 (+2.0 points)" in part for part in text)
@@ -204,7 +204,7 @@ def test_stale_rows_are_shown_apart_and_claim_nothing(tmp_path: Path) -> None:
         with pytest.raises(NothingToDraw):
             draw(kind, source)
     text = build(source)
-    assert "No recipe with joint labels stands beside a baseline" in text
+    assert "No recipe with joint labels has a baseline" in text
     assert "Stale, not ranked: made by version 99 of the protocol, which is now version 1." in text
     reader = Reader(text)
     assert reader.cells.count("stale") == 4
@@ -213,7 +213,7 @@ def test_stale_rows_are_shown_apart_and_claim_nothing(tmp_path: Path) -> None:
 def test_without_joint_labels_the_summary_says_so(tmp_path: Path) -> None:
     ResultStore(tmp_path).save(make_record(), {})
     text = build(Source.of(ResultStore(tmp_path).records(), ResultStore(tmp_path)))
-    assert "No recipe with joint labels stands beside a baseline" in text
+    assert "No recipe with joint labels has a baseline" in text
 
 
 def test_quick_runs_make_no_claim(tmp_path: Path) -> None:

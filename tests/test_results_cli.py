@@ -191,7 +191,7 @@ def test_values_that_never_occur_together() -> None:
         ResultStore(Path("results")).save(make_record(objective, accuracies=accuracies), accuracies)
     result = run("--objective", "sla", "--predictor", "aggregated")
     assert isinstance(result.exception, SlabenchError)
-    assert "of --objective sla --predictor aggregated together" in str(result.exception)
+    assert "--objective sla --predictor aggregated together" in str(result.exception)
 
 
 def test_stale_rows_are_shown_and_not_ranked() -> None:

@@ -20,17 +20,19 @@ def compare(
         str | None, typer.Argument(metavar="B", help="What A is compared with; the difference is A - B.")
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Hold A alone against the numbers of papers (results/published).")
+        bool, typer.Option("--published", help="Compare A alone with published numbers (results/published).")
     ] = False,
     predictor_a: Annotated[
         str | None,
-        typer.Option("--predictor-a", help="single, aggregated, ... Default: all that have a question behind."),
+        typer.Option(
+            "--predictor-a", help="single, aggregated, ... Default: every predictor with a useful counterpart."
+        ),
     ] = None,
-    predictor_b: Annotated[str | None, typer.Option("--predictor-b", help="Likewise of B.")] = None,
+    predictor_b: Annotated[str | None, typer.Option("--predictor-b", help="The same for B.")] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
-            "--protocol", help="Where both names were run on several: all or part of its name, such as fc100/5w5s."
+            "--protocol", help="All or part of the protocol's name, such as fc100/5w5s, where both were run on several."
         ),
     ] = None,
     output_format: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
@@ -41,8 +43,9 @@ def compare(
 ) -> None:
     """Is A better than B on the same test, and against the controls of SLA?
 
-    Paired differences with every interval that can be put around them: episodes drawn again, images without re-use, classes,
-    training seeds. Runs on other data, splits or episodes are refused. Points of percent in the table, fractions in json and csv.
+    Paired differences with an interval for each source of chance: episodes drawn again, images without re-use, classes and
+    training seeds. Runs on different data, splits or episodes are refused. The table has percentage points, json and csv
+    fractions.
 
         slabench compare controls/sla controls/baseline --protocol fc100/5w5s
         slabench compare controls/baseline --published --protocol fc100/5w5s
@@ -60,14 +63,14 @@ def compare(
         extra = [name for name, value in given if value is not None]
         if extra or output_format != "table":
             raise UsageError(
-                f"--published holds one recipe against papers: {', '.join(extra) or '--format'} says nothing to it",
+                f"--published compares one recipe with papers: {', '.join(extra) or '--format'} has no effect with it",
                 "slabench compare A --published",
             )
         _published(a, protocol, results)
         return
     if b is None:
         raise UsageError(
-            f"what is {a} compared with?", "name a second run, or give --published for the numbers of papers"
+            f"nothing to compare {a} with", "name a second run, or give --published for the numbers of papers"
         )
     made = compare_runs(a, b, results, predictor_a=predictor_a, predictor_b=predictor_b, protocol=protocol)
     warn(notes_console(), made.warnings)

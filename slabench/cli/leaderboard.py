@@ -44,7 +44,7 @@ def leaderboard(
         bool, typer.Option("--shipped", help="The records that travel with slabench, not your own.")
     ] = False,
     include_quick: Annotated[
-        bool, typer.Option("--include-quick", help="Show runs of a reduced budget too, without a rank.")
+        bool, typer.Option("--include-quick", help="Show runs with a reduced budget too, without a rank.")
     ] = False,
     suite: Annotated[list[str] | None, _filter("suite", "fewshot, imbalanced or supervised. May be repeated.")] = None,
     dataset: Annotated[list[str] | None, _filter("dataset", "Such as fc100.")] = None,
@@ -58,8 +58,8 @@ def leaderboard(
 
     Your own results are shown; where there are none, those that travel with
     slabench. Accuracies are percent for people and fractions in the CSV. Runs on
-    other data, splits or episodes are never ranked together; ranks are those among
-    all rows of a table, also where only some of them are shown. Published numbers
+    different data, splits or episodes are never ranked together, and stale runs are
+    never ranked. A filter does not change ranks. Published numbers
     stand beside the rows they belong to, on screens of 120 columns and in files.
 
       slabench leaderboard --dataset fc100 --predictor aggregated
@@ -134,7 +134,7 @@ def _filtered(rows: list[LeaderboardRow], wanted: dict[str, list[str] | None]) -
     kept = [row for row in rows if all(getattr(row, name) in values for name, values in asked.items())]
     if not kept:
         flags = " ".join(f"--{name} {value}" for name, values in asked.items() for value in values)
-        raise SlabenchError(f"no row of the leaderboard is of {flags} together", "leave one of them out")
+        raise SlabenchError(f"no row of the leaderboard matches {flags} together", "leave one of them out")
     return kept
 
 

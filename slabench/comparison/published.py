@@ -75,7 +75,9 @@ def verdict(value: float, ci: float | None, published: PublishedRow) -> Verdict:
             "look it up in the paper, then set verified = yes in results/published",
         )
     if published.accuracy is None:
-        raise SlabenchError(f"{published.where} prints a {published.metric}, which is no accuracy", "take another row")
+        raise SlabenchError(
+            f"{published.where} prints a {published.metric}, which is not an accuracy", "take another row"
+        )
     parts = [RETRAINING, *(half for half in (ci, published.interval) if half is not None)]
     tolerance = math.sqrt(math.fsum(part * part for part in parts))
     gap = value - published.accuracy
@@ -96,8 +98,8 @@ def _why(ci: float | None, interval: float | None) -> str:
         "" if len(halves) == 2 else "; no interval is known of " + ("the run" if ci is None else "the published figure")
     )
     if not halves:
-        return "2 points for training anew; no intervals are known"
-    return f"2 points for training anew, {' and '.join(halves)}, in quadrature{alone}"
+        return "2 points for retraining; no intervals are known"
+    return f"2 points for retraining, {' and '.join(halves)}, in quadrature{alone}"
 
 
 def differences(row: LeaderboardRow, record: RunRecord, published: PublishedRow) -> list[str]:
@@ -171,7 +173,7 @@ def _about(row: LeaderboardRow, record: RunRecord, found: Sequence[PublishedRow]
     shown = _distinct(found)
     texts += [sentence(row, record, each) for each in shown[:_SHOWN]]
     if row.limited:
-        texts.append("a run of a reduced budget is held against nothing")
+        texts.append("a run with a reduced budget is not compared with published numbers")
     elif not found:
         texts.append("nothing is published for this predictor of this recipe")
     if len(shown) > _SHOWN:
@@ -258,7 +260,7 @@ def _training(row: LeaderboardRow, record: RunRecord, paper: AnyRecipe) -> list[
         papers: Mapping[str, Any] = theirs.get("augment", {})
         rest += _unlike(augment, papers, list(dict.fromkeys([*papers, *augment])))
     if rest:
-        found.append(f"also unlike: {', '.join(rest)}")
+        found.append(f"also different: {', '.join(rest)}")
     return found
 
 

@@ -181,7 +181,7 @@ def _controls(made: Comparison, pair: Pair) -> str:
 def _size(found: Paired | Interval) -> str:
     """The difference in points, and the word between the two sides."""
     if found.low <= 0 <= found.high or math.isnan(found.half_width):
-        return f"not to be told apart ({100 * found.mean:+.2f} ± {points(found.half_width)}) from"
+        return f"not distinguishable ({100 * found.mean:+.2f} ± {points(found.half_width)}) from"
     return f"{points(abs(found.mean))} ± {points(found.half_width)} {'above' if found.mean > 0 else 'below'}"
 
 

@@ -18,7 +18,7 @@ def bars(source: Source) -> Drawing:
     groups = source.groups()
     if not groups:
         raise NothingToDraw(
-            "no finished trial is there to draw", "slabench run fewshot --dataset fc100 --shots 5 --sla"
+            "there is no finished trial to draw", "slabench run fewshot --dataset fc100 --shots 5 --sla"
         )
     with style.style():
         heights = [style.ROW * (len(group.entries) + 0.5 * len(group.methods())) + 0.75 for group in groups]
@@ -88,7 +88,7 @@ def gain_chart(source: Source) -> Drawing:
     found = [(group, own) for group, own in found if own]
     if not found:
         raise NothingToDraw(
-            "no method stands beside a baseline of the same protocol and model",
+            "no method has a baseline of the same protocol and model to be compared with",
             "slabench run fewshot/controls --dataset fc100 --shots 5",
         )
     with style.style():

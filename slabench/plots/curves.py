@@ -13,7 +13,7 @@ from slabench.records.record import RunRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NONE = "no finished trial holds a curve: its recipe validates at no step"
+_NONE = "no finished trial has a learning curve: their recipes do not validate during training"
 _REMEDY = "slabench run fewshot --dataset fc100 --shots 5 --set select.points=8"
 
 

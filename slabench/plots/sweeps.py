@@ -21,7 +21,7 @@ def shots_and_ways(source: Source) -> Drawing:
     found = [(axis, fixed, own) for axis in _OTHER for fixed, own in _series(source, axis)]
     if not found:
         raise NothingToDraw(
-            "no method was scored on one data set at two numbers of shots or of ways",
+            "no method was scored on one data set at two different numbers of shots or ways",
             "slabench run fewshot/controls --dataset fc100 --shots 1",
         )
     used = [entry for _, _, lines in found for line in lines.values() for _, entry in line]

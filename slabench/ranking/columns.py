@@ -158,7 +158,7 @@ class LeaderboardRow:
     """
 
     rank: int | None = _column(
-        "#", "integer", _ALL, "rank; rows that this test cannot tell apart share one", text=_rank, first=True
+        "#", "integer", _ALL, "rank; rows that this test cannot distinguish share one", text=_rank, first=True
     )
     stale: bool = _column(kind="yes")
     stale_why: str | None = _column()
@@ -378,7 +378,7 @@ def notes(tables: Sequence[Board]) -> list[str]:
     found = [
         "Accuracy in percent; ±test: half of the 95 % interval over test episodes or images; ±seeds: standard deviation over "
         "the n seeds; images: images seen in training, transformed copies counted. Rows that share a rank cannot "
-        "be told apart on this test."
+        "be distinguished on this test."
     ]
     if "few" in shown:
         found.append(

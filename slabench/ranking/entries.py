@@ -151,9 +151,9 @@ def ranked(found: Iterable[Entry], published: Sequence[PublishedRow] | None = No
     Raises:
         DataError: a file of published numbers is damaged.
 
-    The rank is 1 + the number of rows of the group that are better beyond doubt: whose paired 95 % interval over the
-    same seed-averaged episodes lies above 0. Rows that the episodes cannot tell apart may so share a rank. Where
-    per-episode accuracies are not to be had, a higher mean is better.
+    The rank is 1 + the number of rows of the group that are significantly better: whose paired 95 % interval over the
+    same seed-averaged episodes lies above 0. Rows that the episodes cannot distinguish may share a rank. Where
+    per-episode accuracies cannot be read, a higher mean is better.
     """
     known = published_numbers.load() if published is None else published
     groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)

@@ -259,7 +259,7 @@ def _read(path: Path, mtime_ns: int) -> tuple[PublishedRow, ...]:
         header = next(reader, [])
         if tuple(header) != COLUMNS:
             odd = sorted(set(header) ^ set(COLUMNS)) or ["their order"]
-            raise DataError(f"{path} has not the columns of a published table: {', '.join(odd)}", _REMEDY)
+            raise DataError(f"{path} does not have the columns of a published table: {', '.join(odd)}", _REMEDY)
         for values in reader:
             where = f"{path}, line {reader.line_num}"
             if len(values) != len(COLUMNS):
@@ -267,11 +267,11 @@ def _read(path: Path, mtime_ns: int) -> tuple[PublishedRow, ...]:
             row = _parse(dict(zip(COLUMNS, values, strict=True)), where)
             name = (row.paper, row.table, row.suite, row.dataset, row.setting, row.backbone, row.method, row.variant)
             if name in seen:
-                raise DataError(f"{where} says again what line {seen[name]} says: {row.method}, {row.setting}", _REMEDY)
+                raise DataError(f"{where} repeats line {seen[name]}: {row.method}, {row.setting}", _REMEDY)
             seen[name] = reader.line_num
             rows.append(row)
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num} is no CSV: {error}", _REMEDY) from error
+        raise DataError(f"{path}, line {reader.line_num} is not valid CSV: {error}", _REMEDY) from error
     return tuple(rows)
 
 
@@ -291,13 +291,16 @@ def _parse(cells: dict[str, str], where: str) -> PublishedRow:
             raise DataError(f"{where}: '{name}' is '{cells[name]}', not one of {', '.join(options)}", _REMEDY)
     verified = cells["verified"] == "yes"
     if verified == (cells["kind"] == "memory"):
-        raise DataError(f"{where}: what comes from memory is verified = no, and nothing else is", _REMEDY)
+        raise DataError(
+            f"{where}: 'verified' is '{cells['verified']}' for the kind '{cells['kind']}': only memory is unverified",
+            _REMEDY,
+        )
     if bool(cells["learner"]) != bool(cells["objective"] and cells["predictor"]):
-        raise DataError(f"{where}: 'learner', 'objective' and 'predictor' go together", _REMEDY)
+        raise DataError(f"{where}: 'learner', 'objective' and 'predictor' are all given or all empty", _REMEDY)
     value = _number(cells["value"], "value", where)
     metric = cells["metric"]
     if metric != "relative-gain" and not 0 <= value <= 100:
-        raise DataError(f"{where}: 'value' is {cells['value']}, which is no percentage", _REMEDY)
+        raise DataError(f"{where}: 'value' is {cells['value']}, which is not a percentage", _REMEDY)
     accuracy = {"accuracy": value / 100, "error": (100 - value) / 100}.get(metric)
     interval = _number(cells["interval"], "interval", where) / 100 if cells["interval"] else None
     if interval is not None and interval < 0:
@@ -325,7 +328,7 @@ def _number(text: str, name: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where}: '{name}' is '{text}', which is no number", _REMEDY)
+        raise DataError(f"{where}: '{name}' is '{text}', which is not a number", _REMEDY)
     return value
 
 
@@ -333,7 +336,7 @@ def _whole(text: str, name: str, where: str) -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise DataError(f"{where}: '{name}' is '{text}', which is no count", _REMEDY)
+        raise DataError(f"{where}: '{name}' is '{text}', which is not a whole number above 0", _REMEDY)
     return int(text)
 
 

@@ -41,7 +41,7 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
     """
     groups = source.groups()
     if not groups:
-        raise NothingToDraw("no finished trial is there to report", "slabench run fewshot/controls --dataset glyphs")
+        raise NothingToDraw("there is no finished trial to report", "slabench run fewshot/controls --dataset glyphs")
     drawn: set[str] = set()
     sections = [Section("What SLA buys and what it costs", "summary", summary.section(source))]
     names: list[str] = []
@@ -182,8 +182,9 @@ minutes are those of the machine of the run.</dd>
 <dd>Half of the 95 % t interval over test episodes or images, for the trained models at hand; the standard deviation over
 training seeds, for training again. They answer two questions and are never added up.</dd>
 <dt>rank</dt>
-<dd>1 + the number of rows that are better beyond doubt, whose paired interval over the same episodes lies above 0. Rows that
-cannot be told apart may share a rank. Runs of a reduced budget, and those selected on the test, have none.</dd>
+<dd>1 + the number of rows that are significantly better: their paired 95 % interval over the same episodes lies above 0. Rows
+that cannot be distinguished may share a rank. Stale rows, runs with a reduced budget and those selected on the test have
+none.</dd>
 <dt>stale</dt>
 <dd>Rows that {escape(STALE)}. Nor are they in the summary.</dd>
 <dt>published and gap</dt>

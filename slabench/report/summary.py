@@ -56,8 +56,8 @@ def section(source: Source) -> str:
     found = lines(source)
     if not found:
         return html.paragraph(
-            "No recipe with joint labels stands beside a baseline of the same model and protocol here, so that nothing can be "
-            "said of what SLA buys (runs of a reduced budget do not count). "
+            "No recipe with joint labels has a baseline of the same model and protocol here, so nothing can be said about what "
+            "SLA buys (stale runs and runs with a reduced budget do not count). "
             "To make one: slabench run fewshot/controls --dataset fc100 --shots 5",
         )
     trained, derived = [line for line in found if line.as_trained], [line for line in found if not line.as_trained]
@@ -145,7 +145,7 @@ def _against(own: Sequence[Line], question: str) -> str:
         return "not run"
     known = [gain for gain in found if gain.half_width is not None]
     parts: list[str] = []
-    for sign, word in ((1, "better"), (0, "not to be told apart"), (-1, "worse")):
+    for sign, word in ((1, "better"), (0, "not distinguishable"), (-1, "worse")):
         count = sum(gain.verdict == sign for gain in known)
         if count:
             parts.append(f"{word} on {count}" + (f" of {len(found)}" if not parts else ""))

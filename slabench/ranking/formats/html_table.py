@@ -39,7 +39,7 @@ class Cell:
         text: plain text; it is escaped.
         sort: number or text; a number that is None stays last in both directions, a name goes by its text.
         colour: of a mark before the text, "#rrggbb".
-        mark: "good" or "bad" for a value beyond doubt; the text says it too, by its sign.
+        mark: "good" or "bad" for a difference whose interval lies on one side of 0; the text says it too, by its sign.
         also: in a key column, what else tells the row from others; shown only on a narrow page, where the rest scrolls away.
     """
 
