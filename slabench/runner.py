@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 
 from slabench import plugins
 from slabench.backbones import n_parameters
@@ -302,25 +301,18 @@ def _failed(trial: Trial, error: str, device: torch.device, started: datetime, a
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[bool]:
-    """Hold `path` for this process; False if another one holds it. Where there is no flock, always True."""
-    if sys.platform == "win32":
-        yield True
-        return
-    import fcntl
+    """Hold `path` for this process; False, at once, if another one holds it.
 
+    The file stays behind, empty: removed, it could be locked anew by one process while another still waits on the old one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(path, "a", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            # Its holder may have removed the file between our opening and our locking it: a lock that nobody else sees.
-            if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-                continue
-            try:
-                yield True
-            finally:
-                path.unlink(missing_ok=True)
-            return
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
