@@ -124,7 +124,7 @@ class Suite(Protocol):
         ...
 
     def prepare(self, recipe: Any, data_folder: Path | None = None) -> Any:
-        """Open the data of a recipe."""
+        """Open the data of a recipe that `check` has passed."""
         ...
 
     def trial_key(self, recipe: Any, seed: int, prepared: Any) -> str:

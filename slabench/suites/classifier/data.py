@@ -19,7 +19,6 @@ from slabench.data.loading import full_split, left_out, load_images
 from slabench.data.longtail import groups
 from slabench.data.longtail_files import SubsetFile, describe, load_subset
 from slabench.records.record import protocol_digest
-from slabench.suites.classifier.rules import check
 
 if TYPE_CHECKING:
     from slabench.recipes.classifier import ClassifierRecipe
@@ -130,13 +129,12 @@ def task_id(recipe: ClassifierRecipe) -> str:
 
 
 def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> ClassifierPrepared:
-    """Open the data of a recipe; a long-tail subset that is not frozen yet is drawn and kept.
+    """Open the data of a recipe that `check` has passed; a long-tail subset that is not frozen yet is drawn and kept.
 
     Raises:
         UsageError: the data cannot serve the recipe; names the class and the counts.
         DataMissingError: the data is not here.
     """
-    check(recipe)
     entry, train, test = load_images(recipe.data.dataset, data_folder)
     d = recipe.data
     if d.profile == "full":

@@ -14,7 +14,7 @@ from slabench.episodes.files import EpisodeFile, load_episodes, profile_suffix, 
 from slabench.episodes.profiles import BALANCED
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import protocol_digest
-from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES, check
+from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
 
 PROTOCOL_VERSION = versions.FEWSHOT
 """Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
@@ -87,8 +87,7 @@ def task_id(recipe: Recipe) -> str:
 
 
 def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
-    """Open the data and the frozen episodes of a recipe, making them where they can be made."""
-    check(recipe)
+    """Open the data and the frozen episodes of a recipe that `check` has passed, making them where they can be made."""
     name, p = recipe.data.dataset, recipe.protocol
     splits = {split: load(name, split, data_folder) for split in ("train", "val", "test")}
     # Validation is always balanced: it watches training, which profiles do not touch.
