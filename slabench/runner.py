@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 
 from slabench import plugins
 from slabench.backbones import n_parameters
@@ -27,7 +26,7 @@ from slabench.core.errors import SlabenchError, UsageError
 from slabench.recipes import AnyRecipe
 from slabench.records.environment import describe, peak_memory_bytes
 from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
-from slabench.records.store import ResultStore
+from slabench.records.store import ResultStore, read_record
 from slabench.suites import Prepared, Scored, SuiteTask, suite_of
 from slabench.training.device import choose_device, choose_precision, keep_heap
 from slabench.training.loop import Fitted, Interrupted, Listener, checkpoint_seconds, fit
@@ -105,10 +104,9 @@ def plan(
         results: the folder of records.
         data_folder: of prepared data; missing data is prepared now.
     """
-    store = ResultStore(paths.results(results))
     recipes = list(recipes) if isinstance(recipes, Sequence) else [recipes]
     prepared: dict[str, Any] = {}
-    trials: dict[str, Trial] = {}
+    trials: dict[str, tuple[AnyRecipe, int, Any]] = {}
     for recipe in recipes:
         suite_of(recipe).check(recipe)
     depth = max((len(seeds or recipe.seeds) for recipe in recipes), default=0)
@@ -122,9 +120,9 @@ def plan(
             if task not in prepared:
                 prepared[task] = suite.prepare(recipe, data_folder)
             key = plugins.bound(suite.trial_key(recipe, own[place], prepared[task]), plugins.used(recipe))
-            done = store.find(key) if store.finished(key) else None
-            trials.setdefault(key, Trial(recipe, own[place], key, prepared[task], done))
-    return list(trials.values())
+            trials.setdefault(key, (recipe, own[place], prepared[task]))
+    done = ResultStore(paths.results(results)).finished_among(trials)
+    return [Trial(recipe, seed, key, data, done.get(key)) for key, (recipe, seed, data) in trials.items()]
 
 
 def run(
@@ -196,10 +194,9 @@ def _run_trial(
     with _lock(checkpoint.with_suffix(".lock")) as free:
         if not free:
             return Outcome(trial, "busy", None, "another process is running this trial")
-        # While we waited for nothing, another process may have finished it.
-        finished = store.find(trial.key) if resume != "force" and store.finished(trial.key) else None
-        if finished is not None:
-            return Outcome(trial, "skipped", finished)
+        # Another process may have finished it, and let go of the lock, since the trials were planned.
+        if resume != "force" and (finished := store.finished_among([trial.key])):
+            return Outcome(trial, "skipped", finished[trial.key])
         try:
             autocast = choose_precision(trial.recipe.train.precision, device)
             task = suite_of(trial.recipe).build_task(trial.recipe, trial.seed, trial.prepared, device, autocast)
@@ -224,9 +221,9 @@ def _run_trial(
             text = str(error) if isinstance(error, SlabenchError) else "".join(traceback.format_exception(error))
             store.save(_failed(trial, text, device, started, argv), {})
             return Outcome(trial, "failed", None, str(error) or type(error).__name__)
-        store.save(record, scored.per_unit, scored.outputs)
+        saved = read_record(store.save(record, scored.per_unit, scored.outputs))
         checkpoint.unlink(missing_ok=True)
-    return Outcome(trial, "ran", store.find(trial.key))
+    return Outcome(trial, "ran", saved)
 
 
 def _record(
@@ -302,25 +299,18 @@ def _failed(trial: Trial, error: str, device: torch.device, started: datetime, a
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[bool]:
-    """Hold `path` for this process; False if another one holds it. Where there is no flock, always True."""
-    if sys.platform == "win32":
-        yield True
-        return
-    import fcntl
+    """Hold `path` for this process; False, at once, if another one holds it.
 
+    The file stays behind, empty: removed, it could be locked anew by one process while another still waits on the old one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(path, "a", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            # Its holder may have removed the file between our opening and our locking it: a lock that nobody else sees.
-            if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-                continue
-            try:
-                yield True
-            finally:
-                path.unlink(missing_ok=True)
-            return
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

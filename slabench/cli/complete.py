@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from slabench.core.suites import SUITES
+
 LISTS = {
     "datasets": "what is learned on, and whether it is here",
     "recipes": "published recipes: slabench run NAME",
@@ -160,7 +162,7 @@ def _recipes() -> list[str]:
 
 
 def _suites() -> list[str]:
-    return ["fewshot", "imbalanced", "supervised"]
+    return list(SUITES)
 
 
 def _objectives() -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.common import notes_console, warn
+from slabench.core.suites import SUITE_NAMES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ def leaderboard(
     include_quick: Annotated[
         bool, typer.Option("--include-quick", help="Show runs with a reduced budget too, without a rank.")
     ] = False,
-    suite: Annotated[list[str] | None, _filter("suite", "fewshot, imbalanced or supervised. May be repeated.")] = None,
+    suite: Annotated[list[str] | None, _filter("suite", f"{SUITE_NAMES}. May be repeated.")] = None,
     dataset: Annotated[list[str] | None, _filter("dataset", "Such as fc100.")] = None,
     protocol: Annotated[list[str] | None, _filter("protocol", "Such as fewshot/fc100/5w5s15q.")] = None,
     objective: Annotated[list[str] | None, _filter("objective", "What was trained on: baseline, da, sla ...")] = None,

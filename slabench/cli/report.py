@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slabench.core.suites import SUITE_NAMES
 from slabench.plots import KINDS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def report(
 def plot(
     kind: Annotated[str, typer.Argument(help="One of: " + ", ".join(KINDS) + ".")],
     output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png, .svg or .pdf, written atomically.")],
-    suite: Annotated[str | None, typer.Option(help="Only fewshot, imbalanced or supervised.")] = None,
+    suite: Annotated[str | None, typer.Option(help=f"Only {SUITE_NAMES}.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Only protocols with this in their name, such as fc100/5w5s.")

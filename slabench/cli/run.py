@@ -14,6 +14,7 @@ import typer
 
 from slabench.cli import complete
 from slabench.cli.common import numbers, public_argv
+from slabench.core.suites import SUITES
 from slabench.progress import duration
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def run(target: str, **given: Any) -> None:
 
 
 _TARGET = typer.Argument(
-    help="`fewshot`, `imbalanced`, `supervised`, the name of a recipe, or a TOML file.",
+    help="".join(f"`{suite}`, " for suite in SUITES) + "the name of a recipe, or a TOML file.",
     metavar="SUITE|RECIPE",
     autocompletion=complete.suites_and_recipes,
 )
@@ -233,7 +234,7 @@ def _recipes(
     target: str, preset: str | None, protocol: str | None, overrides: dict[str, Any], settings: list[str]
 ) -> list[AnyRecipe]:
     from slabench.core.errors import UsageError, unknown_name
-    from slabench.recipes import SUITES, load_recipe, parse_assignment, recipe_names
+    from slabench.recipes import load_recipe, parse_assignment, recipe_names
 
     if preset is not None and preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)

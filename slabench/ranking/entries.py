@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from slabench.core import paths
 from slabench.core.errors import DataError, UsageError
 from slabench.core.files import SHORT
+from slabench.core.suites import SUITES
 from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, paired_difference, t_interval
 from slabench.losses import needs_cosine
 from slabench.ranking import published as published_numbers
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from slabench.ranking.published import PublishedRow
 
     EpisodeReader = Callable[[RunRecord], Mapping[str, NDArray[numpy.float32]]]
-
-
-_LEARNERS = {"fewshot": "episodic", "imbalanced": "classifier", "supervised": "classifier"}
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         profile=first.setting("data", "profile"),
         ratio=first.setting("data", "ratio") if first.setting("data", "profile") in ("exp", "step") else None,
         name=first.name,
-        learner=first.setting("model", "learner") or _LEARNERS.get(first.suite),
+        learner=first.setting("model", "learner") or _learner(first.suite),
         backbone=first.setting("model", "backbone"),
         head=first.setting("model", "head") or _layer(first),
         trained=_trained(first),
@@ -340,6 +338,11 @@ def _order(entry: Entry) -> tuple[Any, ...]:
 
 def _rule(record: RunRecord) -> str:
     return record.selection.rule if record.selection else "last"
+
+
+def _learner(suite: str) -> str | None:
+    """Of a record that names none; None for a suite of another version."""
+    return SUITES[suite].learner if suite in SUITES else None
 
 
 @lru_cache

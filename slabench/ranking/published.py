@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from slabench.core import paths
 from slabench.core.errors import DataError
+from slabench.core.suites import SUITES
 
 if TYPE_CHECKING:
     from slabench.ranking.columns import LeaderboardRow
@@ -50,9 +51,6 @@ METRICS = ("accuracy", "error", "relative-gain")
 
 
 SELECTIONS = ("last", "best_val", "oracle", "not known")
-
-
-SUITES = ("fewshot", "imbalanced", "supervised")
 
 
 _REMEDY = "results/published/README.md says what each column holds"
@@ -281,7 +279,7 @@ def _parse(cells: dict[str, str], where: str) -> PublishedRow:
             raise DataError(f"{where}: '{name}' is empty", _REMEDY)
     for name, options in (
         ("kind", KINDS),
-        ("suite", SUITES),
+        ("suite", tuple(SUITES)),
         ("metric", METRICS),
         ("selection", SELECTIONS),
         ("verified", ("yes", "no")),

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from slabench.core import paths
+from slabench.core import paths, suites
 from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import ADAPTED, Recipe
@@ -22,10 +22,9 @@ AnyRecipe = Recipe | ClassifierRecipe
 
 
 SUITES: dict[str, type[AnyRecipe]] = {
-    "fewshot": Recipe,
-    "imbalanced": ClassifierRecipe,
-    "supervised": ClassifierRecipe,
+    name: Recipe if suite.module == "fewshot" else ClassifierRecipe for name, suite in suites.SUITES.items()
 }
+"""The type of recipe of each suite."""
 
 
 def recipe_names() -> list[str]:

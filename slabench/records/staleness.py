@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from slabench.core import paths, versions
+from slabench.core import paths
 from slabench.core.files import sha256_file
+from slabench.core.suites import SUITES
 from slabench.episodes import episodes_digest
 from slabench.records.record import RunRecord
 
@@ -18,9 +19,11 @@ def stale(record: RunRecord) -> str | None:
     Only what is on this machine can contradict a record: episodes or a subset that are not here leave it as it is. Data that
     differs (another digest of the images) is a group of its own, not stale.
     """
-    present = versions.PRESENT.get(record.suite)
-    if present is not None and record.protocol_version != present:
-        return f"made by version {record.protocol_version} of the protocol, which is now version {present}"
+    suite = SUITES.get(record.suite)
+    if suite is not None and record.protocol_version != suite.protocol_version:
+        return (
+            f"made by version {record.protocol_version} of the protocol, which is now version {suite.protocol_version}"
+        )
     episodes = _episodes_digests(record)
     if episodes and record.episodes_digest not in episodes:
         return f"made with other episodes than the present {record.episodes}"

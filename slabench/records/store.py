@@ -18,7 +18,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,30 +50,44 @@ class ResultStore:
 
     def find(self, key: str) -> RunRecord | None:
         """The record of the trial `key`; None when there is none, or (with a warning) when it is damaged."""
-        for path in sorted(self.folder.rglob(f"seed*-{key[:SHORT]}.json")):
-            try:
-                record = read_record(path)
-            except DataError as error:
-                warnings.warn(ResultsWarning(str(error)), stacklevel=2)
-                continue
-            if record.key == key:
-                return record
-        return None
+        return next(self._of_keys([key]), None)
 
     def finished(self, key: str) -> bool:
         """Whether the trial `key` is done and its record whole, per-episode accuracies included.
 
         A damaged result is not finished: the warning names the file, and running the trial again makes it anew.
         """
-        record = self.find(key)
-        if record is None or record.status != "done":
-            return False
-        try:
-            self.episodes(record)
-        except DataError as error:
-            warnings.warn(ResultsWarning(str(error)), stacklevel=2)
-            return False
-        return True
+        return bool(self.finished_among([key]))
+
+    def finished_among(self, keys: Iterable[str]) -> dict[str, RunRecord]:
+        """The records of the trials `keys` that are `finished`, by key; the folder is looked through once for all of them."""
+        found: dict[str, RunRecord] = {}
+        for record in self._of_keys(keys):
+            if record.status != "done":
+                continue
+            try:
+                self.episodes(record)
+            except DataError as error:
+                warnings.warn(ResultsWarning(str(error)), stacklevel=3)
+                continue
+            found[record.key] = record
+        return found
+
+    def _of_keys(self, keys: Iterable[str]) -> Iterator[RunRecord]:
+        """The records of some trials, one each; a warning names each damaged file that is called like one of them."""
+        missing = set(keys)
+        names = {key[:SHORT] for key in missing}
+        for path in sorted(self.folder.rglob("seed*-*.json")) if missing else ():
+            if path.stem.rpartition("-")[2] not in names:
+                continue
+            try:
+                record = read_record(path)
+            except DataError as error:
+                warnings.warn(ResultsWarning(str(error)), stacklevel=3)
+                continue
+            if record.key in missing:
+                missing.discard(record.key)
+                yield record
 
     def save(
         self,

@@ -145,16 +145,16 @@ class _Reader:
         self.plan, self.store = plan, ResultStore(plan.results)
         self.states = {outcome.trial.key: outcome.state for outcome in outcomes}
         self._records: dict[str, list[RunRecord]] = {}
-        self._cache = EpisodeCache(self.store)  # `finished` has warned of what is damaged
+        open_keys = [t.key for trials in plan.trials.values() for t in trials if t.done is None]
+        self._new = self.store.finished_among(open_keys)
+        self._cache = EpisodeCache(self.store)  # `finished_among` has warned of what is damaged
 
     def records(self, recipe: AnyRecipe) -> list[RunRecord]:
         """The finished records of a recipe, those of trials that were run since the plan too."""
         if recipe.digest not in self._records:
             found = list(self.plan.recorded.get(recipe.digest, []))
             for trial in self.plan.trials.get(recipe.digest, []):
-                record = trial.done
-                if record is None and self.store.finished(trial.key):
-                    record = self.store.find(trial.key)
+                record = trial.done or self._new.get(trial.key)
                 if record is not None:
                     found.append(record)
             self._records[recipe.digest] = found

@@ -111,7 +111,7 @@ def plan_table(
     recipes = {recipe.digest: recipe for cell in chosen for recipe in of_cell(cell)}
     trials: dict[str, list[Trial]] = {}
     needs: dict[str, Needs] = {}
-    for recipe in recipes.values():
+    for recipe in recipes.values():  # all of them before any data is opened, those without data too
         suite_of(recipe).check(recipe)
     for dataset in dict.fromkeys(recipe.data.dataset for recipe in recipes.values()):
         own = [recipe for recipe in recipes.values() if recipe.data.dataset == dataset]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from slabench.core.suites import SUITES
 from slabench.evaluation.episodes import embed
 from slabench.records.record import Score
 from slabench.training.loop import Task
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from slabench.records.outputs import ModelOutputs, ModelWeights
     from slabench.sla.transforms import TransformSet
     from slabench.training.checkpoint import Progress
-
-_MODULES = {"fewshot": "fewshot", "imbalanced": "classifier", "supervised": "classifier"}
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class Suite(Protocol):
 
 def suite_of(recipe: AnyRecipe) -> Suite:
     """The suite of a recipe, imported now if need be."""
-    module: Any = importlib.import_module(f"slabench.suites.{_MODULES[recipe.suite]}")
+    module: Any = importlib.import_module(f"slabench.suites.{SUITES[recipe.suite].module}")
     return module  # type: ignore[no-any-return]
 
 
