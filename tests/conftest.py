@@ -22,7 +22,6 @@ from slabench.data.catalog import info
 from slabench.data.loading import ensure
 from slabench.data.sources.detect import import_dataset
 
-
 # Half of the suite's time or more, in the order in which they are started: the last minute of `make test` is not to be one
 # long file alone. They train, or start processes; `make test-fast` leaves them out.
 LONGEST_FIRST = (

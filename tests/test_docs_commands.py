@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_docs import ROOT, commands
+from doc_pages import ROOT, commands
 from typer.testing import CliRunner
 
 from slabench import suites
