@@ -302,6 +302,7 @@ def test_the_docs_name_every_kind() -> None:
         assert f"`{kind}`" in text, kind
 
 
+@pytest.mark.slow
 def test_drawing_imports_no_pyplot_and_help_no_matplotlib(results: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import slabench.cli.app; assert 'matplotlib' not in sys.modules; "
