@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,3 +29,13 @@ def commands() -> list[str]:
     found = {match.strip() for page in PAGES for match in _COMMAND.findall(code(page))}
     # Placeholders and alternatives are prose, not commands.
     return sorted(c for c in found if not re.search(r"[|\[\]<>…]|\.\.\.|\b[A-Z]{2,}\b", c))
+
+
+def copy_records(folder: Path) -> None:
+    """Copy the published records, without what only the trial's machine has.
+
+    And without heads that were scored on more than five ways or shots: most of the figures of a report, and like the others.
+    """
+    more = ("*-10w*", "*-20w*", "*-5w10s*", "*-5w20s*")
+    left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more)
+    shutil.copytree(ROOT / "results", folder, ignore=left_out)

@@ -22,6 +22,7 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_importing_slabench_and_its_registries_imports_nothing_heavy(tmp_path: Path) -> None:
     code = """
 import sys, slabench
@@ -55,6 +56,7 @@ def test_the_example_of_a_training_loop_learns(capsys: pytest.CaptureFixture[str
     assert float(accuracy["single"]) == 1
 
 
+@pytest.mark.slow
 def test_the_example_of_running_runs(
     glyphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +69,7 @@ def test_the_example_of_running_runs(
 
 
 @pytest.mark.usefixtures("registries")
+@pytest.mark.slow
 def test_the_example_of_a_plugin_conforms(tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     path.write_text(blocks("plugins.md")[0], encoding="utf-8")
@@ -161,6 +164,7 @@ def test_the_shipped_records_have_rows() -> None:
     assert all(row.rank is None or row.rank >= 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_package_tells_type_checkers_that_it_is_typed(tmp_path: Path) -> None:
     mypy = pytest.importorskip("mypy.api")
     (tmp_path / "user.py").write_text(

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 import typer
-from doc_pages import PAGES, ROOT, commands, text
+from doc_pages import PAGES, ROOT, commands, copy_records, text
 from processes import here
 from typer.main import get_command
 
@@ -124,6 +124,7 @@ def test_the_python_example_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [(4, [0])]
 
 
+@pytest.mark.slow
 def test_the_generated_pages_have_every_name_and_commands_that_parse(made: dict[str, str]) -> None:
     for kind, registry in REGISTRIES.items():
         headings = re.findall(r"^## ([\w-]+)$", made[f"{kind}.md"], re.MULTILINE)
@@ -144,12 +145,14 @@ def test_the_generated_pages_have_every_name_and_commands_that_parse(made: dict[
         parse(command)
 
 
+@pytest.mark.slow
 def test_the_site_knows_every_page(made: dict[str, str]) -> None:
     listed = set(re.findall(r": ([\w-]+\.md)$", text(ROOT / "mkdocs.yml"), re.MULTILINE))
     assert listed == {page.name for page in (ROOT / "docs").glob("*.md")} | set(made)
     assert not {page.name for page in (ROOT / "docs").glob("*.md")} & set(made)
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_that_are_drawn(scripts: Callable[[str], ModuleType]) -> None:
     figures = scripts("draw_figures")
     committed = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "figures").glob("*.svg")}
@@ -173,8 +176,8 @@ def shorter(tmp_path: Path) -> Path:
     """The suite's own files with few steps and episodes in the demo and in the preset `quick`: minutes of training less."""
     home = tmp_path / "home"
     shutil.copytree(ROOT / "benchmarks" / "recipes", home / "benchmarks" / "recipes")
-    for name in ("episodes", "results"):
-        (home / name).symlink_to(ROOT / name)
+    (home / "episodes").symlink_to(ROOT / "episodes")
+    copy_records(home / "results")
     for name in ("demo", "quick"):
         recipe = home / "benchmarks" / "recipes" / "fewshot" / f"{name}.toml"
         shown = recipe.read_text(encoding="utf-8")
@@ -185,6 +188,7 @@ def shorter(tmp_path: Path) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_the_quick_start_works_as_typed(tmp_path: Path, shorter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = text(ROOT / "docs" / "quick-start.md").partition("\n## Next")[0]
     for name in [name for name in os.environ if name.startswith("SLABENCH_")]:

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST_FIRST
+from conftest import LONGEST_FIRST, PARTLY_FAST
 
 HERE = Path(__file__).parent
 
@@ -22,4 +22,5 @@ def test_no_module_imports_a_test_module(path: Path) -> None:
 
 
 def test_the_files_that_start_first_exist() -> None:
+    assert set(PARTLY_FAST) <= set(LONGEST_FIRST)
     assert [name for name in LONGEST_FIRST if not (HERE / f"{name}.py").is_file()] == []
