@@ -1,25 +1,32 @@
-# Two commands do all set-up on a fresh machine with Python 3.11 or later:
-#   make demo    install, then baseline against SLA on the embedded data set, offline
-#   make test    install, then the whole test suite
+# These commands do all set-up on a fresh machine with Python 3.11 or later:
+#   make demo        install, then baseline against SLA on the embedded data set, offline
+#   make test        install, then the whole test suite: minutes on two cores
+#   make test-fast   only the tests that neither train nor start a process: under a minute
 # VENV=folder puts the environment elsewhere; PYTHON=python3.12 takes another interpreter.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml README.md $(shell find slabench benchmarks episodes results -type f \
-	-not -name '*.pyc' -not -path '*/checkpoints/*' 2>/dev/null | sed 's/ /\\ /g')
+# Test processes at a time, each of one thread: `logical` is as many as there are cores, 8 at most. WORKERS=0: none but this.
+WORKERS ?= logical
+# By files, so that what a file trains once is not trained by two, and in the order of tests/conftest.py: the longest first.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint docs speed leaderboard clean help
+.PHONY: demo test test-fast lint docs speed leaderboard clean help
 
 demo: $(VENV)/.slabench
 	$(BIN)/slabench demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/.test
+	$(PYTEST) -m 'not slow'
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The pages of docs/ and those made from the registries, into build/site. A warning is an error.
 docs: $(VENV)/.docs
@@ -40,18 +47,18 @@ $(VENV)/.made:
 	PYTHON=$(PYTHON) sh scripts/make_venv.sh $(VENV)
 	@touch $@
 
-# The package itself, as any user installs it; again whenever one of its files has changed.
-$(VENV)/.slabench: $(VENV)/.made $(SOURCES)
-	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed .
+# Editable: an edit needs no new installation, only another pyproject.toml does. tests/test_packaging.py tries the wheel.
+$(VENV)/.slabench: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.slabench
-	$(BIN)/python -m pip install --quiet '.[dev]'
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e '.[dev]'
 	-sh scripts/install_learn2learn.sh $(BIN)/python
-	@touch $@
+	@touch $(VENV)/.slabench $@
 
 $(VENV)/.docs: $(VENV)/.slabench
-	$(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	@touch $@
 
 clean:

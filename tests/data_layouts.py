@@ -6,7 +6,7 @@ import csv
 import io
 import pickle
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +39,9 @@ TINY = DatasetInfo(
     dropblock_size=2,
     classes=CLASSES,
     per_class=(TRAIN_PER_CLASS, TEST_PER_CLASS),
+)
+MINI = replace(
+    TINY, name="mini-imagenet", store="mini-imagenet", fewshot=True, classes=MINI_CLASSES, per_class=(4, 0), n_classes=3
 )
 
 

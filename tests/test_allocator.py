@@ -37,6 +37,7 @@ def test_another_system_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert keep_heap() is False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GLIBC, reason="mallopt is glibc's")
 def test_freed_blocks_are_used_again_instead_of_being_mapped_anew() -> None:
     def faults(mode: str) -> int:

@@ -12,7 +12,7 @@ import pytest
 from processes import finish, here, start
 
 # Some seconds on the embedded digits.
-TINY = ["--dataset", "digits", "--backbone", "resnet20", "--steps", "6", "--precision", "float32", "--threads", "1"]
+TINY = ["--dataset", "digits", "--backbone", "conv4", "--steps", "6", "--precision", "float32", "--threads", "1"]
 TINY += ["--set", "select.points=2", "--set", "train.batch_size=32"]
 
 
@@ -151,7 +151,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     process = start(command, folder, COLUMNS="200", SLABENCH_CHECKPOINT_SECONDS="0")
     deadline = time.monotonic() + 120
     while not list(folder.rglob("*.safetensors")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
     assert code == 130, output

@@ -114,6 +114,7 @@ def test_show_tells_classes_source_licence_and_digests():
         show_dataset(Console(file=io.StringIO()), "fc-100")
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported():
     code = (
         "import sys, slabench.cli.data, slabench.cli.data, slabench.data.catalog, slabench.data.splits;"

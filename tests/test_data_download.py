@@ -11,9 +11,8 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from data_layouts import TINY, batch_files, mini_images, write_archive, write_mini_caches
+from data_layouts import MINI, TINY, batch_files, mini_images, write_archive, write_mini_caches
 from rich.console import Console
-from test_data_mini_imagenet import MINI
 
 from slabench.core.errors import DataError, DataMissingError
 from slabench.data.catalog import info

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_layouts import MINI_CLASSES, SIZE, TINY, encode, mini_images, write_mini_caches, write_mini_csvs
+from data_layouts import MINI, MINI_CLASSES, SIZE, encode, mini_images, write_mini_caches, write_mini_csvs
 
 from slabench.core.errors import DataError, UnsafePickleError
 from slabench.data.catalog import info
 from slabench.data.sources.detect import import_dataset
 from slabench.data.sources.miniimagenet import mini_imagenet_classes
-
-MINI = replace(
-    TINY, name="mini-imagenet", store="mini-imagenet", fewshot=True, classes=MINI_CLASSES, per_class=(4, 0), n_classes=3
-)
 
 
 @pytest.mark.parametrize("val", ["val", "validation"])

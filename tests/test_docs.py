@@ -7,16 +7,18 @@ import importlib
 import os
 import re
 import shlex
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import typer
+from doc_pages import PAGES, ROOT, commands, copy_records, text
+from processes import here
 from typer.main import get_command
 
+from slabench import runner
 from slabench.cli.app import app
 from slabench.core.registry import REGISTRIES
 from slabench.data.mixing import MIXINGS
@@ -26,16 +28,6 @@ from slabench.posthoc.methods import METHODS
 from slabench.recipes import SUITES, known_keys, load_recipe, recipe_names
 from slabench.sla.objectives import CLASSIFIER_OBJECTIVES
 from slabench.suites.classifier.rules import REWEIGHTS
-
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
-PAGES += [ROOT / "results" / "README.md"]
-# Lines of a code block; what stands behind two blanks explains them. Commands within a sentence may leave arguments out.
-_COMMAND = re.compile(r"^(?:    )?(slabench \S+(?: \S+)*)", re.MULTILINE)
-
-
-def text(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -49,19 +41,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"`((?:benchmarks|docs|scripts|tests|slabench|episodes)/[\w./-]+\.\w+)`", text(page)):
         assert (ROOT / name).exists(), name
-
-
-def code(page: Path) -> str:
-    """The lines of a page that are code: between fences, or indented by four blanks."""
-    parts = text(page).split("```")
-    indented = [line for part in parts[::2] for line in part.splitlines() if line.startswith("    ")]
-    return "\n".join([*indented, *parts[1::2]])
-
-
-def commands() -> list[str]:
-    found = {match.strip() for page in PAGES for match in _COMMAND.findall(code(page))}
-    # Placeholders and alternatives are prose, not commands.
-    return sorted(c for c in found if not re.search(r"[|\[\]<>…]|\.\.\.|\b[A-Z]{2,}\b", c))
 
 
 @pytest.fixture(scope="module")
@@ -134,16 +113,18 @@ def test_readme_opens_with_the_two_commands() -> None:
     assert "\ntest:" in makefile
 
 
-def test_the_python_example_of_the_readme_runs() -> None:
+def test_the_python_example_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = text(ROOT / "README.md").splitlines()
     start = next(i for i, line in enumerate(lines) if line.strip().startswith("from slabench import load_recipe, run"))
     example = "\n".join(line[4:] for line in lines[start : start + 2])
     # The names and the arguments are what is checked; the trials themselves would take minutes.
-    check = "import slabench.runner\nslabench.runner.run = lambda recipes, seeds: print(len(recipes), seeds)\n"
-    done = subprocess.run([sys.executable, "-c", check + example], capture_output=True, text=True, check=False)
-    assert done.stdout == "4 [0]\n", done.stderr
+    asked: list[object] = []
+    monkeypatch.setattr(runner, "run", lambda recipes, seeds: asked.append((len(recipes), seeds)))
+    exec(example, {})
+    assert asked == [(4, [0])]
 
 
+@pytest.mark.slow
 def test_the_generated_pages_have_every_name_and_commands_that_parse(made: dict[str, str]) -> None:
     for kind, registry in REGISTRIES.items():
         headings = re.findall(r"^## ([\w-]+)$", made[f"{kind}.md"], re.MULTILINE)
@@ -164,12 +145,14 @@ def test_the_generated_pages_have_every_name_and_commands_that_parse(made: dict[
         parse(command)
 
 
+@pytest.mark.slow
 def test_the_site_knows_every_page(made: dict[str, str]) -> None:
     listed = set(re.findall(r": ([\w-]+\.md)$", text(ROOT / "mkdocs.yml"), re.MULTILINE))
     assert listed == {page.name for page in (ROOT / "docs").glob("*.md")} | set(made)
     assert not {page.name for page in (ROOT / "docs").glob("*.md")} & set(made)
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_that_are_drawn(scripts: Callable[[str], ModuleType]) -> None:
     figures = scripts("draw_figures")
     committed = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "figures").glob("*.svg")}
@@ -188,19 +171,36 @@ def test_the_example_of_the_mathematics_runs(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "tensor([ 8,  9, 10, 11,  0,  1,  2,  3])\n"
 
 
+@pytest.fixture
+def shorter(tmp_path: Path) -> Path:
+    """The suite's own files with few steps and episodes in the demo and in the preset `quick`: minutes of training less."""
+    home = tmp_path / "home"
+    shutil.copytree(ROOT / "benchmarks" / "recipes", home / "benchmarks" / "recipes")
+    (home / "episodes").symlink_to(ROOT / "episodes")
+    copy_records(home / "results")
+    for name in ("demo", "quick"):
+        recipe = home / "benchmarks" / "recipes" / "fewshot" / f"{name}.toml"
+        shown = recipe.read_text(encoding="utf-8")
+        cut, changes = re.subn(r"^(steps|episodes) = \d+$", r"\1 = 6", shown, flags=re.MULTILINE)
+        assert changes == 2
+        assert "[protocol]" not in cut
+        recipe.write_text(f"{cut}\n[protocol]\nepisodes = 40\n", encoding="utf-8")
+    return home
+
+
 @pytest.mark.slow
-def test_the_quick_start_works_as_typed(tmp_path: Path) -> None:
+def test_the_quick_start_works_as_typed(tmp_path: Path, shorter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = text(ROOT / "docs" / "quick-start.md").partition("\n## Next")[0]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLABENCH_")}
-    environment |= {"SLABENCH_DATA": str(tmp_path / "data"), "COLUMNS": "80"}
+    for name in [name for name in os.environ if name.startswith("SLABENCH_")]:
+        monkeypatch.delenv(name)
+    settings = {"SLABENCH_DATA": str(tmp_path / "data"), "SLABENCH_HOME": str(shorter), "COLUMNS": "80"}
     folder = tmp_path / "empty"
     folder.mkdir()
 
     def typed(command: str) -> str:
-        line = [sys.executable, "-m", "slabench.cli.app", *shlex.split(command)[1:]]
-        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout
+        code, printed = here(*shlex.split(command)[1:], folder=folder, **settings)
+        assert code == 0, f"{command}: {printed}"
+        return printed
 
     commands = re.findall(r"^    (slabench .+)$", page, re.MULTILINE)
     assert [command.split()[1] for command in commands] == [

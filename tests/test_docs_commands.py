@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_docs import ROOT, commands
+from doc_pages import ROOT, commands, copy_records
 from typer.testing import CliRunner
 
 from slabench import suites
@@ -40,14 +40,9 @@ SHOWN = [command for command in commands() if command not in ELSEWHERE]
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `results/` is a copy of the published records, without what only the trial's machine has.
-
-    And without heads that were scored on more than five ways or shots: most of the figures of a report, and like the others.
-    """
+    """A folder in which `results/` is a copy of the published records."""
     folder = tmp_path_factory.mktemp("commands")
-    more = ("*-10w*", "*-20w*", "*-5w10s*", "*-5w20s*")
-    left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more)
-    shutil.copytree(ROOT / "results", folder / "results", ignore=left_out)
+    copy_records(folder / "results")
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("build", "*.egg-info"))
     (folder / "my.toml").write_text('extends = "fewshot/quick"\ndata = { dataset = "glyphs" }\n', encoding="utf-8")
     return folder

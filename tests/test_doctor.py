@@ -208,6 +208,7 @@ def test_the_shell_completes_names(words: str, expected: list[str]) -> None:
     assert all(name.startswith(words.split(" ")[-1]) for name in found)
 
 
+@pytest.mark.slow
 def test_completion_imports_nothing_heavy() -> None:
     code = """
 import sys

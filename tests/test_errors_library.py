@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from line_task import Line
+from model_outputs import make_outputs
 from processes import here
-from test_outputs import make_outputs
-from test_training import Line
 
 import slabench
 from slabench.cli import app

@@ -49,6 +49,7 @@ def slabench(site: Path, folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_is_found_checked_and_run(installed: Path, glyphs: Path, tmp_path: Path) -> None:
     code, output = slabench(installed, tmp_path, "list", "plugins")
     assert code == 0, output

@@ -22,12 +22,12 @@ TINY = {
     "data.dataset": "glyphs",
     "protocol.shots": 1,
     "protocol.queries": 3,
-    "protocol.episodes": 60,
+    "protocol.episodes": 20,
     "train.queries": 2,
     "train.steps": 6,
     "train.precision": "float32",
     "select.points": 2,
-    "select.episodes": 20,
+    "select.episodes": 6,
 }
 
 
@@ -89,7 +89,7 @@ def test_objectives_run_and_cost_what_they_must(objective: str, transforms: str,
     store = ResultStore(tmp_path)
     for score in record.scores:
         values = store.episodes(record)[score.predictor]
-        assert values.shape == (60,)
+        assert values.shape == (20,)
         assert score.value == pytest.approx(float(values.astype(np.float64).mean()))
         np.testing.assert_allclose(values * 15, (values * 15).round(), atol=1e-4)  # of 15 queries
 
@@ -205,8 +205,8 @@ def test_keys_depend_on_what_decides_the_result_and_on_nothing_else(tmp_path: Pa
         "seed": fewshot.trial_key(recipe, 1, prepared),
         "step": fewshot.trial_key(tiny(train__steps=7), 0, prepared),
         "objective": fewshot.trial_key(tiny(sla__objective="da"), 0, prepared),
-        "selection": fewshot.trial_key(tiny(select__episodes=21), 0, prepared),
-        "episodes": fewshot.trial_key(recipe, 0, fewshot.prepare(tiny(protocol__episodes=61))),
+        "selection": fewshot.trial_key(tiny(select__episodes=7), 0, prepared),
+        "episodes": fewshot.trial_key(recipe, 0, fewshot.prepare(tiny(protocol__episodes=21))),
         "shots": fewshot.trial_key(recipe, 0, fewshot.prepare(tiny(protocol__shots=2))),
     }
     assert len({key, *others.values()}) == 1 + len(others)

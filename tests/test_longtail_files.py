@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from longtail_protocol import CIFAR100, RANKS, image_set
 from processes import here
-from test_longtail import CIFAR100, RANKS, image_set
 
 from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError, UsageError

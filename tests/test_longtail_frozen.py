@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_longtail import RANKS, image_set
+from longtail_protocol import RANKS, image_set
 
 from slabench.cli.longtail import make as make_command
 from slabench.core import paths

@@ -10,38 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_outputs import make_outputs
 from safetensors.torch import load_file, save_file
 
 from slabench.core.errors import DataError, IntegrityError, SlabenchError
 from slabench.core.files import sha256_file
-from slabench.records.outputs import FeatureSplit, ModelOutputs, load_outputs, save_outputs
-
-
-def make_outputs(**changes: Any) -> ModelOutputs:
-    """SLA+SD with N = 3 and M = 2 on features of length 5: random numbers, nothing trained."""
-    draw = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw)
-
-    values: dict[str, Any] = {
-        "key": "ab" * 32,
-        "objective": "sla+sd",
-        "m": 2,
-        "scale": 1.0,
-        "cosine": False,
-        "train_shift": False,
-        "counts": (40, 20, 10),
-        "class_names": ("ant", "bee", "Käfer"),
-        "layers": {"joint": (normal(6, 5), normal(6)), "student": (normal(3, 5), None)},
-        "splits": {
-            name: FeatureSplit(normal(n, 2, 5), torch.arange(n) % 3)
-            for name, n in (("train", 7), ("val", 6), ("test", 9))
-        },
-        "test_logits": {name: normal(9, 3) for name in ("single", "aggregated", "distilled")},
-    }
-    values.update(changes)
-    return ModelOutputs(**values)
+from slabench.records.outputs import FeatureSplit, load_outputs, save_outputs
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:

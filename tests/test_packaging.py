@@ -1,10 +1,13 @@
-"""The built wheel, installed away from the sources and used in an empty folder with an empty home."""
+"""The built wheel and sdist, and the wheel installed away from the sources and used in an empty folder with an empty home."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,31 +17,54 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, check=False)
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the wheel and the sdist, built by the backend that pip would call."""
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (path,) = folder.glob("slabench-*.whl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (path,) = built.glob("slabench-*.whl")
     return path
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel)]
+    flags = ["--quiet", "--no-deps", "--no-index", "--no-compile", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *flags, "--target", str(folder), str(wheel)]
     subprocess.run(command, check=True)
     return folder
 
 
-def run(installed: Path, folder: Path, *arguments: str) -> str:
-    """`slabench ARGUMENTS` of the installed wheel, with nothing of this user's environment but the interpreter."""
+# Commands one after the other in one process: what heavy modules cost at import is paid once.
+_COMMANDS = """
+import json, sys
+import slabench
+print(slabench.__file__)
+from slabench.cli.app import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["slabench", *arguments]
+    try:
+        main()
+    except SystemExit as done:
+        if done.code:
+            raise
+"""
+
+
+def run(installed: Path, folder: Path, *commands: str) -> str:
+    """Type `slabench COMMAND`s of the installed wheel, with nothing of this user's environment but the interpreter."""
     folder.mkdir(exist_ok=True)
     home = folder.parent / "home"
     home.mkdir(exist_ok=True)
     environment = {key: os.environ[key] for key in ("PATH", "OMP_NUM_THREADS", "LD_LIBRARY_PATH") if key in os.environ}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", "from slabench.cli.app import main; main()", *arguments],
+        [sys.executable, "-P", "-c", _COMMANDS, json.dumps([shlex.split(command) for command in commands])],
         cwd=folder,
         env=environment | {"HOME": str(home), "PYTHONPATH": str(installed), "COLUMNS": "200"},
         capture_output=True,
@@ -46,6 +72,7 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith(str(installed))  # otherwise the rest would test the checkout
     return done.stdout
 
 
@@ -64,33 +91,41 @@ def test_the_wheel_holds_what_the_suite_publishes_and_nothing_else(wheel: Path) 
     assert wheel.stat().st_size < 20 << 20
 
 
-def test_it_finds_its_files_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    where = subprocess.run(
-        [sys.executable, "-P", "-c", "import slabench; print(slabench.__file__)"],
-        env={"PYTHONPATH": str(installed)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert where.startswith(str(installed))  # otherwise the rest would test the checkout
-    empty = tmp_path / "empty"
-    assert "fewshot/standard" in run(installed, empty, "list", "recipes")
-    assert "fc100/test-5w5s15q-2000" in run(installed, empty, "list", "episodes")
-    assert "60" in run(installed, empty, "show", "dataset", "fc100")
-    verified = run(installed, empty, "episodes", "verify", "glyphs/test-5w5s15q-2000")
-    assert verified.startswith("ok")
-    assert list(empty.iterdir()) == []
+def test_the_sdist_holds_what_make_test_needs(built: Path) -> None:
+    (path,) = built.glob("slabench-*.tar.gz")
+    with tarfile.open(path) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    for wanted in (
+        *("pyproject.toml", "Makefile", "README.md", "LICENSE", "mkdocs.yml", "scripts/make_venv.sh"),
+        *("slabench/cli/app.py", "tests/conftest.py", "docs/quick-start.md", "episodes/splits/fc100.json"),
+    ):
+        assert wanted in names
+    assert not [name for name in names if name.endswith((".pyc", ".safetensors", ".tmp", ".lock"))]
 
 
-def test_it_trains_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+def test_it_works_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     output = run(
-        installed, empty, "run", "fewshot", "--dataset", "glyphs", "--preset", "quick", "--sla", "--steps", "3",
-        "--set", "select.points=1", "--set", "select.episodes=5", "--episodes", "20", "--threads", "1",
-    )  # fmt: skip
+        installed,
+        empty,
+        "list recipes",
+        "list episodes",
+        "show dataset fc100",
+        "episodes verify glyphs/test-5w5s15q-2000",
+    )
+    for wanted in ("fewshot/standard", "fc100/test-5w5s15q-2000", "60"):
+        assert wanted in output
+    assert output.splitlines()[-1].startswith("ok")
+    assert list(empty.iterdir()) == []
+
+    output = run(
+        installed,
+        empty,
+        "run fewshot --dataset glyphs --preset quick --sla --steps 3 --set select.points=1 --set select.episodes=5"
+        " --episodes 20 --threads 1",
+        "leaderboard --include-quick --format csv -o leaderboard.csv",
+    )
     assert "1 of 1 trials are done" in output
-    run(installed, empty, "leaderboard", "--include-quick", "--format", "csv", "-o", "leaderboard.csv")
     assert sorted(path.name for path in empty.iterdir()) == ["leaderboard.csv", "results"]
 
 

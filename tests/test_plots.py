@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from colours import SIGHT, contrast, distance
 from matplotlib.colors import to_hex
+from model_outputs import make_outputs
 from result_records import classifier_record, make_record
 from scipy import stats
-from test_outputs import make_outputs
 
 from slabench.comparison.controls import gains
 from slabench.core.errors import UsageError

@@ -167,6 +167,7 @@ def test_the_digest_of_own_recipes_is_as_before_and_follows_the_code_of_plugins(
     assert moved == one  # the code decides, not what its file is called
 
 
+@pytest.mark.slow
 def test_the_record_holds_the_digest_and_no_path(glyphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "work"
     (folder / "secret").mkdir(parents=True)

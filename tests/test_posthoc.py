@@ -8,63 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_outputs import make_model, predict
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import multivariate_normal
 from sklearn.metrics import balanced_accuracy_score, log_loss
-from torch import Tensor, nn
 
 from slabench.core.errors import UsageError
-from slabench.learners import Classifier
 from slabench.posthoc import methods, scoring
 from slabench.posthoc.training import Stage2
-from slabench.records.outputs import FeatureSplit, ModelOutputs
+from slabench.records.outputs import FeatureSplit
 from slabench.sla.objectives import CLASSIFIER_OBJECTIVES
 
 SHORT = Stage2(epochs=1, least_steps=0)
-
-
-def make_model(
-    objective: str = "sla", m: int = 3, c: int = 4, d: int = 6, cosine: bool = False, **changes: Any
-) -> tuple[ModelOutputs, Classifier]:
-    """A classifier with random layers, and its outputs on random features of which the labels can be told."""
-    draw = torch.Generator().manual_seed(1)
-    backbone = nn.Identity()
-    backbone.feature_dim = d  # type: ignore[assignment]
-    model = Classifier(backbone, CLASSIFIER_OBJECTIVES[objective].layers(c, m), cosine)  # type: ignore[arg-type]
-    for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=draw)
-    centres = torch.randn(c, m, d, generator=draw)
-    splits = {}
-    for name, n in (("train", 60), ("val", 200), ("test", 90)):
-        labels = torch.randint(c, (n,), generator=draw)
-        noise = torch.randn(n, m, d, generator=draw)
-        splits[name] = FeatureSplit((centres[labels] + noise).half(), labels)
-    layers = {}
-    for name, layer in model.layers.items():
-        bias = getattr(layer, "bias", None)
-        layers[name] = (layer.weight.detach(), None if bias is None else bias.detach())
-    values: dict[str, Any] = {
-        "key": "k",
-        "objective": objective,
-        "m": m,
-        "scale": 30.0 if cosine else 1.0,
-        "cosine": cosine,
-        "train_shift": False,
-        "counts": tuple(10 * 2**i for i in reversed(range(c))),
-        "class_names": tuple("abcdefgh"[:c]),
-        "layers": layers,
-        "splits": splits,
-        "test_logits": predict(model, objective, splits["test"].features, m),
-    }
-    return ModelOutputs(**{**values, **changes}), model
-
-
-def predict(model: Classifier, objective: str, features: Tensor, m: int) -> dict[str, Tensor]:
-    """What the objective itself makes of the model's layers."""
-    with torch.no_grad():
-        outputs = model.outputs(features.float().flatten(0, 1))
-    return CLASSIFIER_OBJECTIVES[objective].predictors(outputs, m)
 
 
 @pytest.mark.parametrize("cosine", [False, True])

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from model_outputs import make_model
 from result_records import digest, make_recipe, make_record
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
-from test_posthoc import make_model
 from typer.testing import CliRunner
 
 from slabench.cli.score import posthoc as command

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_outputs import make_model
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
-from test_posthoc import make_model
 
 from slabench.core.errors import SlabenchError, UsageError
 from slabench.evaluation.metrics import balanced_accuracy

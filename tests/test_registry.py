@@ -60,6 +60,7 @@ def test_packages_bring_their_own_by_entry_point(monkeypatch: pytest.MonkeyPatch
     assert own.get("square")(9) == 3
 
 
+@pytest.mark.slow
 def test_listing_names_imports_no_torch() -> None:
     code = (
         "import sys; from slabench.core.registry import BACKBONES; BACKBONES.names(); sys.exit('torch' in sys.modules)"

@@ -7,12 +7,11 @@ import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from report_records import controls
 from result_records import classifier_record, digest, make_record
-from test_outputs import make_outputs
 from typer.testing import CliRunner, Result
 
 from slabench.cli.app import app
@@ -73,34 +72,6 @@ class Reader(HTMLParser):
             self.headings[-1] = (level, text + data)
         if "tbody" in self.open and self.open[-1] in ("td", "th"):
             self.cells[-1] += data
-
-
-def controls(root: Path) -> dict[str, Any]:
-    """SLA above the plain baseline, level with the aggregated one, below the one at equal passes; a long tail; odd names."""
-    rng = np.random.default_rng(1)
-    base = rng.integers(30, 50, 200) / 100
-    noise = rng.integers(-2, 3, 200) / 100
-    plans = {
-        "baseline": ("baseline", 1_000_000, {"single": base, "aggregated": base + 0.1 + noise}),
-        "sla": ("sla", 4_000_000, {"single": base + 0.02, "aggregated": base + 0.1 - noise}),
-        "equal": ("baseline", 4_000_000, {"single": base, "aggregated": base + 0.3}),
-    }
-    store = ResultStore(root)
-    for name, (objective, passes, own) in plans.items():
-        accuracies = {predictor: np.float32(np.clip(a, 0, 1)) for predictor, a in own.items()}
-        record = make_record(objective, 0, accuracies, name=f"fewshot/controls/{name}", images_seen=passes)
-        if name == "equal":
-            recipe = {**record.recipe, "train": {"steps": 400}}
-            record = record.model_copy(update={"recipe": recipe, "recipe_digest": "a" * 64, "key": "a" * 64})
-        store.save(record, accuracies)
-    tail = classifier_record(
-        per_class={"<ant> & co": 0.75, "bee": 0.25},
-        counts={"<ant> & co": 500, "bee": 5},
-        few=0.25,
-        name="imbalanced/<b>ce</b>",
-    )
-    store.save(tail, {}, make_outputs())
-    return {name: own for name, (_, _, own) in plans.items()}
 
 
 @pytest.fixture(scope="module")
@@ -354,6 +325,7 @@ def test_the_docs_name_every_kind() -> None:
         assert f"`{kind}`" in text, kind
 
 
+@pytest.mark.slow
 def test_drawing_imports_no_pyplot_and_help_no_matplotlib(results: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import slabench.cli.app; assert 'matplotlib' not in sys.modules; "

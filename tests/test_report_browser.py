@@ -7,7 +7,7 @@ from pathlib import Path
 
 import browser
 import pytest
-from test_report import controls
+from report_records import controls
 
 from slabench.plots.source import Source
 from slabench.records.store import ResultStore

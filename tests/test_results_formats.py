@@ -245,6 +245,7 @@ def test_names_cannot_smuggle_markup_into_the_page() -> None:
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(browser.chromium() is None, reason="no Chromium here")
 def test_headings_sort_in_a_browser(made: list[LeaderboardRow], tmp_path: Path) -> None:
     press = "".join(
@@ -298,6 +299,7 @@ def test_latex_has_as_many_cells_as_columns_and_booktabs_rules(made: list[Leader
     assert len(re.findall(r"\\label\{([^}]*)\}", text)) == len(set(re.findall(r"\\label\{([^}]*)\}", text)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles(made: list[LeaderboardRow], tmp_path: Path) -> None:
     (tmp_path / "board.tex").write_text(to_latex(made), encoding="utf-8")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from analysis_scripts import script
 from result_records import make_record
 from scipy import stats
-from test_results_analysis import script
 from typer.testing import CliRunner
 
 from slabench.cli.app import app

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +62,37 @@ def recipe(name: str = "fewshot/standard", **changes: object) -> Recipe:
     return found
 
 
-def trained(results: Path, **changes: object) -> RunRecord:
+def train(results: Path, **changes: object) -> RunRecord:
     (outcome,) = runner.run(recipe(**changes), [0], results=results)  # type: ignore[arg-type]
     assert outcome.error is None
     assert outcome.record is not None
     return outcome.record
+
+
+Trained = Callable[..., RunRecord]
+
+
+@pytest.fixture(scope="module")
+def _runs() -> dict[str, Path]:
+    """The results folder of each run that was trained already, by its changes."""
+    return {}
+
+
+@pytest.fixture
+def trained(_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """`trained(results, **changes)` leaves a finished run in a folder: equal ones are trained once, and copied."""
+
+    def run(results: Path, **changes: object) -> RunRecord:
+        name = repr(sorted(changes.items()))
+        if name not in _runs:
+            folder = tmp_path_factory.mktemp("run")
+            train(folder, **changes)
+            _runs[name] = folder
+        shutil.copytree(_runs[name], results, dirs_exist_ok=True)
+        (record,) = ResultStore(results).records()
+        return record
+
+    return run
 
 
 class TestPretraining:
@@ -73,7 +101,7 @@ class TestPretraining:
     @pytest.mark.parametrize("objective", ["baseline", "da", "mt", "sla", "sla+sd"])
     def test_it_runs_with_every_objective_and_is_the_same_twice(self, tmp_path: Path, objective: str) -> None:
         changes = {"model__learner": "classifier", "model__head": "simpleshot", "sla__objective": objective}
-        first, second = (trained(tmp_path / x, **changes) for x in ("a", "b"))
+        first, second = (train(tmp_path / x, **changes) for x in ("a", "b"))
         assert [s.value for s in first.scores] == [s.value for s in second.scores]
         assert [s.predictor for s in first.scores] == ["single", "aggregated"]
         assert first.cost is not None
@@ -120,19 +148,19 @@ def test_settings_that_came_later_leave_old_keys_alone() -> None:
 class TestScore:
     """`slabench score`."""
 
-    def test_the_runs_own_head_scores_as_the_run_did(self, tmp_path: Path) -> None:
+    def test_the_runs_own_head_scores_as_the_run_did(self, trained: Trained, tmp_path: Path) -> None:
         record = trained(tmp_path, model__head="metaoptnet-rr", sla__objective="sla")
         (result,) = score_heads(record.key[:8], ["metaoptnet-rr"], results=tmp_path).results
         assert [s.value for s in result.record.scores] == [s.value for s in record.scores]
         assert result.record.protocol_digest == record.protocol_digest
         assert result.record.key != record.key
 
-    def test_a_head_that_learned_keeps_what_it_learned(self, tmp_path: Path) -> None:
+    def test_a_head_that_learned_keeps_what_it_learned(self, trained: Trained, tmp_path: Path) -> None:
         record = trained(tmp_path, model__head="relationnet", train__lr=0.05)
         (result,) = score_heads(record.key[:8], ["relationnet"], results=tmp_path).results
         assert [s.value for s in result.record.scores] == [s.value for s in record.scores]
 
-    def test_logistic_scores_are_scikit_learns_on_the_same_features(self, tmp_path: Path) -> None:
+    def test_logistic_scores_are_scikit_learns_on_the_same_features(self, trained: Trained, tmp_path: Path) -> None:
         """Episode by episode with scikit-learn, from features that the test embeds by itself."""
         record = trained(tmp_path, model__learner="classifier", model__head="protonet")
         (result,) = score_heads(record.key[:8], ["logistic"], shots=[3], results=tmp_path, save=True).results
@@ -159,7 +187,7 @@ class TestScore:
         assert np.abs(own - np.array(expected)).mean() < 0.01  # ties within rounding apart
         assert float(result.record.scores[0].value) == pytest.approx(np.mean(expected), abs=0.01)
 
-    def test_all_heads_ways_and_shots(self, tmp_path: Path) -> None:
+    def test_all_heads_ways_and_shots(self, trained: Trained, tmp_path: Path) -> None:
         record = trained(tmp_path)
         scoring = score_heads(record.key[:8], None, [3, 5], [1, 2], results=tmp_path, episodes=10, save=True)
         results = list(scoring.results)
@@ -174,7 +202,7 @@ class TestScore:
         assert residuals["metaoptnet-svm"] is not None
         assert residuals["metaoptnet-svm"] <= 1e-9
 
-    def test_centring_takes_off_the_mean_of_the_training_classes(self, tmp_path: Path) -> None:
+    def test_centring_takes_off_the_mean_of_the_training_classes(self, trained: Trained, tmp_path: Path) -> None:
         """A head that is moved by a constant scores differently; and the mean is over the first images of each class."""
         rows = base_rows(load("glyphs", "train"))
         labels = np.asarray(load("glyphs", "train").labels)[list(rows)]
@@ -184,7 +212,7 @@ class TestScore:
         values = [[s.value for s in r.record.scores] for r in found]
         assert values[0] != values[1]
 
-    def test_profiles(self, tmp_path: Path) -> None:
+    def test_profiles(self, trained: Trained, tmp_path: Path) -> None:
         record = trained(tmp_path)
         (result,) = score_heads(
             record.key[:8], ["protonet"], results=tmp_path, support_profile="linear:3", query_profile="dirichlet:1"
@@ -193,7 +221,7 @@ class TestScore:
         assert result.record.protocol_digest != record.protocol_digest
         assert result.record.scores[0].balanced is not None
 
-    def test_features_are_embedded_once(self, tmp_path: Path) -> None:
+    def test_features_are_embedded_once(self, trained: Trained, tmp_path: Path) -> None:
         record = trained(tmp_path)
         said: list[str] = []
         for _ in range(2):
@@ -208,7 +236,9 @@ class TestScore:
         assert len([line for line in said if line.startswith("embedding")]) == 2
         assert [s.value for s in again[0].record.scores] == [s.value for s in expected[0].record.scores]
 
-    def test_what_is_kept_is_not_computed_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_is_kept_is_not_computed_again(
+        self, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A second scoring adds the predictor that is missing, leaves the other alone, and goes on where one was broken off."""
         record = trained(tmp_path)
         key, asked = record.key[:8], []
@@ -246,7 +276,7 @@ class TestScore:
         list(score_heads(key, ["cosine"], results=tmp_path, save=True).results)
         assert asked[1:] == [("cosine", "single"), ("cosine", "aggregated")]
 
-    def test_the_code_of_a_plug_in_head_is_part_of_the_key(self, tmp_path: Path) -> None:
+    def test_the_code_of_a_plug_in_head_is_part_of_the_key(self, trained: Trained, tmp_path: Path) -> None:
         record = trained(tmp_path)
         keys = []
         for version in ("1", "2"):
@@ -265,7 +295,7 @@ class TestScore:
             keys.append(made.record.key)
         assert keys[0] != keys[1]
 
-    def test_what_is_refused(self, tmp_path: Path) -> None:
+    def test_what_is_refused(self, trained: Trained, tmp_path: Path) -> None:
         record = trained(tmp_path)
         key = record.key[:8]
         with pytest.raises(UsageError, match="did you mean 'logistic'"):
@@ -288,7 +318,7 @@ class TestScore:
         with pytest.raises(DataError, match="not here"):
             score_heads(key, ["protonet"], results=tmp_path)
 
-    def test_what_is_printed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_is_printed(self, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         record = trained(tmp_path)
         args = [record.key[:8], "--heads", "protonet,metaoptnet-svm", "--shots", "1,2", "--results", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", ["slabench", "score", *args])

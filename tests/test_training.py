@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from line_task import Line
 from torch import Tensor, nn
 
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
@@ -16,7 +17,7 @@ from slabench.recipes.base import OptimizerName
 from slabench.recipes.fewshot import Select, Train
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from slabench.training.device import bfloat16_pays, choose_device, choose_precision
-from slabench.training.loop import StepResult, fit
+from slabench.training.loop import fit
 from slabench.training.schedule import OPTIMIZERS, Resolved, build_optimizer, learning_rate
 
 
@@ -64,31 +65,6 @@ def test_optimisers_are_the_recipes() -> None:
     sgd = build_optimizer(Train(optimizer="sgd", momentum=0.8), module)
     assert isinstance(sgd, torch.optim.SGD)
     assert (sgd.param_groups[0]["momentum"], sgd.param_groups[0]["nesterov"]) == (0.8, True)
-
-
-class Line:
-    """Least squares on one weight per draw: small enough to follow by hand, random enough to notice a lost step."""
-
-    def __init__(self, values: list[float] | None = None) -> None:
-        torch.manual_seed(0)
-        self.module: nn.Module = nn.Linear(3, 1)
-        self.values = values or []
-        self.validations = 0
-        self.steps: list[int] = []
-
-    def step(self, step: int) -> StepResult:
-        self.steps.append(step)
-        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
-        loss = (self.module(x) - x.sum(1, keepdim=True)).square().mean()
-        return StepResult(loss, torch.tensor(step / 100), 4)
-
-    def validate(self) -> dict[str, float]:
-        self.module.eval()
-        self.validations += 1
-        return {"single": self.values[self.validations - 1] if self.values else 0.5, "aggregated": 0.1}
-
-    def watch(self) -> dict[str, float]:
-        return {}
 
 
 def test_a_watched_test_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

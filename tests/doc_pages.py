@@ -1,0 +1,41 @@
+"""The pages of the documentation and the commands that they show, for the tests that hold them to the suite."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+PAGES += [ROOT / "results" / "README.md"]
+# Lines of a code block; what stands behind two blanks explains them. Commands within a sentence may leave arguments out.
+_COMMAND = re.compile(r"^(?:    )?(slabench \S+(?: \S+)*)", re.MULTILINE)
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def code(page: Path) -> str:
+    """The lines of a page that are code: between fences, or indented by four blanks."""
+    parts = text(page).split("```")
+    indented = [line for part in parts[::2] for line in part.splitlines() if line.startswith("    ")]
+    return "\n".join([*indented, *parts[1::2]])
+
+
+def commands() -> list[str]:
+    """Every command that a page shows and that can be typed as it stands."""
+    found = {match.strip() for page in PAGES for match in _COMMAND.findall(code(page))}
+    # Placeholders and alternatives are prose, not commands.
+    return sorted(c for c in found if not re.search(r"[|\[\]<>…]|\.\.\.|\b[A-Z]{2,}\b", c))
+
+
+def copy_records(folder: Path) -> None:
+    """Copy the published records, without what only the trial's machine has.
+
+    And without heads that were scored on more than five ways or shots: most of the figures of a report, and like the others.
+    """
+    more = ("*-10w*", "*-20w*", "*-5w10s*", "*-5w20s*")
+    left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more)
+    shutil.copytree(ROOT / "results", folder, ignore=left_out)
