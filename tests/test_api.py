@@ -132,7 +132,7 @@ def test_a_training_step_reaches_the_model() -> None:
         (lambda: slabench.SLA("rotation", 3, reduction="max"), "'max' over transformations is unknown"),
         (lambda: slabench.SLA("rotation", 3, loss="cee"), "did you mean 'ce'"),
         (lambda: slabench.SLA("rotation", 3).aggregate(torch.zeros(4, 3)), r"need logits \[rows, 12\], got \[4, 3\]"),
-        (lambda: slabench.SLA("rotation", 3).loss(torch.zeros(6, 12), torch.zeros(6)), "6 rows are no whole number"),
+        (lambda: slabench.SLA("rotation", 3).loss(torch.zeros(6, 12), torch.zeros(6)), "6 rows are not a multiple"),
         (lambda: slabench.SLA("rotation", 3).augment(torch.zeros(2, 3, 4, 4), torch.tensor([0, 3])), "from 0 to 3"),
         (
             lambda: slabench.SLA("rotation", 3).augment(torch.zeros(2, 3, 4, 4), torch.tensor([0.0, 1.0])),

@@ -117,7 +117,7 @@ def test_ties_are_not_counted_twice() -> None:
     [
         (np.zeros((3, 2)), [0, 1], None, r"got \[3, 2\] and \[2\]"),
         (np.zeros((0, 2)), [], None, "scores need logits"),
-        (np.zeros((2, 2)), [0, 2], None, "labels reach from 0 to 2"),
+        (np.zeros((2, 2)), [0, 2], None, "labels run from 0 to 2"),
         (np.array([[0, np.nan], [0, 0]]), [0, 1], None, "1 of 2 rows of logits are not finite"),
         (np.zeros((2, 2)), [0, 1], [1, 2, 3], "3 training counts were given for 2 classes"),
     ],

@@ -37,10 +37,10 @@ def slabench(folder: Path, *arguments: str) -> tuple[int, str]:
         (["run", "fewshot", "--protocol", "sla"], "--protocol sla has no effect in the suite fewshot"),
         (["run", "imbalanced", "--protocol", "ldam", "--preset", "quick"], "both say how to train"),
         (["run", "imbalanced/ldam", "--protocol", "ldam"], "goes with a suite"),
-        (["run", "imbalanced", "--shots", "5"], "--shots says nothing to the suite imbalanced"),
-        (["run", "fewshot", "--ratio", "100"], "--ratio says nothing to the suite fewshot"),
-        (["run", "imbalanced", "--head", "protonet"], "--head says nothing to the suite imbalanced"),
-        (["run", "imbalanced", "--per-class", "10"], "--per-class goes with the suite supervised"),
+        (["run", "imbalanced", "--shots", "5"], "--shots has no effect in the suite imbalanced"),
+        (["run", "fewshot", "--ratio", "100"], "--ratio has no effect in the suite fewshot"),
+        (["run", "imbalanced", "--head", "protonet"], "--head has no effect in the suite imbalanced"),
+        (["run", "imbalanced", "--per-class", "10"], "--per-class works in the suite supervised only"),
         (["run", "supervised", "--profile", "exp"], "slabench run imbalanced"),
         (["run", "supervised", "--dataset", "digits", "--per-class", "500"], "use --per-class"),
         (["run", "imbalanced", "--dataset", "digits", "--ratio", "1e7"], "use a ratio of at most"),
@@ -124,7 +124,7 @@ def test_own_counts(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("class,count\nzero,5\n")
     code, output = slabench(tmp_path, "run", "imbalanced", *TINY, "--counts", "mine.csv")
     assert code == 1
-    assert "line 2: no class 'zero'" in output
+    assert "line 2: there is no class 'zero'" in output
 
 
 def test_supervised_with_few_images(tmp_path: Path) -> None:

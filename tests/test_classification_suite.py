@@ -277,7 +277,7 @@ def test_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"data__profile": "counts"}, "without data.counts"),
         ({"data__profile": "full"}, "in the suite imbalanced"),
         ({"data__class_order": "sideways"}, "label, reversed, or random"),
-        ({"data__per_class": 3}, "--per-class goes with the suite supervised"),
+        ({"data__per_class": 3}, "--per-class works in the suite supervised only"),
         ({"suite": "supervised"}, "in the suite supervised"),
         ({"loss__name": "lbam"}, "did you mean 'ldam'"),
         ({"loss__name": "ldam", "model__layer": "linear"}, "margins are angles"),
@@ -297,7 +297,7 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -
 
 
 def test_a_class_that_is_too_small_is_named() -> None:
-    with pytest.raises(UsageError, match="class '0' was to keep 5000 images"):
+    with pytest.raises(UsageError, match="class '0' should keep 5000 images"):
         classifier.prepare(tiny(data__profile="counts", data__counts=[5000] + [20] * 9))
     with pytest.raises(UsageError, match="9 counts were given"):
         classifier.prepare(tiny(data__profile="counts", data__counts=[20] * 9))

@@ -290,7 +290,10 @@ BROKEN_SETS: dict[str, tuple[TransformSet, str]] = {
         function_set("mixed", [same, lambda x: x.flip(0)]),
         "depend on the others",
     ),
-    "all differ": (function_set("double", [same, mirrored, mirrored]), "t_2 and t_1 make the same"),
+    "all differ": (
+        function_set("double", [same, mirrored, mirrored]),
+        "t_2 and t_1 turn an image into the same picture",
+    ),
     "memory format": (_Views("strided", (), (same, mirrored)), "channels-last"),
     "inputs unchanged": (function_set("inplace", [same, _turning]), "changes its input in place: images"),
     "no global randomness": (function_set("random", [same, _python_random]), "global generator of random"),

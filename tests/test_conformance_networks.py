@@ -220,7 +220,7 @@ BROKEN_DATA: list[tuple[str, dict[str, Any], str]] = [
     ("images", {"image_size": 16}, "not (16, 16, 3)"),
     ("images", {"classes": ("a", "b", "c")}, "classes without images: c"),
     ("same digest twice", {"make": _restless}, "two digests"),
-    ("splits", {"class_split": {"train": ["a"], "val": ["b"], "test": ["c"]}}, "class 'c' of 'test' is no class"),
+    ("splits", {"class_split": {"train": ["a"], "val": ["b"], "test": ["c"]}}, "class 'c' of 'test' is not a class"),
     ("splits", {"class_split": {"train": ["a"], "val": ["a"], "test": ["b"]}}, "class 'a' is in 'train' and again"),
     ("normalisation", {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}, "away from 0 on average"),
     ("normalisation", {"std": (1.0, 1.0, 0.0)}, "a channel without spread"),

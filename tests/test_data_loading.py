@@ -43,7 +43,7 @@ def test_fc100_separates_superclasses():
     [
         ({"train": ["a", "b"], "val": ["c"], "test": ["b"]}, "'b' is in 'train' and again in 'test'"),
         ({"train": ["a", "a"], "val": ["c"], "test": ["b"]}, "'a' is in 'train' and again in 'train'"),
-        ({"train": ["a", "z"], "val": ["c"], "test": ["b"]}, "'z' of 'train' is no class"),
+        ({"train": ["a", "z"], "val": ["c"], "test": ["b"]}, "'z' of 'train' is not a class"),
         ({"train": ["a"], "val": [], "test": ["b"]}, "'val' has no class"),
         ({"train": ["a"], "test": ["b"]}, "not train, val and test"),
     ],

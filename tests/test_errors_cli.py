@@ -117,7 +117,7 @@ def test_a_recipe_of_no_suite() -> None:
 @pytest.mark.parametrize("flag", ["--support-profile", "--query-profile"])
 def test_unequal_episodes_in_an_inner_loop(flag: str) -> None:
     message, remedy = refused("run", "fewshot", "--dataset", "glyphs", "--learner", "maml", flag, "linear:3")
-    assert message == f"{flag} linear:3 with maml: an inner loop of unequal episodes is not built"
+    assert message == f"{flag} linear:3 with maml: the inner loop does not support unequal episodes"
     assert remedy == "leave it out, or choose another learner"
 
 
@@ -128,7 +128,7 @@ def test_a_wrong_checkpoint_interval_is_said_before_anything_is_run(
 ) -> None:
     monkeypatch.setenv("SLABENCH_CHECKPOINT_SECONDS", value)
     message, remedy = refused("run", "fewshot", "--dataset", "glyphs", "--preset", "quick", "--steps", "1")
-    assert message == f"SLABENCH_CHECKPOINT_SECONDS={value} is no number of seconds"
+    assert message == f"SLABENCH_CHECKPOINT_SECONDS={value} is not a number of seconds"
     assert remedy == "unset it, or give 0 or more"
 
 

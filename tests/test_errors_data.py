@@ -103,7 +103,7 @@ class TestParquet:
     def test_neither_train_nor_test(self, root: Path) -> None:
         file = self.write(root, "validation.parquet")
         message, remedy = refused("cifar10", root)
-        assert message == f"{file} says neither 'train' nor 'test' in its name or its folder's"
+        assert message == f"{file} has neither 'train' nor 'test' in its name or its folder's"
         assert "train-00000-of-00001.parquet" in remedy
 
     def test_no_column_of_labels(self, root: Path) -> None:
@@ -116,13 +116,13 @@ class TestParquet:
     def test_images_that_are_no_struct(self, root: Path) -> None:
         file = self.write(root, img=[b"x", b"y"])
         message, remedy = refused("cifar10", root)
-        assert message == f"{file}: column 'img' is no struct of 'bytes' and 'path'"
+        assert message == f"{file}: column 'img' is not a struct of 'bytes' and 'path'"
         assert "the columns img and fine_label (or label)" in remedy
 
     def test_a_struct_without_bytes(self, root: Path) -> None:
         file = self.write(root, img=[{"path": "a.png"}, {"path": "b.png"}])
         message, remedy = refused("cifar10", root)
-        assert message == f"{file}: column 'img' is no struct of 'bytes' and 'path'"
+        assert message == f"{file}: column 'img' is not a struct of 'bytes' and 'path'"
         assert "the columns img and fine_label (or label)" in remedy
 
     def test_a_row_without_an_image(self, root: Path) -> None:
@@ -248,14 +248,14 @@ class TestPickles:
         with pytest.raises(UnsafePickleError) as caught:
             self.read(array + b"(K\x01(K\x02t" + dtype + b"I00\n]tb.", tmp_path)
         assert caught.value.message == "x.pkl: it holds an array of objects"
-        assert caught.value.remedy == "nothing of it was run"
+        assert caught.value.remedy == "none of its code was run"
 
     def test_an_array_of_a_foreign_class(self, tmp_path: Path) -> None:
         data = pickle.dumps(np.zeros(2, np.uint8), protocol=2).replace(b"cnumpy\nndarray\n", b"cbuiltins\nlist\n")
         with pytest.raises(UnsafePickleError) as caught:
             self.read(data, tmp_path)
         assert caught.value.message == "x.pkl: it holds an array of a foreign class"
-        assert caught.value.remedy == "nothing of it was run"
+        assert caught.value.remedy == "none of its code was run"
 
     def test_an_array_without_content(self, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:

@@ -99,7 +99,7 @@ class TestEpisodeFiles:
                 episode[most, last] = 65_535
             return rows
 
-        assert f"{path} has 14 supports an episode, its manifest says 15" in self.tampered(path, change)
+        assert f"{path} has 14 supports per episode, and its manifest says 15" in self.tampered(path, change)
 
 
 def test_a_profile_of_too_few_images() -> None:
@@ -128,7 +128,7 @@ def test_supports_and_labels_of_the_logistic_head(support: tuple[int, ...], labe
     message, remedy = told(
         lambda: logistic_solution(torch.zeros(support), torch.zeros(labels, dtype=torch.long), 2, 1.0)
     )
-    assert message == f"support {support} with labels {labels}"
+    assert message == f"support has the shape {support}, its labels {labels}"
     assert remedy == "support is [episodes, samples, features] and labels [episodes, samples]"
 
 
@@ -145,8 +145,8 @@ class TestLosses:
     def test_counts(self, counts: list[int]) -> None:
         for call in (lambda: build_loss("ce", counts), lambda: class_weights("inverse", counts)):
             message, remedy = told(call)
-            assert message == f"a loss got the counts of {len(counts)} classes"
-            assert remedy == "give the training images of 2 or more"
+            assert message == f"a loss needs at least 2 classes and got the counts of {len(counts)}"
+            assert remedy == "give the training images of each class"
 
 
 def test_a_function_has_no_inverse() -> None:
@@ -299,5 +299,5 @@ def test_a_count_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "counts.csv").write_text("class,count\n0,-5\n", encoding="utf-8")
     code, output = here("run", "imbalanced", "--dataset", "digits", "--counts", str(tmp_path / "counts.csv"))
     assert code == 1
-    assert f"error: {tmp_path / 'counts.csv'}, line 2: count '-5' of '0' is no positive number\n" in output
+    assert f"error: {tmp_path / 'counts.csv'}, line 2: count '-5' of '0' is not a positive whole number\n" in output
     assert "       write a whole number of 1 or more" in output

@@ -244,7 +244,7 @@ def test_tasks_that_are_no_episodes_are_refused() -> None:
     few = Taskset(dataset, [FusedNWaysKShots(dataset, n=3, k=2)], num_tasks=2)
     with pytest.raises(UsageError, match=r"task 0 has \[2, 2, 2\] samples of its classes.*more than 2"):
         episodes_from_taskset(few, 1, shots=2, seed=0)
-    with pytest.raises(UsageError, match="3 episodes of a Taskset that keeps 2"):
+    with pytest.raises(UsageError, match="3 episodes were asked for, and the Taskset keeps 2"):
         episodes_from_taskset(few, 3, shots=1, seed=0)
     whole = Taskset(dataset, [NWays(dataset, n=3)], num_tasks=1)  # every image of a class: 7 each
     assert episodes_from_taskset(whole, 1, shots=2, seed=0).queries == 5

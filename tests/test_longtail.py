@@ -146,9 +146,9 @@ def test_profiles_that_make_no_sense(arguments: tuple[float, ...], message: str)
 
 def test_more_than_there_are_names_the_class() -> None:
     images = image_set(3, [10, 4, 10])
-    with pytest.raises(UsageError, match="class 'class1' was to keep 5 images, and small/train has 4"):
+    with pytest.raises(UsageError, match="class 'class1' should keep 5 images, and small/train has 4"):
         draw(images, [10, 5, 1])
-    with pytest.raises(UsageError, match="class 'class2' was to keep 0 images"):
+    with pytest.raises(UsageError, match="class 'class2' should keep 0 images"):
         draw(images, [10, 4, 0])
     with pytest.raises(UsageError, match="2 counts were given"):
         draw(images, [10, 4])
@@ -170,10 +170,10 @@ def test_own_counts(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("class,n\ncat,1\n", "needs the columns class,count"),
-        ("class,count\ncta,1\n", "line 2: no class 'cta'\ndid you mean 'cat'"),
+        ("class,count\ncta,1\n", "line 2: there is no class 'cta'\ndid you mean 'cat'"),
         ("class,count\ncat,1.5\n", "line 2: count '1.5' of 'cat'"),
         ("class,count\ncat,0\n", "count '0'"),
-        ("class,count\ncat,1\ncat,1\n", "line 3: class 'cat' comes twice"),
+        ("class,count\ncat,1\ncat,1\n", "line 3: class 'cat' is listed twice"),
         ("class,count\ncat,1\n", "nothing of 1 classes, 'dog'"),
         ("", "needs the columns"),
     ],

@@ -81,7 +81,7 @@ def test_own_counts_have_names_of_their_own() -> None:
     assert first.name != second.name  # type: ignore[attr-defined]
     assert first.manifest.ratio is None  # type: ignore[attr-defined]
     assert first.manifest.realised_ratio == 15  # type: ignore[attr-defined]
-    with pytest.raises(UsageError, match="class 'class1' was to keep 31 images"):
+    with pytest.raises(UsageError, match="class 'class1' should keep 31 images"):
         load(images, profile="counts", counts=[30, 31, 6])
 
 

@@ -187,7 +187,7 @@ def test_a_file_under_another_ones_name_is_refused(tmp_path: Path) -> None:
     asked = other.with_name(other.name.replace("r20", "r10"))
     for suffix in (".npy", ".json"):
         other.with_suffix(suffix).rename(asked.with_suffix(suffix))
-    with pytest.raises(DataError, match="is small/exp-r20-label-s0 by its manifest"):
+    with pytest.raises(DataError, match="is called small/exp-r20-label-s0 in its manifest"):
         load(images, tmp_path, ratio=10)
 
 
@@ -224,7 +224,7 @@ def test_histogram_of_a_step() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"counts": "many.csv"}, "class '1' was to keep 1001 images, and digits/train has"),
+        ({"counts": "many.csv"}, "class '1' should keep 1001 images, and digits/train has"),
         ({"counts": "many.csv", "ratio": 10.0}, "leave --ratio"),
         ({"counts": "many.csv", "class_order": "reversed"}, "leave --ratio"),
         ({"data_seed": 2**32}, "--data-seed 4294967296"),

@@ -411,9 +411,9 @@ def test_it_learns() -> None:
 
 
 def test_what_maml_cannot_serve() -> None:
-    with pytest.raises(UsageError, match="one output a way"):
+    with pytest.raises(UsageError, match="one output per way"):
         fewshot.check(small(train__ways=4))
-    with pytest.raises(UsageError, match="says nothing to the learner maml"):
+    with pytest.raises(UsageError, match="has no effect with the learner maml"):
         small(model__head="protonet")
     assert "running statistics" in fewshot.warnings(small(maml__batch_norm="running"))[0]
     assert not fewshot.warnings(small())

@@ -189,7 +189,7 @@ def test_what_cannot_be_served_is_refused_by_name(tmp_path: Path) -> None:
 def test_many_keys_and_damaged_records(tmp_path: Path) -> None:
     for key in ("ab" * 32, "ac" * 32):
         keep(tmp_path, key=key)
-    with pytest.raises(UsageError, match=r"begins the keys of 2 runs: abababababab, acacacacacac\ngive more"):
+    with pytest.raises(UsageError, match=r"is the beginning of 2 keys: abababababab, acacacacacac\ntype more"):
         posthoc("A", results=tmp_path)
     assert posthoc("AB", ["temperature"], results=tmp_path).of.key == "ab" * 32
     (tmp_path / "runs" / "damaged.json").write_text("{")

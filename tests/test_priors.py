@@ -45,9 +45,9 @@ def test_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("class,share\na,1\n", "says nothing of 'b'"),
-        ("class,share\na,1\nbb,1\n", "line 3: no class 'bb'"),
-        ("class,share\na,much\n", "share 'much' is no number"),
+        ("class,share\na,1\n", "has no line for 'b'"),
+        ("class,share\na,1\nbb,1\n", "line 3: there is no class 'bb'"),
+        ("class,share\na,much\n", "share 'much' is not a number"),
         ("name,share\na,1\n", "needs the columns class,share"),
         (None, "cannot be read"),
     ],
@@ -72,7 +72,7 @@ def test_bad_csv(content: str | None, message: str, tmp_path: Path) -> None:
 def test_unknown_priors(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_prior(text, NAMES, COUNTS)
-    with pytest.raises(UsageError, match="all of one size"):
+    with pytest.raises(UsageError, match="have the same size"):
         read_prior("forward:5", NAMES, None)
 
 

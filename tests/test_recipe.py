@@ -194,7 +194,7 @@ def test_learners_that_adapt_have_no_head(learner: str) -> None:
     (recipe,) = load_recipe("fewshot/standard", {"model.learner": learner})
     assert recipe.model.head == learner
     assert parse_recipe(recipe.model_dump(mode="json")).digest == recipe.digest
-    with pytest.raises(UsageError, match="--head ridge says nothing to the learner"):
+    with pytest.raises(UsageError, match="--head ridge has no effect with the learner"):
         load_recipe("fewshot/standard", {"model.learner": learner, "model.head": "ridge"}, {"model.head": "--head"})
     with pytest.raises(UsageError, match="has no head"):
         parse_recipe(
@@ -202,5 +202,5 @@ def test_learners_that_adapt_have_no_head(learner: str) -> None:
         )
     other = load_recipe("fewshot/standard", {"model.learner": learner, "maml.lr": 0.5})[0]
     assert other.digest != recipe.digest
-    with pytest.raises(UsageError, match="says nothing to the learner episodic"):
+    with pytest.raises(UsageError, match="has no effect with the learner episodic"):
         load_recipe("fewshot/standard", {"maml.lr": 0.5})

@@ -22,7 +22,7 @@ TEXTS = [
 ]
 # Not a version (slabench.outputs/1), not a file (slabench.toml), not a part of a longer name or address.
 NAME = re.compile(r"(?<![\w./-])slabench(?:\.[A-Za-z_]\w*)+\b(?!/\d)")
-FILE = re.compile(r"(?<![\w./-])(?:slabench|tests|benchmarks|examples)/[\w/-]+\.py\b")
+FILE = re.compile(r"(?<![\w./-])(?:slabench|tests|benchmarks|examples)/[\w/-]*[a-z]\w*\.py\b")  # not NAME.py
 GROUPS = {registry.group for registry in REGISTRIES.values()}
 
 

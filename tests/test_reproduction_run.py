@@ -155,7 +155,7 @@ def test_the_command_goes_on_after_a_failure_and_without_data(tmp_path: Path, gl
     assert "slabench data get cifar100" in output
     assert re.search(r"ProtoNet, too fast +failed", output)
     assert re.search(r"ProtoNet\+SLA\+AG +\d+\.\d\d ± \d\.\d\d ~60\.0\? unverified [+-]\d", output)
-    assert "failed: glyphs 5w1s protonet/conv4 baseline 5 steps seed 0: the loss is not finite" in output
+    assert "failed: glyphs 5w1s protonet/conv4 baseline 5 steps seed 0: the loss is no longer finite" in output
 
     # One of the two rows of the other column, whose data is not here, and nothing of this one.
     code, output = here(*arguments, "--only", "fc100/protonet")

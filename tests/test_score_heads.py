@@ -307,7 +307,7 @@ class TestScore:
         with pytest.raises(UsageError, match="unknown predictor"):
             score_heads(key, ["protonet"], predictors=["distilled"], results=tmp_path)
         (made,) = score_heads(key, ["cosine"], results=tmp_path, save=True).results
-        with pytest.raises(UsageError, match="a scoring itself"):
+        with pytest.raises(UsageError, match="itself made by slabench score"):
             score_heads(made.record.key[:12], ["protonet"], results=tmp_path)
         (weights,) = tmp_path.rglob("*.outputs.safetensors")
         data = weights.read_bytes()

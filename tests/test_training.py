@@ -120,7 +120,7 @@ def test_selection(rule: str, step: int) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
-    with pytest.raises(SlabenchError, match=r"not finite any more at step \d+\n.*train\.lr"):
+    with pytest.raises(SlabenchError, match=r"no longer finite at step \d+\n.*train\.lr"):
         fit(Line(), Train(steps=200, lr=1e20, optimizer="sgd", schedule="constant"), Select(points=1), "k")
 
 
@@ -200,7 +200,7 @@ def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 def test_devices_and_precisions() -> None:
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(UsageError, match="--device gpu is no device"):
+    with pytest.raises(UsageError, match="--device gpu is not a device"):
         choose_device("gpu")
     with pytest.raises(UsageError, match="slabench runs on cpu and cuda"):
         choose_device("meta")

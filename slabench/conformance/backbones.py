@@ -168,7 +168,7 @@ CHECKS: tuple[Check[Subject], ...] = (
     Check(
         "folded",
         _folded,
-        "mend the fold() of its blocks, or derive them from nn.Module, which are then left as they are",
+        "fix the fold() of its blocks, or derive them from nn.Module, which are then left as they are",
     ),
     Check("memory format", _memory, "index by dimension, not by memory: permute and reshape instead of view"),
     Check(

@@ -150,8 +150,8 @@ CHECKS: tuple[Check[Subject], ...] = (
     Check(
         "extreme values", _extreme, "use log_softmax and cross_entropy, which do not overflow, instead of log(softmax)"
     ),
-    Check("gradient", _gradient, "use differentiable torch functions; mend the backward of an own autograd.Function"),
-    Check("right classes pay", _descends, "the loss falls as the logit of the own class rises: look for a sign"),
+    Check("gradient", _gradient, "use differentiable torch functions; fix the backward of an own autograd.Function"),
+    Check("right classes pay", _descends, "the loss falls as the logit of the own class rises: look for a wrong sign"),
     Check(
         "samples apart",
         _apart,

@@ -70,14 +70,16 @@ def _differ(s: TransformSet) -> None:
     same = [(i, j) for i in range(s.M) for j in range(i) if torch.equal(copies[i], copies[j])]
     expect(
         not same,
-        "" if not same else f"t_{same[0][0]} and t_{same[0][1]} make the same of an image: nothing tells them apart",
+        ""
+        if not same
+        else f"t_{same[0][0]} and t_{same[0][1]} turn an image into the same picture: nothing tells them apart",
     )
 
 
 def _memory(s: TransformSet) -> None:
     images = _images()
     other = images.contiguous(memory_format=torch.channels_last)
-    expect(torch.equal(s.apply(other), s.apply(images)), "images in channels-last memory are transformed otherwise")
+    expect(torch.equal(s.apply(other), s.apply(images)), "images in channels-last memory are transformed differently")
 
 
 def _inputs(s: TransformSet) -> None:
@@ -111,7 +113,7 @@ CHECKS: tuple[Check[TransformSet], ...] = (
         "interleave copies: row b*M + j of apply is t_j(images[b]), the same t_j as apply_each",
     ),
     Check("images apart", _apart, "transform each image by itself"),
-    Check("all differ", _differ, "drop the double: two labels for one picture cannot be learned"),
+    Check("all differ", _differ, "drop the duplicate: two labels for one picture cannot be learned"),
     Check("memory format", _memory, "index by dimension, not by memory: permute and reshape instead of view"),
     Check("inputs unchanged", _inputs, COPY_FIRST),
     Check("no global randomness", _random, OWN_GENERATOR),

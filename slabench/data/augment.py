@@ -163,7 +163,7 @@ _SCALE, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's Random
 
 
 def check_policy(name: str) -> None:
-    """Refuse a name that is none of `POLICIES` with a UsageError."""
+    """Raise a UsageError for a name that is not in `POLICIES`."""
     if name not in POLICIES:
         raise unknown_name("augmentation policy", name, POLICIES)
 

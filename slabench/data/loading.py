@@ -143,7 +143,8 @@ def load_images(dataset: str, folder: Path | None = None) -> tuple[DatasetInfo, 
     entry = info(dataset)
     if entry.fewshot and entry.store != entry.name:
         raise UsageError(
-            f"'{entry.name}' is a few-shot split of {entry.store}", f"classify the whole of it: --dataset {entry.store}"
+            f"'{entry.name}' is a few-shot split of {entry.store}",
+            f"to classify all of its classes: --dataset {entry.store}",
         )
     whole = open_store(ensure(dataset, folder)).images(dataset)
     if not (whole.parts == TEST_PART).any():

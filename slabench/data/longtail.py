@@ -104,16 +104,16 @@ def read_counts(path: Path, class_names: Sequence[str]) -> tuple[int, ...]:
                 name, text = (row["class"] or "").strip(), (row["count"] or "").strip()
                 if name not in index:
                     raise DataError(
-                        f"{path}, line {reader.line_num}: no class '{name}'", did_you_mean(name, class_names)
+                        f"{path}, line {reader.line_num}: there is no class '{name}'", did_you_mean(name, class_names)
                     )
                 if not text.isdecimal() or int(text) < 1:
                     raise DataError(
-                        f"{path}, line {reader.line_num}: count '{text}' of '{name}' is no positive number",
+                        f"{path}, line {reader.line_num}: count '{text}' of '{name}' is not a positive whole number",
                         "write a whole number of 1 or more",
                     )
                 if index[name] in counts:
                     raise DataError(
-                        f"{path}, line {reader.line_num}: class '{name}' comes twice", "keep one of the lines"
+                        f"{path}, line {reader.line_num}: class '{name}' is listed twice", "keep one of the lines"
                     )
                 counts[index[name]] = int(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -121,7 +121,7 @@ def read_counts(path: Path, class_names: Sequence[str]) -> tuple[int, ...]:
     missing = [name for name, label in index.items() if label not in counts and name in class_names]
     if missing:
         raise DataError(
-            f"{path} says nothing of {len(missing)} classes, '{missing[0]}' for one", "give every class a line"
+            f"{path} has no line for {len(missing)} classes, such as '{missing[0]}'", "give every class a line"
         )
     return tuple(counts[label] for label in range(len(class_names)))
 
@@ -166,7 +166,7 @@ def draw(images: ImageSet, counts: Sequence[int], seed: int = 0) -> Subset:
     for label, (rows, count) in enumerate(zip(class_rows, counts, strict=True)):
         if not 1 <= count <= len(rows):
             raise UsageError(
-                f"class '{images.class_names[label]}' was to keep {count} images, and {images.name} has {len(rows)} of it",
+                f"class '{images.class_names[label]}' should keep {count} images, and {images.name} has {len(rows)}",
                 f"ask for 1 to {len(rows)}",
             )
     if not 0 <= seed < 2**32:

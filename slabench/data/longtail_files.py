@@ -141,7 +141,7 @@ def make_subset(
         ratio: nominal, largest over smallest class.
         class_order: see `slabench.data.longtail.class_order`.
         seed: of the draw.
-        counts: own counts by label; then profile, ratio and order say nothing.
+        counts: own counts by label; profile, ratio and order then have no effect.
         folder: where the file goes; by default the user's subsets.
 
     Raises:
@@ -193,13 +193,13 @@ def open_subset(path: Path, images: ImageSet) -> SubsetFile:
         raise IntegrityError(
             f"{path} was drawn from {manifest.dataset} with digest {manifest.dataset_digest[:12]}, and {images.name} has "
             f"{images.digest[:12]}",
-            "your copy of the data is incomplete or another one (`slabench data verify` says how); draw from it: "
+            "your copy of the data is incomplete, or of another version (`slabench data verify` says how); draw from it: "
             "`slabench longtail make -o FOLDER`",
         )
     rows = _read_rows(path)
     total = sum(manifest.counts)
     if len(rows) != total or len(np.unique(rows)) != total or rows.max() >= len(images):
-        raise DataError(f"{path} holds {len(rows)} rows, its manifest counts {total} different ones", _REMEDY)
+        raise DataError(f"{path} holds {len(rows)} rows, and its manifest counts {total} different ones", _REMEDY)
     labels = np.repeat(np.arange(len(manifest.counts)), manifest.counts)
     if len(manifest.counts) != images.n_classes or not np.array_equal(images.labels[rows], labels):
         raise DataError(f"{path}: the classes of its rows are not those of the manifest's counts", _REMEDY)
@@ -215,7 +215,7 @@ def _read_rows(path: Path) -> NDArray[np.int64]:
         with open(path, "rb") as file:
             rows: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
     except ValueError as error:
-        raise DataError(f"{path} is no array of numpy's: {error}", _REMEDY) from error
+        raise DataError(f"{path} is not a NumPy array: {error}", _REMEDY) from error
     if rows.ndim != 1 or rows.dtype not in (np.uint16, np.uint32):
         raise DataError(f"{path} holds {rows.dtype} {list(rows.shape)}, not one row of uint16 or uint32", _REMEDY)
     return rows.astype(np.int64)
@@ -269,7 +269,7 @@ def load_subset(
                 continue
             manifest = read_manifest(path)
             if manifest.name != name:
-                raise DataError(f"{path} is {manifest.name} by its manifest", _REMEDY)
+                raise DataError(f"{path} is called {manifest.name} in its manifest", _REMEDY)
             if manifest.dataset_digest == images.digest:
                 return open_subset(path, images)
     path = make_subset(

@@ -21,7 +21,7 @@ class ClassSplit:
         name: the data set.
         store: the prepared store whose classes these are.
         classes: `train`, `val` and `test`, each a tuple of class names in the order of their labels.
-        digest: sha256 (hex) of the canonical JSON of `store` and `classes`; the wording of `source` is no part of it.
+        digest: sha256 (hex) of the canonical JSON of `store` and `classes`; the wording of `source` is left out.
         source: where the lists come from.
     """
 
@@ -75,7 +75,7 @@ def parse_split(value: object, name: str, known: tuple[str, ...], path: Path) ->
             if member in seen:
                 raise DataError(f"{path}: class '{member}' is in '{seen[member]}' and again in '{split}'", remedy)
             if known and member not in known:
-                raise DataError(f"{path}: class '{member}' of '{split}' is no class of {value['store']}", remedy)
+                raise DataError(f"{path}: class '{member}' of '{split}' is not a class of {value['store']}", remedy)
             seen[member] = split
     digest = digest_json({"store": value["store"], "classes": classes})
     return ClassSplit(name, str(value["store"]), classes, digest, str(value.get("source", "")))

@@ -212,7 +212,8 @@ def read_rows(path: Path) -> tuple[Manifest, NDArray[np.int64]]:
     shape = (manifest.episodes, manifest.ways, sum(manifest.columns or (manifest.shots, manifest.queries)))
     if rows.shape != shape or rows.dtype != np.uint16:
         raise DataError(
-            f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}", "remake it"
+            f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}",
+            f"make it again: {_COMMAND}",
         )
     indices = rows.astype(np.int64)
     if manifest.columns is not None:
@@ -233,7 +234,7 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
         raise DataError(
             f"{path} was drawn from {len(manifest.class_sizes)} classes of {_span(manifest.class_sizes)} images, "
             f"and {images.name} has {len(sizes)} classes of {_span(sizes)}",
-            "your copy of the data is incomplete or another one: `slabench data verify` says how it differs",
+            "your copy of the data is incomplete, or of another version: `slabench data verify` says how it differs",
         )
     classes = _classes_of(indices, images, path)
     name = episode_name(*(getattr(manifest, key) for key in _NAMED))
@@ -244,7 +245,8 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
         if count != mean * manifest.ways:
             what = "queries" if query else "supports"
             raise DataError(
-                f"{path} has {count} {what} an episode, its manifest says {mean * manifest.ways}", "remake it"
+                f"{path} has {count} {what} per episode, and its manifest says {mean * manifest.ways}",
+                f"make it again: {_COMMAND}",
             )
     return EpisodeFile(name, episodes, manifest, manifest.sha256, path)
 
@@ -298,19 +300,26 @@ def _unused(manifest: Manifest) -> set[str]:
 def _classes_of(rows: NDArray[np.int64], images: ImageSet, path: Path) -> NDArray[np.int64]:
     """`[E, N]` classes of the ways, after checking that the indices (-1: no image) are episodes."""
     if int(rows.max()) >= len(images):
-        raise DataError(f"{path} names row {int(rows.max())}, and {images.name} has {len(images)} images", "remake it")
+        raise DataError(
+            f"{path} names row {int(rows.max())}, and {images.name} has {len(images)} images",
+            f"make it again: {_COMMAND}",
+        )
     if (rows[..., 0] < 0).any():
-        raise DataError(f"{path}: a class of an episode has no support image", "remake it")
+        raise DataError(f"{path}: a class of an episode has no support image", f"make it again: {_COMMAND}")
     labels = np.asarray(images.labels, dtype=np.int64)[rows]
     mixed = (labels != labels[..., :1]) & (rows >= 0)
     if mixed.any():
         episode = int(mixed.any((1, 2)).argmax())
-        raise DataError(f"{path}: episode {episode} mixes classes within a way", "remake it from this data")
+        raise DataError(
+            f"{path}: episode {episode} mixes classes within a way", f"make it again from this data: {_COMMAND}"
+        )
     for what, values in (("image", rows.reshape(len(rows), -1)), ("class", labels[..., 0])):
         ordered = np.sort(values, axis=1)
         twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)
         if twice.any():
-            raise DataError(f"{path}: episode {int(twice.argmax())} holds one {what} twice", "remake it")
+            raise DataError(
+                f"{path}: episode {int(twice.argmax())} contains the same {what} twice", f"make it again: {_COMMAND}"
+            )
     return labels[..., 0]
 
 

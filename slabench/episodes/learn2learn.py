@@ -131,7 +131,8 @@ def episodes_from_taskset(taskset: Any, n: int, shots: int, seed: int) -> Episod
     """
     if taskset.num_tasks != -1 and n > taskset.num_tasks:
         raise UsageError(
-            f"{n} episodes of a Taskset that keeps {taskset.num_tasks}", "ask for fewer, or raise num_tasks"
+            f"{n} episodes were asked for, and the Taskset keeps {taskset.num_tasks} tasks",
+            "ask for fewer, or raise num_tasks",
         )
     state = random.getstate()
     random.seed(derive(seed, "learn2learn"))

@@ -88,7 +88,7 @@ def parse_profile(text: str, flag: str = "--support-profile") -> Profile:
         raise UsageError(f"{flag} {text} has no number after the shape", remedy) from None
     if not np.isfinite(value) or value <= 0 or (shape != "dirichlet" and value < 1):
         least = "a concentration above 0" if shape == "dirichlet" else "a ratio of 1 or more"
-        raise UsageError(f"{flag} {text}: the number of {shape} is {least}", remedy)
+        raise UsageError(f"{flag} {text}: {shape} takes {least}", remedy)
     return Profile(shape, value)
 
 

@@ -70,7 +70,8 @@ class Episodes:
         if bool((sizes != sizes[:1]).any()):
             what = "queries" if query else "supports"
             raise DataError(
-                f"episodes have {int(sizes.min())} to {int(sizes.max())} {what}", "all episodes of a file have as many"
+                f"episodes have {int(sizes.min())} to {int(sizes.max())} {what}",
+                "all episodes of a file must have equally many",
             )
         ways = torch.arange(self.ways, device=part.device)[:, None].expand_as(part)
         return part[there].view(len(self), -1), ways[there].view(len(self), -1)
@@ -85,7 +86,7 @@ def check_sizes(sizes: Sequence[int], names: Sequence[str], ways: int, shots: in
         if value < 1:
             raise UsageError(f"--{what} {value} is not positive", f"give --{what} 1 or more")
     if ways < 2:
-        raise UsageError(f"--ways {ways}: an episode tells at least 2 classes apart", "give --ways 2 or more")
+        raise UsageError(f"--ways {ways}: an episode needs at least 2 classes", "give --ways 2 or more")
     if ways > len(sizes):
         raise UsageError(
             f"{ways} ways were asked for, and the split has {len(sizes)} classes", f"give --ways {len(sizes)} or fewer"

@@ -169,7 +169,7 @@ def tally(right: Tensor, episodes: Episodes, n_classes: int) -> EpisodeScores:
 def episode_logits(learner: EpisodicLearner, features: Tensor, episodes: Episodes) -> Tensor:
     """Aggregated logits `[E, T, N]`, queries class by class; with one view they are the plain ones.
 
-    A head that decomposes is asked view by view; any other gets the joint problem of N*M classes (DESIGN: the same rule
+    A head that decomposes is asked view by view; any other gets the joint problem of N*M classes (the same rule
     makes an N-way task an N*M-way one), and its joint logits are aggregated.
     """
     (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)

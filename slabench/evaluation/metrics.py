@@ -153,10 +153,10 @@ def accuracy_under_prior(recall: Sequence[float | None], prior: ArrayLike) -> fl
     """
     q = np.asarray(prior, dtype=np.float64)
     if q.shape != (len(recall),) or not np.isfinite(q).all() or (q < 0).any() or q.sum() <= 0:
-        raise SlabenchError(f"a prior over {len(recall)} classes has as many shares, none negative, not all 0")
+        raise SlabenchError(f"a prior over {len(recall)} classes needs as many shares, none negative, not all 0")
     missing = [label for label, value in enumerate(recall) if value is None and q[label] > 0]
     if missing:
-        raise SlabenchError(f"class {missing[0]} has a share in the prior and no test image to tell its recall from")
+        raise SlabenchError(f"class {missing[0]} has a share in the prior, but no test image to measure its recall on")
     values = np.array([0.0 if value is None else value for value in recall])
     return float((q / q.sum() * values).sum())
 
@@ -196,7 +196,7 @@ def _check(z: NDArray[np.float64], y: NDArray[np.int64], train_counts: Sequence[
     if not np.isfinite(z).all():
         raise SlabenchError(f"{int((~np.isfinite(z)).any(1).sum())} of {len(z)} rows of logits are not finite")
     if y.min() < 0 or y.max() >= z.shape[1]:
-        raise SlabenchError(f"labels reach from {y.min()} to {y.max()}, and the logits have {z.shape[1]} classes")
+        raise SlabenchError(f"labels run from {y.min()} to {y.max()}, and the logits have {z.shape[1]} classes")
     if train_counts is not None and len(train_counts) != z.shape[1]:
         raise SlabenchError(f"{len(train_counts)} training counts were given for {z.shape[1]} classes")
 
@@ -224,9 +224,9 @@ def read_prior(text: str, class_names: Sequence[str], counts: Sequence[int] | No
         except ValueError:
             ratio = float("nan")
         if not 1 <= ratio < float("inf"):
-            raise UsageError(f"--test-prior {text}: '{ratio_text}' is no ratio of at least 1", f"write {kind}:50")
+            raise UsageError(f"--test-prior {text}: '{ratio_text}' is not a ratio of at least 1", f"write {kind}:50")
         if counts is None:
-            raise UsageError(f"--test-prior {text}: the training classes are all of one size", "use uniform, or a CSV")
+            raise UsageError(f"--test-prior {text}: all training classes have the same size", "use uniform, or a CSV")
         shares = ratio ** (-np.arange(n) / (n - 1))
         order = np.argsort(-np.asarray(counts), kind="stable")
         prior = np.empty(n)
@@ -251,17 +251,17 @@ def _from_csv(path: Path, class_names: Sequence[str]) -> NDArray[np.float64]:
                 name, share = (row["class"] or "").strip(), (row["share"] or "").strip()
                 if name not in index:
                     raise DataError(
-                        f"{path}, line {reader.line_num}: no class '{name}'", did_you_mean(name, class_names)
+                        f"{path}, line {reader.line_num}: there is no class '{name}'", did_you_mean(name, class_names)
                     )
                 try:
                     prior[index[name]] = float(share)
                 except ValueError as error:
                     raise DataError(
-                        f"{path}, line {reader.line_num}: share '{share}' is no number", "write for example 0.25"
+                        f"{path}, line {reader.line_num}: share '{share}' is not a number", "write for example 0.25"
                     ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", "give a CSV with the columns class,share") from error
     if np.isnan(prior).any():
         missing = class_names[int(np.isnan(prior).argmax())]
-        raise DataError(f"{path} says nothing of '{missing}'", "give every class a line")
+        raise DataError(f"{path} has no line for '{missing}'", "give every class a line")
     return prior

@@ -191,7 +191,7 @@ def seeds_and_units(differences: ArrayLike, confidence: float = 0.95) -> Interva
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 2 or min(d.shape) < 2:
         raise SlabenchError(
-            f"differences of the shape {list(d.shape)}: seeds and units together need two of each",
+            f"differences have the shape {list(d.shape)}: at least two seeds and two units are needed",
             "run more seeds",
         )
     k, n = d.shape

@@ -125,11 +125,11 @@ class _Fit(torch.autograd.Function):
 def _check(support: Tensor, labels: Tensor, n_classes: int, C: float) -> None:
     if support.dim() != 3 or labels.shape != support.shape[:2]:
         raise UsageError(
-            f"support {tuple(support.shape)} with labels {tuple(labels.shape)}",
+            f"support has the shape {tuple(support.shape)}, its labels {tuple(labels.shape)}",
             "support is [episodes, samples, features] and labels [episodes, samples]",
         )
     if not C > 0:
-        raise UsageError(f"C = {C}", "C of the logistic head is a positive number")
+        raise UsageError(f"C = {C} of the logistic head is not positive", "give a positive number; 1 is usual")
     counts = functional.one_hot(labels, n_classes).sum(1)
     if not bool((counts > 0).all()):
         episode, missing = (int(i) for i in (counts == 0).nonzero()[0])

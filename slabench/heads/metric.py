@@ -90,7 +90,7 @@ def baseline_plus_plus_logits(
     """Baseline++: a cosine layer fitted to the supports of each episode (Chen et al., ICLR 2019), at the queries.
 
     Minimises the mean cross-entropy of scale * cos(x_i, w_m) by gradient descent with momentum and dampening, as the code of its
-    authors does, with two differences. It takes the whole support set a step, at a rate with the same path length (theirs: 100
+    authors does, with two differences. It takes the whole support set a step, at a learning rate with the same path length (theirs: 100
     passes in batches of four at 0.01, 700 steps for 25 supports), so that no order of batches is drawn. And it begins at
     the class means instead of at random. Vectors w_m are used at length one; weight decay acts on them before that.
 
@@ -101,7 +101,7 @@ def baseline_plus_plus_logits(
         n_classes: N.
         scale: of the cosines; 2 in the authors' code for fewer than 200 classes.
         steps: of gradient descent; 0 gives `scale` times `cosine_logits` of supports of length one.
-        lr: its rate.
+        lr: its learning rate.
         momentum: also the dampening.
         weight_decay: L2.
 
@@ -109,7 +109,10 @@ def baseline_plus_plus_logits(
         logits `[B, Q, N]` in [-scale, scale].
     """
     if steps < 0 or not lr > 0 or not scale > 0:
-        raise UsageError(f"steps = {steps}, lr = {lr}, scale = {scale}", "lr and scale are positive, steps 0 or more")
+        raise UsageError(
+            f"baseline-plus-plus with steps = {steps}, lr = {lr}, scale = {scale}",
+            "lr and scale must be positive, steps 0 or more",
+        )
     x = functional.normalize(support, dim=-1)
     target = functional.one_hot(support_labels, n_classes).to(x.dtype)
     w = class_means(x, support_labels, n_classes)

@@ -33,7 +33,9 @@ def ridge_logits(
         logits `[B, Q, N]`.
     """
     if not penalty > 0:
-        raise UsageError(f"penalty = {penalty}", "the penalty of the ridge head is a positive number")
+        raise UsageError(
+            f"penalty = {penalty} of the ridge head is not positive", "give a positive number; MetaOptNet has 50"
+        )
     one_hot = functional.one_hot(support_labels, n_classes).to(support.dtype)
     # In the dual, S x S: a support set has fewer samples than features.
     eye = torch.eye(support.shape[1], dtype=support.dtype, device=support.device)

@@ -102,12 +102,12 @@ class _Weights(torch.autograd.Function):
 def _check(support: Tensor, labels: Tensor, C: float, ridge: float) -> None:
     if support.dim() != 3 or labels.shape != support.shape[:2]:
         raise UsageError(
-            f"support {tuple(support.shape)} with labels {tuple(labels.shape)}",
+            f"support has the shape {tuple(support.shape)}, its labels {tuple(labels.shape)}",
             "support is [episodes, samples, features] and labels [episodes, samples]",
         )
     for name, value in (("C", C), ("ridge", ridge)):
         if not value > 0:
-            raise UsageError(f"{name} = {value}", f"{name} of the SVM head is a positive number")
+            raise UsageError(f"{name} = {value} of the SVM head is not positive", "give a positive number")
 
 
 def _report(solution: Solution, tolerance: float) -> None:

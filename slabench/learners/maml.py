@@ -32,7 +32,7 @@ class Inner:
 
     Attributes:
         steps: gradient steps on the supports.
-        lr: their rate; the loss is the mean cross-entropy over the supports.
+        lr: their learning rate; the loss is the mean cross-entropy over the supports.
         first_order: leave the gradient through the inner gradients out.
         support_statistics: normalise the queries by batch statistics of the supports.
     """

@@ -41,7 +41,7 @@ class Loss:
         shift: float32 `[C]`, added to the logits of every class (priors).
         margin: float32 `[C]`, taken from the logit of the sample's own class, before `scale`.
         scale: multiplies all logits; a cosine layer's temperature s.
-        gamma: of the focal factor; 0 is none.
+        gamma: of the focal factor; 0 leaves it out.
         smoothing: label smoothing, over all classes.
         cosine: whether it needs the logits of a cosine layer.
         function: a plug-in's loss, in place of cross-entropy; it gets the scaled logits and `counts`.
@@ -169,10 +169,10 @@ def weighted_mean(losses: Tensor, labels: Tensor, weights: Tensor | None) -> Ten
 def _counts(counts: Counts) -> Tensor:
     n = torch.as_tensor(list(counts), dtype=torch.float64)
     if n.dim() != 1 or len(n) < 2:
-        raise UsageError(f"a loss got the counts of {len(n)} classes", "give the training images of 2 or more")
+        raise UsageError(
+            f"a loss needs at least 2 classes and got the counts of {len(n)}", "give the training images of each class"
+        )
     if not bool((n > 0).all()):
         empty = int((n <= 0).nonzero()[0])
-        raise UsageError(
-            f"class {empty} has {n[empty]:g} training images", "a loss is built from classes that have some"
-        )
+        raise UsageError(f"class {empty} has {n[empty]:g} training images", "leave classes without training images out")
     return n

@@ -149,7 +149,7 @@ def logit_adjust(outputs: ModelOutputs, tau: float = 1.0) -> Adjusted:
     if outputs.train_shift:
         raise UsageError(
             "train-time and post-hoc adjustment together: the loss had the class priors in it (balanced softmax, "
-            "logit-adjusted), so the logits are those of even classes already, and rare classes would be favoured twice",
+            "logit-adjusted), so that rare classes would be favoured twice",
             "adjust a model trained with --loss ce, or use this one as it is",
         )
     _check_tau("logit adjustment", tau)
@@ -272,4 +272,6 @@ def _describe(split: FeatureSplit, outputs: ModelOutputs) -> str:
 
 def _check_tau(what: str, tau: float) -> None:
     if not 0 <= tau < math.inf:
-        raise UsageError(f"{what} with tau {tau:g}: it is finite and not negative", "1 is usual, 0 changes nothing")
+        raise UsageError(
+            f"{what} with tau {tau:g}: it must be finite and not negative", "1 is usual, 0 changes nothing"
+        )

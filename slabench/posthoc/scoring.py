@@ -174,7 +174,7 @@ def find_outputs(record: RunRecord, results_root: Path) -> Path:
     """Where the outputs of a trial lie: beside its record.
 
     Raises:
-        UsageError: the trial is none that leaves outputs.
+        UsageError: it is not a classifier's trial, or left no outputs.
         DataError: they are not there.
     """
     label = f"run {record.key[:SHORT]} ({record.name})"
@@ -203,7 +203,7 @@ def open_outputs(record: RunRecord, store: ResultStore) -> ModelOutputs:
     """The checked outputs of a trial.
 
     Raises:
-        UsageError: the trial is none that leaves outputs.
+        UsageError: it is not a classifier's trial, or left no outputs.
         DataError: they are missing, damaged, or another trial's.
     """
     from slabench.records.outputs import load_outputs

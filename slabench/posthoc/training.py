@@ -28,12 +28,12 @@ from slabench.sla.objectives import classifier_objective
 
 @dataclass(frozen=True)
 class Stage2:
-    """How the second stage is trained: SGD with momentum 0.9, the rate falling to 0 along a cosine, step by step.
+    """How the second stage is trained: SGD with momentum 0.9, the learning rate falling to 0 along a cosine, step by step.
 
     Attributes:
         epochs: over as many draws as there are training images, every class equally often.
         least_steps: train longer where the epochs have fewer: on a few hundred images they would end far from the optimum.
-        lr: the first rate.
+        lr: the first learning rate.
         batch_size: images, each under all its views.
         weight_decay: of cRT's layer. The scales of LWS have none: it would draw all classes towards one logit.
     """
@@ -57,7 +57,7 @@ def crt(outputs: ModelOutputs, seed: int = 0, stage: Stage2 = DEFAULT) -> Adjust
     Args:
         outputs: a model with training features.
         seed: initialisation and order derive from it by name.
-        stage: the training; by default Bag of Tricks' CIFAR epochs, rate and decay, the rate falling along a cosine.
+        stage: the training; by default Bag of Tricks' CIFAR epochs, learning rate and decay, with a cosine schedule.
 
     Raises:
         UsageError: no training features, or a class without any.
@@ -132,7 +132,7 @@ def _train(
         value.backward()
         optimizer.step()
     if not bool(torch.isfinite(value)) or not all(bool(torch.isfinite(tensor).all()) for tensor in trained):
-        raise SlabenchError(f"{method} diverged at lr {stage.lr:g}", "give it a lower rate")
+        raise SlabenchError(f"{method} diverged at lr {stage.lr:g}", "give it a lower learning rate")
 
 
 def _layer_logits(outputs: ModelOutputs, x: Tensor, layer: Layer, scale: Tensor | None) -> Tensor:

@@ -104,13 +104,15 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not TOML: {error}", "mend the line it names") from error
+        raise DataError(f"{path} is not TOML: {error}", "fix the line it names") from error
     table.setdefault("name", name if published else path.stem)
     base = table.pop("extends", None)
     if base is None:
         return table
     if base in seen:
-        raise UsageError(f"recipe {name} extends itself through {' -> '.join(seen)}", "break the circle")
+        raise UsageError(
+            f"recipe {name} extends itself through {' -> '.join(seen)}", "remove `extends` from one of them"
+        )
     return _merge({k: v for k, v in _read(base, (*seen, name)).items() if k != "name"}, table)
 
 
@@ -137,7 +139,7 @@ def _assign(table: dict[str, Any], key: str, value: Any, typed: str) -> None:
         others = [name for name, kind in SUITES.items() if key in set(known_keys(kind))]
         if others:
             raise UsageError(
-                f"{typed} says nothing to the suite {table.get('suite', 'fewshot')}",
+                f"{typed} has no effect in the suite {table.get('suite', 'fewshot')}",
                 f"it belongs to: {', '.join(others)}",
             )
         raise unknown_name("recipe key", key, known)
@@ -157,12 +159,12 @@ def _refuse_idle(table: Mapping[str, Any], overrides: Mapping[str, Any], typed: 
         flag = typed.get(key, key)
         if value is not None and key == "model.head" and learner in ADAPTED and value != learner:
             raise UsageError(
-                f"{flag} {value} says nothing to the learner {learner}: it adapts a linear layer to each episode",
+                f"{flag} {value} has no effect with the learner {learner}: it adapts a linear layer to each episode",
                 f"leave {flag} out, or choose another learner",
             )
         if value is not None and key.startswith("maml.") and learner not in ADAPTED:
             raise UsageError(
-                f"{flag} says nothing to the learner {learner}: it has no inner loop",
+                f"{flag} has no effect with the learner {learner}: it has no inner loop",
                 "leave it out, or set model.learner to maml or anil",
             )
 
@@ -174,4 +176,4 @@ def _explain(error: ValidationError, origin: str, kind: type[BaseModel]) -> tupl
         return f"{origin}: unknown key '{key}'", did_you_mean(key, known_keys(kind))
     if first["type"] == "missing":
         return f"{origin}: the key '{key}' is missing", f"set it in the recipe or with --set {key}=..."
-    return f"{origin}: {key} = {first['input']!r}: {first['msg'].lower()}", f"mend it, or use --set {key}=..."
+    return f"{origin}: {key} = {first['input']!r}: {first['msg'].lower()}", f"fix it, or use --set {key}=..."

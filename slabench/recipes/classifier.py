@@ -122,12 +122,14 @@ class ClassifierTrain(Part):
     nesterov: bool = False
     weight_decay: NotNegative = 2e-4
     schedule: Literal["constant", "cosine", "step"] = "cosine"
-    warmup_epochs: Natural = Field(default=0, description="epoch e of them has the rate lr * e / warmup_epochs")
+    warmup_epochs: Natural = Field(
+        default=0, description="epoch e of them has the learning rate lr * e / warmup_epochs"
+    )
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        default=(), description="`step` schedule: fractions of the steps at which the rate changes"
+        default=(), description="`step` schedule: fractions of the steps at which the learning rate changes"
     )
     factors: tuple[AboveZero, ...] = Field(
-        default=(), description="`step` schedule: the rate after each milestone, as a fraction of lr"
+        default=(), description="`step` schedule: the learning rate after each milestone, as a fraction of lr"
     )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 

@@ -65,13 +65,13 @@ class Model(Part):
 class Maml(Part):
     """The inner loop of the learners `maml` and `anil`: gradient descent on the mean cross-entropy of an episode's supports.
 
-    Steps and rate are those of MAML on mini-ImageNet (Finn, Abbeel and Levine, ICML 2017, appendix A.1). learn2learn's examples
-    take 1 step of rate 0.5 for MAML (`maml_miniimagenet.py`) and 5 of rate 0.1 for ANIL (`anil_fc100.py`).
+    Steps and learning rate are those of MAML on mini-ImageNet (Finn, Abbeel and Levine, ICML 2017, appendix A.1). learn2learn's
+    examples take 1 step at 0.5 for MAML (`maml_miniimagenet.py`) and 5 steps at 0.1 for ANIL (`anil_fc100.py`).
     """
 
     steps: Positive = Field(default=5, description="inner steps in training")
     test_steps: Positive = Field(default=10, description="inner steps on validation and test episodes")
-    lr: Annotated[float, Field(gt=0)] = Field(default=0.01, description="inner rate")
+    lr: Annotated[float, Field(gt=0)] = Field(default=0.01, description="inner learning rate")
     first_order: bool = Field(default=False, description="no gradient through the inner gradients (FOMAML)")
     batch_norm: Literal["auto", "support", "batch", "running"] = Field(
         default="auto",
@@ -90,8 +90,8 @@ class Sla(Part):
 class Train(Part):
     """How it is trained. Counts are of steps; a step is `episodes_per_step` episodes and one update."""
 
-    ways: Positive | None = Field(default=None, description="ways of training episodes; None: as evaluated")
-    shots: Positive | None = Field(default=None, description="shots of training episodes; None: as evaluated")
+    ways: Positive | None = Field(default=None, description="ways of training episodes; by default as evaluated")
+    shots: Positive | None = Field(default=None, description="shots of training episodes; by default as evaluated")
     queries: Positive = 6
     steps: Positive = 4000
     episodes_per_step: Positive = 1
@@ -104,10 +104,10 @@ class Train(Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        default=(), description="`step` schedule: fractions of the steps at which the rate changes"
+        default=(), description="`step` schedule: fractions of the steps at which the learning rate changes"
     )
     factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(), description="`step` schedule: the rate after each milestone, as a fraction of lr"
+        default=(), description="`step` schedule: the learning rate after each milestone, as a fraction of lr"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     crop: bool = True

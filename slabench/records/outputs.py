@@ -48,7 +48,7 @@ def unseal(path: Path, sha256: str, what: str) -> tuple[dict[str, Any], dict[str
     except OSError as error:
         raise DataError(f"{what} {path} cannot be read: {error.strerror}", REMEDY) from error
     if found != sha256:
-        raise IntegrityError(f"{path} has the sha256 {found}, its record says {sha256}", REMEDY)
+        raise IntegrityError(f"{path} has the sha256 {found}, and its record says {sha256}", REMEDY)
     try:
         with safe_open(path, framework="pt") as file:
             facts = dict(json.loads((file.metadata() or {})["slabench"]))

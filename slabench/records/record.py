@@ -93,7 +93,7 @@ class Score(_Strict):
 
 
 class Cost(_Strict):
-    """What a trial cost. `images_seen` counts image passes through the backbone in training, transformed copies too.
+    """What a trial cost. `images_seen` counts forward passes of training images, transformed copies too.
 
     `effective_batch` is the number of images of one step's forward pass, copies counted.
     """
@@ -196,7 +196,7 @@ class RunRecord(_Strict):
             if self.error is not None:
                 raise ValueError("a finished trial has no error")
         if self.status == "failed" and not self.error:
-            raise ValueError("a failed trial says why in `error`")
+            raise ValueError("a failed trial needs a reason in `error`")
         predictors = [score.predictor for score in self.scores]
         if len(set(predictors)) != len(predictors):
             raise ValueError(f"a predictor is scored twice: {', '.join(predictors)}")

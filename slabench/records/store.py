@@ -167,7 +167,7 @@ class ResultStore:
             )
         if len(found) > 1:
             keys = ", ".join(sorted(key[:SHORT] for key in found))
-            raise UsageError(f"'{key_prefix}' begins the keys of {len(found)} runs: {keys}", "give more of the key")
+            raise UsageError(f"'{key_prefix}' is the beginning of {len(found)} keys: {keys}", "type more of the key")
         return next(iter(found.values()))
 
     def episodes(self, record: RunRecord) -> dict[str, NDArray[numpy.float32]]:
@@ -187,7 +187,7 @@ class ResultStore:
             raise IntegrityError(f"{path} is missing: it holds the per-episode accuracies", remedy) from error
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 != record.side_sha256:
-            raise IntegrityError(f"{path} has the sha256 {sha256}, its record says {record.side_sha256}", remedy)
+            raise IntegrityError(f"{path} has the sha256 {sha256}, and its record says {record.side_sha256}", remedy)
         return _unpack(data, path)
 
     def _files(self) -> Iterator[Path]:
@@ -222,7 +222,9 @@ def read_record(path: Path) -> RunRecord:
     value = read_json(path)
     schema = value.get("schema") if isinstance(value, dict) else None
     if schema != SCHEMA:
-        raise DataError(f"{path} has the schema '{schema}', not '{SCHEMA}'", "it is no record of this version")
+        raise DataError(
+            f"{path} has the schema '{schema}', not '{SCHEMA}'", "it was written by another version of slabench"
+        )
     try:
         return RunRecord.model_validate(value)
     except ValidationError as error:
@@ -271,7 +273,10 @@ def _pack(record: RunRecord, per_episode: Mapping[str, ArrayLike]) -> bytes:
         if array.ndim != 1 or len(array) == 0:
             raise SlabenchError(f"per-episode accuracies of '{predictor}' have the shape {array.shape}, not [n]")
         if not bool(((array >= 0) & (array <= 1)).all()):
-            raise SlabenchError(f"per-episode accuracies of '{predictor}' are not all in [0, 1]", "NaN or percent?")
+            raise SlabenchError(
+                f"per-episode accuracies of '{predictor}' are not all in [0, 1]",
+                "they are fractions: look for NaN or percentages",
+            )
         arrays[predictor] = array
     file = io.BytesIO()
     numpy.savez_compressed(file, **arrays)

@@ -97,7 +97,7 @@ class TransformSet:
         if images.dim() != 4 or images.shape[1] != 3:
             raise UsageError(
                 f"transformations take images [B, 3, H, W], got {list(images.shape)}",
-                "permute channels to the second place; grey images are repeated to three channels",
+                "move the channels to the second dimension; repeat a grey image to three channels",
             )
         height, width = images.shape[2:]
         if height != width and any(turns % 2 for turns, _ in self.views):

@@ -46,9 +46,11 @@ class SLA:
         reduction: str = "mean",
     ) -> None:
         if n_classes < 2:
-            raise UsageError(f"n_classes = {n_classes}", "a classifier tells at least two classes apart")
+            raise UsageError(f"n_classes = {n_classes}", "a classifier needs at least two classes")
         if counts is not None and len(counts) != n_classes:
-            raise UsageError(f"{len(counts)} counts for {n_classes} classes", "give one count a class, in label order")
+            raise UsageError(
+                f"{len(counts)} counts for {n_classes} classes", "give one count per class, in label order"
+            )
         if reduction not in ("mean", "sum"):
             raise UsageError(f"reduction '{reduction}' over transformations is unknown", "known: mean, sum")
         self.transforms = transform_set(transforms) if isinstance(transforms, str) else transforms
@@ -74,7 +76,8 @@ class SLA:
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.n_classes:
             raise UsageError(
-                f"labels run from {int(labels.min())} to {int(labels.max())}", f"0 .. {self.n_classes - 1}"
+                f"labels run from {int(labels.min())} to {int(labels.max())}",
+                f"{self.n_classes} classes have the labels 0 .. {self.n_classes - 1}",
             )
         return self.transforms.apply(images), joint_labels(labels, self.M).flatten()
 
@@ -112,6 +115,6 @@ class SLA:
             )
         if views and len(logits) % self.M:
             raise UsageError(
-                f"{len(logits)} rows are no whole number of images in {self.M} copies",
+                f"{len(logits)} rows are not a multiple of {self.M}, the copies of an image",
                 "give the logits of all rows of sla.augment or sla.views, in their order",
             )

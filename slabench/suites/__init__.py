@@ -62,7 +62,7 @@ class Prepared(Protocol):
 
 
 class SuiteTask(Task, Protocol):
-    """What is trained, with all that the record and the estimate need to know of it."""
+    """A `slabench.training.loop.Task`, with all that the record and the estimate need to know of it."""
 
     info: DatasetInfo
     transforms: TransformSet
@@ -70,12 +70,12 @@ class SuiteTask(Task, Protocol):
 
     @property
     def optimisation(self) -> Optimisation:
-        """Steps, optimiser, schedule."""
+        """What `slabench.training.loop.fit` trains by."""
         ...
 
     @property
     def images_per_step(self) -> int:
-        """Image passes of one step, copies counted."""
+        """Images seen in one step: forward passes, transformed copies counted."""
         ...
 
     @property
@@ -145,7 +145,7 @@ def suite_of(recipe: AnyRecipe) -> Suite:
 
 
 def estimate(task: SuiteTask, seconds: float = 3.0) -> dict[str, float]:
-    """Seconds a step, from a few measured ones on a task that is thrown away afterwards."""
+    """`seconds_per_step` and `images_per_second`, from a few measured steps on a task that is thrown away afterwards."""
     task.module.train()
     times: list[float] = []
     begin = time.perf_counter()

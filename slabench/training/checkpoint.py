@@ -23,7 +23,7 @@ class Progress:
 
     Attributes:
         step: updates done.
-        images_seen: image passes through the backbone in training.
+        images_seen: forward passes of training images, copies counted.
         seconds: training time so far, over all sittings, validations not counted.
         curve: validation points as plain values.
         best_step: the step of the best validation so far.

@@ -22,7 +22,7 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device {name} is no device", "use auto, cpu, cuda or cuda:1") from error
+        raise UsageError(f"--device {name} is not a device", "use auto, cpu, cuda or cuda:1") from error
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {name}: slabench runs on cpu and cuda", "use --device auto")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):

@@ -1,7 +1,7 @@
 """One training loop for every kind of learner.
 
-A task knows what a step is; the loop knows updates, rates, validations, checkpoints and interruptions. Each step draws its
-random numbers from seeds derived from its number, so a run that goes on from a checkpoint ends bit for bit where an
+A task knows what a step is; the loop knows updates, learning rates, validations, checkpoints and interruptions. Each step
+draws its random numbers from seeds derived from its number, so a run that goes on from a checkpoint ends bit for bit where an
 uninterrupted one would.
 """
 
@@ -39,7 +39,7 @@ class Interrupted(SlabenchError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a task did in one step: the loss to descend, the training accuracy, and the images that were passed."""
+    """What a task did in one step: the loss to descend, the training accuracy, and the images seen (copies counted)."""
 
     loss: Tensor
     accuracy: Tensor
@@ -47,11 +47,11 @@ class StepResult:
 
 
 class Task(Protocol):
-    """What is trained."""
+    """What `fit` trains; see `slabench.suites.SuiteTask`."""
 
     @property
     def module(self) -> nn.Module:
-        """What is trained."""
+        """The weights to train."""
         ...
 
     def step(self, step: int) -> StepResult:
@@ -109,7 +109,9 @@ def checkpoint_seconds() -> float:
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise UsageError(f"SLABENCH_CHECKPOINT_SECONDS={text} is no number of seconds", "unset it, or give 0 or more")
+        raise UsageError(
+            f"SLABENCH_CHECKPOINT_SECONDS={text} is not a number of seconds", "unset it, or give 0 or more"
+        )
     return seconds
 
 
@@ -126,7 +128,7 @@ def fit(
 
     Args:
         task: see `Task`.
-        train: steps, optimiser, schedule.
+        train: see `slabench.training.schedule.Optimisation`.
         select: when to validate, and which weights to keep.
         key: the trial's key; a checkpoint of another trial is refused.
         checkpoint: where to save on the way; None saves nothing.
@@ -182,8 +184,8 @@ def fit(
                 progress.loss_sum, progress.accuracy_sum = sums.tolist()
                 if not torch.isfinite(sums).all():
                     raise SlabenchError(
-                        f"the loss is not finite any more at step {progress.step}",
-                        "lower the rate (--set train.lr=...), or use --set train.precision=float32",
+                        f"the loss is no longer finite at step {progress.step}",
+                        "lower the learning rate (--set train.lr=...), or use --set train.precision=float32",
                     )
                 if due:
                     point = _validate(task, progress)

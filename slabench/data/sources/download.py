@@ -94,7 +94,7 @@ def _download(url: str, target: Path, md5: str, console: Console | None) -> None
     if looks_like_html(head):
         raise DataError(
             f"{url} gave an HTML page in place of the archive",
-            "a proxy or login page may stand between: download it in a browser, then `slabench data import`",
+            "there may be a proxy or a login page in between: download it in a browser, then `slabench data import`",
         )
     if expected and received < expected:
         raise _cut_off(url, received, expected)

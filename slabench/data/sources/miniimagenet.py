@@ -77,7 +77,7 @@ def _read_cache(file: Path, entry: DatasetInfo) -> tuple[Any, list[str]]:
     content = {_text(key): item for key, item in value.items()} if isinstance(value, dict) else {}
     if not {"image_data", "class_dict"} <= set(content) or not isinstance(content["class_dict"], dict):
         raise DataError(
-            f"{file} has the keys {sorted(content)}, not image_data and class_dict", f"it is no {_CACHES_LAYOUT}"
+            f"{file} has the keys {sorted(content)}, not image_data and class_dict", f"it is not {_CACHES_LAYOUT}"
         )
     pixels = content["image_data"]
     shape = (entry.image_size, entry.image_size, 3)
@@ -108,7 +108,7 @@ def _read_list(file: Path) -> list[tuple[str, str]]:
         rows = [(row["filename"] or "", row["label"] or "") for row in reader]
     for number, (file_name, label) in enumerate(rows, start=2):
         if not label or Path(file_name).name != file_name or file_name in ("", ".", ".."):
-            raise DataError(f"{file}, line {number}: '{file_name},{label}' is no file name and label", _AGAIN)
+            raise DataError(f"{file}, line {number}: '{file_name},{label}' is not a file name and a label", _AGAIN)
     return rows
 
 

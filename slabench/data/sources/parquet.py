@@ -68,7 +68,7 @@ def _part_of(file: Path) -> int:
         if text.startswith("test"):
             return TEST_PART
     raise DataError(
-        f"{file} says neither 'train' nor 'test' in its name or its folder's",
+        f"{file} has neither 'train' nor 'test' in its name or its folder's",
         "name the files as the hub does: train-00000-of-00001.parquet, test-00000-of-00001.parquet",
     )
 
@@ -93,7 +93,7 @@ def _read_file(file: Path, entry: DatasetInfo) -> tuple[Any, Any, dict[str, int]
     images_are = schema.field(image_column).type
     if not pyarrow.types.is_struct(images_are) or images_are.get_field_index("bytes") < 0:
         raise DataError(
-            f"{file}: column '{image_column}' is no struct of 'bytes' and 'path'", f"slabench reads {_LAYOUT}"
+            f"{file}: column '{image_column}' is not a struct of 'bytes' and 'path'", f"slabench reads {_LAYOUT}"
         )
     encoded = compute.struct_field(table.column(image_column), "bytes").to_pylist()
     for row, data in enumerate(encoded):

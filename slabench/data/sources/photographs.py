@@ -110,7 +110,7 @@ def _lines(file: Path) -> list[tuple[str, str]]:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text: {error}", _AGAIN) from error
+        raise DataError(f"{file} is not text: {error}", _AGAIN) from error
     lines = enumerate(text.splitlines(), start=1)
     return [(f"{file}, line {number}", line.strip()) for number, line in lines if line.strip()]
 
@@ -138,7 +138,9 @@ def _class_and_file(name: str, where: str) -> tuple[str, str]:
     """The two parts of `class/file`; anything else (a way out of the folder, too) is refused."""
     parts = name.split("/")
     if len(parts) != 2 or any(not part or part in (".", "..") or Path(part).name != part for part in parts):
-        raise DataError(f"{where}: '{name}' is no class/file", "the list is damaged or forged; get it anew")
+        raise DataError(
+            f"{where}: '{name}' is not of the form class/file", "the list is damaged or forged; get it anew"
+        )
     return parts[0], parts[1]
 
 
@@ -188,7 +190,7 @@ def _cub(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
     for image, name in images.items():
         for table, values in tables.items():
             if image not in values:
-                raise DataError(f"{root / f'{table}.txt'} says nothing of image {image} ({name})", _AGAIN)
+                raise DataError(f"{root / f'{table}.txt'} has no line for image {image} ({name})", _AGAIN)
         folder, file = _class_and_file(name, f"{root / 'images.txt'}, image {image}")
         number, training = tables["image_class_labels"][image], tables["train_test_split"][image]
         if number not in label:
@@ -222,7 +224,9 @@ def _mit67(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
         for where, line in _lines(root / f"{stem}.txt"):  # names have blanks: the whole line is one
             folder, file = _class_and_file(line, where)
             if folder not in label:
-                raise DataError(f"{where}: '{line}' is of the unknown class '{folder}', no folder of Images", _AGAIN)
+                raise DataError(
+                    f"{where}: '{line}' is of the unknown class '{folder}', which has no folder in Images", _AGAIN
+                )
             listed.append(Listed(root / "Images" / folder / file, label[folder], part))
     return listed, names
 
@@ -238,7 +242,9 @@ def _stanford_dogs(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
         for row, (name, number) in enumerate(_mat(file), start=1):
             folder, image = _class_and_file(name, f"{file}, row {row}")
             if folder not in known:
-                raise DataError(f"{file}, row {row}: '{name}' is of an unknown class, no folder of Images", _AGAIN)
+                raise DataError(
+                    f"{file}, row {row}: '{name}' is of an unknown class, which has no folder in Images", _AGAIN
+                )
             if names.setdefault(number, folder) != folder:
                 raise DataError(f"{file}, row {row}: label {number} is '{names[number]}' and '{folder}'", _AGAIN)
             found.append((root / "Images" / folder / image, number, part))
@@ -266,7 +272,7 @@ def _mat(file: Path) -> list[tuple[str, int]]:
         numbers = np.atleast_1d(content["labels"]).tolist()
         rows = [(str(name), int(number)) for name, number in zip(names, numbers, strict=True)]
     except Exception as error:  # a damaged file makes the parser raise anything, zlib's errors among them
-        raise DataError(f"{file} is no list with file_list and labels of one length: {error!r}", _AGAIN) from error
+        raise DataError(f"{file} is not a list with file_list and labels of one length: {error!r}", _AGAIN) from error
     return rows
 
 

@@ -55,14 +55,16 @@ def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.ND
                         "check that PATH is the data set you named, in its original size",
                     )
                 if max(rgb.size) > _MAX_ASPECT * min(rgb.size):
-                    raise DataError(f"{name} is {rgb.width} x {rgb.height} pixels: no photograph", "replace this file")
+                    raise DataError(
+                        f"{name} is {rgb.width} x {rgb.height} pixels, too narrow for a photograph", "replace this file"
+                    )
                 whole = fit == "scale"
                 rgb = rgb.resize((size, size), Image.Resampling.LANCZOS) if whole else centre_square(rgb, size)
             return np.asarray(rgb), kind
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         start = "an HTML page" if looks_like_html(data) else "not a readable image"
         raise DataError(
-            f"{name} is {start} ({error})", "replace this file by a whole copy, then import again"
+            f"{name} is {start} ({error})", "replace this file with an intact copy, then import again"
         ) from error
 
 

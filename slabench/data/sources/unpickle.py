@@ -51,7 +51,9 @@ class _DType:
     def __init__(self, spec: str | bytes, *_: object) -> None:
         text = spec.decode("ascii") if isinstance(spec, bytes) else spec
         if not isinstance(text, str) or not _NUMERIC.fullmatch(text):
-            raise UnsafePickleError(f"it holds an array of '{text}', which is no plain number", "nothing of it was run")
+            raise UnsafePickleError(
+                f"it holds an array of '{text}', which is not a plain number", "none of its code was run"
+            )
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -74,7 +76,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> npt.NDArray[Any]:
     if isinstance(data, str):  # numpy arrays of some Python 2 pickles
         data = data.encode("latin1")
     if not isinstance(dtype, _DType) or not isinstance(data, bytes | bytearray):
-        raise UnsafePickleError("it holds an array of objects", "nothing of it was run")
+        raise UnsafePickleError("it holds an array of objects", "none of its code was run")
     sizes = tuple(int(size) for size in shape)
     flat = np.frombuffer(data, dtype.dtype)
     if math.prod(sizes) != flat.size or min(sizes, default=0) < 0:
@@ -84,7 +86,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> npt.NDArray[Any]:
 
 def _reconstruct(subtype: object, _shape: object, _typecode: object) -> _Array:
     if subtype is not _Array:
-        raise UnsafePickleError("it holds an array of a foreign class", "nothing of it was run")
+        raise UnsafePickleError("it holds an array of a foreign class", "none of its code was run")
     return _Array()
 
 
@@ -97,7 +99,7 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: str) -> _Array:
 def _encode(text: str, encoding: str) -> bytes:
     """`_codecs.encode`, by which Python 3 writes bytes for Python 2: latin-1 is the one encoding it uses."""
     if encoding != "latin1":
-        raise UnsafePickleError(f"it asks for the codec '{encoding}'", "nothing of it was run")
+        raise UnsafePickleError(f"it asks for the codec '{encoding}'", "none of its code was run")
     return text.encode("latin1")
 
 

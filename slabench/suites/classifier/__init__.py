@@ -129,7 +129,7 @@ class ClassifierTask:
 
     @property
     def optimisation(self) -> Resolved:
-        """Steps, optimiser, schedule; an epoch is ceil(n / batch) steps."""
+        """The recipe's `train` in steps; an epoch is ceil(n / batch) of them."""
         t = self.recipe.train
         steps = t.steps or (t.epochs or 0) * self.steps_per_epoch
         return Resolved(
@@ -147,12 +147,12 @@ class ClassifierTask:
 
     @property
     def images_per_step(self) -> int:
-        """Image passes of a whole batch, copies counted."""
+        """Images seen in one step: a whole batch, transformed copies counted."""
         return min(self.recipe.train.batch_size, len(self.labels)) * self.objective.n_copies(self.transforms.M)
 
     @property
     def episodes_per_step(self) -> int:
-        """None: this is no episodic training."""
+        """0: training is not episodic."""
         return 0
 
     @property

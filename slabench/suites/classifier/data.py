@@ -115,7 +115,7 @@ class ClassifierPrepared:
         return facts
 
     def notes(self) -> list[str]:
-        """The histogram of a long tail, and what selection looks at."""
+        """The histogram of a long tail, and how many images selection has."""
         lines = describe(self.subset, self.train.class_names) if self.subset is not None else []
         return [
             *lines,

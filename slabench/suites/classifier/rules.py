@@ -42,7 +42,7 @@ def check(recipe: ClassifierRecipe) -> None:
             entry = info(recipe.data.dataset)
             raise UsageError(
                 f"'{entry.name}' is a few-shot split of {entry.store}",
-                f"classify the whole of it: --dataset {entry.store}",
+                f"to classify all of its classes: --dataset {entry.store}",
             )
         raise unknown_name("dataset", recipe.data.dataset, datasets())
     BACKBONES.entry(recipe.model.backbone)
@@ -75,7 +75,8 @@ def _check_data(recipe: ClassifierRecipe) -> None:
     d = recipe.data
     if recipe.suite == "supervised" and d.profile != "full":
         raise UsageError(
-            f"data.profile = {d.profile} in the suite supervised", "long tails: slabench run imbalanced --ratio 100"
+            f"data.profile = {d.profile} in the suite supervised",
+            "for a long tail: slabench run imbalanced --ratio 100",
         )
     if recipe.suite == "imbalanced" and d.profile == "full":
         raise UsageError(
@@ -87,7 +88,10 @@ def _check_data(recipe: ClassifierRecipe) -> None:
             "own counts come as --counts FILE.csv (columns class,count)",
         )
     if d.per_class is not None and d.profile != "full":
-        raise UsageError("--per-class goes with the suite supervised", "a long tail has counts of its own: --counts")
+        raise UsageError(
+            "--per-class works in the suite supervised only",
+            "for a long tail give the counts themselves: --counts FILE.csv",
+        )
     if d.profile in ("exp", "step"):
         profile_counts(10**9, 2, d.ratio, d.profile)  # the ratio itself: what a data set makes of it comes later
         class_order(d.class_order, 2)
@@ -100,7 +104,7 @@ def _check_training(recipe: ClassifierRecipe) -> None:
     if t.schedule == "step" and (len(t.milestones) != len(t.factors) or not t.milestones):
         raise UsageError(
             f"train.milestones has {len(t.milestones)} values and train.factors {len(t.factors)}",
-            "the step schedule needs as many of each, at least one",
+            "the step schedule needs equally many of both, at least one",
         )
     if recipe.select.rule == "best_val" and recipe.select.points == 0:
         raise UsageError("select.rule = best_val needs validations", "set select.points to 1 or more")
@@ -136,12 +140,12 @@ def warnings(recipe: ClassifierRecipe) -> list[str]:
     turns, colours = len({turn for turn, _ in views}) > 1, len({order for _, order in views}) > 1
     labelled = recipe.sla.objective in ("mt", "sla", "sla+sd")
     if labelled and colours and recipe.augment.jitter:
-        found.append("colour jitter under labels that tell the order of the colours: it blurs what is to be told")
+        found.append("colour jitter under labels that tell the order of the colours: it blurs what is to be told apart")
     if labelled and recipe.augment.policy != "none" and (turns or colours):
         found.append(
             f"{recipe.augment.policy} turns and recolours images by itself, under labels that tell how they were "
-            "transformed: it blurs what is to be told"
+            "transformed: it blurs what is to be told apart"
         )
     if recipe.train.steps is not None and recipe.train.warmup_epochs and recipe.train.batches == "independent":
-        found.append("warm-up counts epochs of the training set, and independent batches know none")
+        found.append("warm-up counts epochs of the training set, and independent batches have none")
     return found

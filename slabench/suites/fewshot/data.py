@@ -77,7 +77,7 @@ class Prepared:
         }
 
     def notes(self) -> list[str]:
-        """Nothing that a reader must know beforehand."""
+        """No lines: the recipe says it all."""
         return []
 
 

@@ -60,12 +60,12 @@ class EpisodicTask(EpisodeScoring):
 
     @property
     def learner(self) -> EpisodicLearner:
-        """What is trained is what scores."""
+        """The trained module itself."""
         return self.module
 
     @property
     def optimisation(self) -> Optimisation:
-        """Steps, optimiser, schedule."""
+        """The recipe's `train`."""
         return self.recipe.train
 
     @property
@@ -75,7 +75,7 @@ class EpisodicTask(EpisodeScoring):
 
     @property
     def images_per_step(self) -> int:
-        """Image passes of one step, copies counted."""
+        """Images seen in one step: supports and queries, transformed copies counted."""
         s = self.sampler
         copies = self.objective.n_copies(self.transforms.M)
         return self.recipe.train.episodes_per_step * s.ways * (s.shots + s.queries) * copies
@@ -103,7 +103,7 @@ class EpisodicTask(EpisodeScoring):
         return scored(self, self.module)
 
     def _draw(self, step: int) -> tuple[Episodes, Tensor]:
-        """The episodes of a step and their augmented copies, from seeds of the step; the backbone hears of the step, too."""
+        """The episodes of a step and their augmented copies, from seeds of the step; the backbone is told the step."""
         self.sampler.generator = numpy_generator(self.seed, "order", step)
         episodes = self.sampler.sample(self.recipe.train.episodes_per_step)
         backbone = self.module.backbone

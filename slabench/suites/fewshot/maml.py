@@ -54,13 +54,13 @@ class AdaptedTask(EpisodicTask):
 
     @property
     def images_per_step(self) -> int:
-        """Image passes of one step, copies counted: MAML passes the supports once an inner step."""
+        """Images seen in one step, copies counted: MAML sees the supports once per inner step."""
         s, inner = self.sampler, self._train_inner
-        passes = s.shots + s.queries
+        seen = s.shots + s.queries
         if self._whole:
-            passes = s.shots * (inner.steps + inner.support_statistics) + s.queries
+            seen = s.shots * (inner.steps + inner.support_statistics) + s.queries
         copies = self.objective.n_copies(self.transforms.M)
-        return self.recipe.train.episodes_per_step * s.ways * passes * copies
+        return self.recipe.train.episodes_per_step * s.ways * seen * copies
 
     def step(self, step: int) -> StepResult:
         """Mean loss and accuracy on the queries of fresh episodes, each after an inner loop of its own."""

@@ -65,17 +65,17 @@ class PretrainingTask(EpisodeScoring):
 
     @property
     def optimisation(self) -> Optimisation:
-        """Steps, optimiser, schedule."""
+        """The recipe's `train`."""
         return self.recipe.train
 
     @property
     def episodes_per_step(self) -> int:
-        """None: batches of images."""
+        """0: training is on batches of images."""
         return 0
 
     @property
     def images_per_step(self) -> int:
-        """Image passes of a whole batch, copies counted."""
+        """Images seen in one step: a whole batch, transformed copies counted."""
         return min(self.recipe.train.batch_size, len(self.labels)) * self.objective.n_copies(self.transforms.M)
 
     def step(self, step: int) -> StepResult:

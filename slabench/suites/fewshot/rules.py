@@ -45,7 +45,7 @@ def check(recipe: Recipe) -> None:
     if train.schedule == "step" and (len(train.milestones) != len(train.factors) or not train.milestones):
         raise UsageError(
             f"train.milestones has {len(train.milestones)} values and train.factors {len(train.factors)}",
-            "the step schedule needs as many of each, at least one",
+            "the step schedule needs equally many of both, at least one",
         )
     if recipe.select.rule == "best_val" and recipe.select.points == 0:
         raise UsageError("select.rule = best_val needs validations", "set select.points to 1 or more")
@@ -94,12 +94,12 @@ def check_adapted(recipe: Recipe) -> None:
         if getattr(recipe.protocol, what) != BALANCED:
             raise UsageError(
                 f"--{what.replace('_', '-')} {getattr(recipe.protocol, what)} with {recipe.model.learner}: "
-                "an inner loop of unequal episodes is not built",
+                "the inner loop does not support unequal episodes",
                 "leave it out, or choose another learner",
             )
     if recipe.train_ways != recipe.protocol.ways:
         raise UsageError(
             f"{recipe.model.learner} is trained at {recipe.train_ways} ways and tested at {recipe.protocol.ways}: "
-            "its layer has one output a way",
+            "its layer has one output per way",
             "leave train.ways out",
         )

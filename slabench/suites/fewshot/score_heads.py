@@ -104,10 +104,10 @@ def score_heads(
     Args:
         run: the first characters of the trial's key.
         heads: registered names; None takes all that need no training of their own, and the run's own head.
-        ways: N of the episodes; None: the run's.
-        shots: K; None: the run's.
-        queries: Q per class; None: the run's.
-        episodes: how many; None: the run's.
+        ways: N of the episodes; by default the run's.
+        shots: K; by default the run's.
+        queries: Q per class; by default the run's.
+        episodes: how many; by default the run's.
         predictors: some of `slabench.evaluation.episodes.PREDICTORS`; None: both. `aggregated` of a head that solves the joint
             problem costs M times M as much and more.
         support_profile: see `slabench.episodes.profiles`; None: the run's.
@@ -198,7 +198,7 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
     """The checked weights of a few-shot trial.
 
     Raises:
-        UsageError: the trial is none that leaves weights.
+        UsageError: it is not a few-shot trial, or left no weights.
         DataError: they are missing or damaged.
     """
     label = f"run {record.key[:SHORT]} ({record.name})"
@@ -208,7 +208,7 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
         )
     if record.derived is not None:
         raise UsageError(
-            f"{label} is a scoring itself", f"name the run that it was made of: {record.derived['of'][:SHORT]}"
+            f"{label} was itself made by slabench score", f"name the run that it scores: {record.derived['of'][:SHORT]}"
         )
     if record.outputs_file is None or record.outputs_sha256 is None:
         raise UsageError(
