@@ -22,7 +22,7 @@ from slabench.ranking.entries import rows
 from slabench.ranking.published import PublishedRow
 from slabench.recipes import AnyRecipe, load_recipe
 from slabench.recipes.classifier import ClassifierRecipe
-from slabench.recipes.fewshot import Recipe
+from slabench.recipes.images import copies_of, images_per_step
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 
@@ -281,13 +281,9 @@ def _plain(value: Any) -> Any:
 
 
 def _images_seen(paper: AnyRecipe, record: RunRecord, row: LeaderboardRow) -> int:
-    """Images seen in the published training, transformed copies counted."""
-    copies = 1 if row.objective in ("baseline", "rotated-classes") else row.M or 1
-    if isinstance(paper, Recipe):
-        t = paper.train
-        images = paper.train_ways * (paper.train_shots + t.queries)
-        return t.steps * t.episodes_per_step * images * copies
-    if paper.train.steps is not None:
-        return paper.train.steps * paper.train.batch_size * copies
-    images = int((record.training_set or {}).get("images", 0))
-    return (paper.train.epochs or 0) * images * copies
+    """Images seen by the published training under the row's objective, transformed copies counted."""
+    copies = copies_of(row.suite, row.objective or "baseline", row.M or 1)
+    n_train = (record.training_set or {}).get("images")
+    if isinstance(paper, ClassifierRecipe) and paper.train.steps is None:
+        return (paper.train.epochs or 0) * int(n_train or 0) * copies
+    return (paper.train.steps or 0) * images_per_step(paper, n_train, copies=copies)

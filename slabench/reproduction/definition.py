@@ -20,7 +20,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
 from slabench.recipes import AnyRecipe, load_recipe
 from slabench.recipes.fewshot import Recipe
-from slabench.sla.transforms import transform_set
+from slabench.recipes.images import copies_per_image
 
 PRESETS = ("paper", "standard", "quick")
 
@@ -231,21 +231,13 @@ def _cell(table: Table, column: Column, row: Row, preset: str) -> Cell:
 
 
 def _longer(baseline: AnyRecipe, recipe: AnyRecipe) -> dict[str, Any]:
-    """The settings with which the baseline passes as many images as the row: M times the steps, its warm-up too."""
-    m = passes_per_image(recipe)
+    """The settings with which the baseline sees as many images as the row: M times the steps, its warm-up too."""
+    m = copies_per_image(recipe)
     t = baseline.train
     if isinstance(baseline, Recipe) or t.steps is not None:
         assert t.steps is not None
         return {"train.steps": m * t.steps}
     return {"train.epochs": m * (t.epochs or 0), "train.warmup_epochs": m * t.warmup_epochs}
-
-
-def passes_per_image(recipe: AnyRecipe) -> int:
-    """Rows of the training batch for one image: M for objectives on transformed copies, else 1."""
-    from slabench.sla.objectives import classifier_objective, objective
-
-    name, m = recipe.sla.objective, transform_set(recipe.sla.transforms).M
-    return objective(name).n_copies(m) if isinstance(recipe, Recipe) else classifier_objective(name).n_copies(m)
 
 
 def _recipe(

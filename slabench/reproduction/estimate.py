@@ -26,7 +26,7 @@ from slabench.evaluation.episodes import PREDICTORS, score_episodes
 from slabench.recipes import AnyRecipe
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import Recipe
-from slabench.reproduction.definition import passes_per_image
+from slabench.recipes.images import copies_per_image, images_per_step, steps_of
 from slabench.runner import Trial
 from slabench.sla.transforms import transform_set
 from slabench.suites import SuiteTask, estimate, estimate_scoring, suite_of
@@ -48,8 +48,8 @@ class Workload:
 
     Attributes:
         steps: updates.
-        images_per_step: image passes of an update, copies counted.
-        scored: image passes of all validations and the test.
+        images_per_step: images of an update, copies counted.
+        scored: images embedded by all validations and the test, views counted.
         episodes: few-shot episodes scored.
     """
 
@@ -60,29 +60,29 @@ class Workload:
 
     @property
     def images(self) -> int:
-        """Image passes of the training."""
+        """Images seen in training."""
         return self.steps * self.images_per_step
 
 
 def workload(recipe: AnyRecipe, trial: Trial | None = None) -> Workload:
     """The counts of a trial: of its prepared data, or by the catalog where the data is not here."""
-    copies, m = passes_per_image(recipe), transform_set(recipe.sla.transforms).M
+    m = transform_set(recipe.sla.transforms).M
     if isinstance(recipe, Recipe):
-        t, p, prepared = recipe.train, recipe.protocol, cast(Any, trial.prepared) if trial else None
+        p, prepared = recipe.protocol, cast(FewshotPrepared, trial.prepared) if trial else None
         if prepared is not None:
+            n_train = len(prepared.train)
             n_test = len(prepared.test_episodes.episodes.rows.unique())
             n_val = len(prepared.val_episodes.episodes[: recipe.select.episodes].rows.unique())
         else:
             classes, per_class = load_split(recipe.data.dataset).classes, sum(info(recipe.data.dataset).per_class)
-            n_test, n_val = len(classes["test"]) * per_class, len(classes["val"]) * VALIDATION_IMAGES
-        per_step = t.episodes_per_step * recipe.train_ways * (recipe.train_shots + t.queries) * copies
+            n_train, n_test = (len(classes[split]) * per_class for split in ("train", "test"))
+            n_val = len(classes["val"]) * VALIDATION_IMAGES
         points = recipe.select.points
-        return Workload(t.steps, per_step, m * (points * n_val + n_test), p.episodes + points * recipe.select.episodes)
+        scored, episodes = points * n_val + n_test, p.episodes + points * recipe.select.episodes
+        return Workload(steps_of(recipe, n_train), images_per_step(recipe, n_train), m * scored, episodes)
     n_train, n_val, n_test = _sizes(recipe, trial)
-    batch = min(recipe.train.batch_size, n_train)
-    steps = recipe.train.steps or (recipe.train.epochs or 0) * -(-n_train // recipe.train.batch_size)
     scored = recipe.select.points * (n_val + n_test) + n_test + n_train
-    return Workload(steps, batch * copies, m * scored)
+    return Workload(steps_of(recipe, n_train), images_per_step(recipe, n_train), m * scored)
 
 
 def _sizes(recipe: ClassifierRecipe, trial: Trial | None) -> tuple[int, int, int]:
@@ -127,35 +127,34 @@ class Estimator:
     def seconds(self, recipe: AnyRecipe, trial: Trial | None = None) -> float:
         """Training, validations and test of one trial."""
         work = workload(recipe, trial)
-        total = work.images * self._per_pass(recipe) + work.scored * self._per_view(recipe)
+        total = work.images * self._per_image(recipe) + work.scored * self._per_view(recipe)
         return total + (work.episodes * self._per_episode(recipe) if isinstance(recipe, Recipe) else 0.0)
 
-    def _per_pass(self, recipe: AnyRecipe) -> float:
-        """Seconds of an image pass in training."""
+    def _per_image(self, recipe: AnyRecipe) -> float:
+        """Seconds of an image in training, each copy counted."""
         small = self._probe(recipe)
-        size, copies = input_size(info(recipe.data.dataset)), passes_per_image(recipe)
-        if isinstance(recipe, Recipe):
-            per_episode = recipe.train_ways * (recipe.train_shots + recipe.train.queries) * copies
-            if small * per_episode > _STEP_SECONDS:
-                return small
+        size, copies = input_size(info(recipe.data.dataset)), copies_per_image(recipe)
+        if isinstance(recipe, Recipe) and recipe.model.learner != "classifier":
             own: AnyRecipe = _with(recipe, train={"episodes_per_step": 1})
+            if small * images_per_step(own) > _STEP_SECONDS:
+                return small
             kind: tuple[Any, ...] = (recipe.train_ways, recipe.train_shots, recipe.train.queries, recipe.model.head)
         else:
             batch = max(2, min(recipe.train.batch_size, int(_STEP_SECONDS / (small * copies))))
             own = _with(recipe, train={"batch_size": batch, "steps": 50})
-            kind = (batch, recipe.mix.name)
+            kind = (batch, None if isinstance(recipe, Recipe) else recipe.mix.name)
         key = (recipe.suite, recipe.model.backbone, size, recipe.sla.objective, copies, recipe.train.precision, *kind)
         return self._measure(key, own)
 
     def _probe(self, recipe: AnyRecipe) -> float:
-        """Seconds of an image pass, on a step of some images without copies."""
+        """Seconds of an image in training, on a step of some images without copies."""
         changes: dict[str, Any] = {"batch_size": 16, "steps": 50}
         if isinstance(recipe, Recipe):
             changes = {"episodes_per_step": 1, "shots": 1, "queries": 4}
         key = ("probe", recipe.suite, recipe.model.backbone, input_size(info(recipe.data.dataset)))
         own = _with(recipe, train=changes, sla={"objective": "baseline"})
         if isinstance(own, Recipe):
-            own = _with(own, model={"head": "protonet"})
+            own = _with(own, model={"head": "protonet", "learner": "episodic"})
         return self._measure((*key, recipe.train.precision), own, 3)
 
     def _measure(self, key: tuple[Any, ...], recipe: AnyRecipe, times: int = 1) -> float:
@@ -186,7 +185,8 @@ class Estimator:
         size = info(recipe.data.dataset).image_size
         key = ("episode", recipe.model.head, recipe.model.backbone, size, p.ways, p.shots, p.queries, m)
         if key not in self._known:
-            task = cast(EpisodicTask, self._task(recipe))
+            # A head scores features alike, whatever trained the backbone.
+            task = cast(EpisodicTask, self._task(_with(recipe, model={"learner": "episodic"})))
             episodes = _episodes(p.ways, p.shots, p.queries)
             shape = (p.ways * (p.shots + p.queries), m, task.module.backbone.feature_dim)
             features = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)

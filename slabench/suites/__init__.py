@@ -75,7 +75,7 @@ class SuiteTask(Task, Protocol):
 
     @property
     def images_per_step(self) -> int:
-        """Images seen in one step: forward passes, transformed copies counted."""
+        """Images seen in one step, copies counted; see `slabench.recipes.images`."""
         ...
 
     @property

@@ -23,6 +23,7 @@ from slabench.evaluation.metrics import ClassificationScores, balanced_accuracy,
 from slabench.learners import Classifier, build_classifier
 from slabench.losses.loss import build_loss, class_weights
 from slabench.losses.resampling import epoch_rows
+from slabench.recipes.images import images_per_step, steps_of
 from slabench.records.outputs import FeatureSplit, ModelOutputs
 from slabench.records.record import Chosen, ClassScores, Score
 from slabench.sla.objectives import classifier_objective
@@ -131,9 +132,8 @@ class ClassifierTask:
     def optimisation(self) -> Resolved:
         """The recipe's `train` in steps; an epoch is ceil(n / batch) of them."""
         t = self.recipe.train
-        steps = t.steps or (t.epochs or 0) * self.steps_per_epoch
         return Resolved(
-            steps=steps,
+            steps=steps_of(self.recipe, len(self.labels)),
             optimizer=t.optimizer,
             lr=t.lr,
             momentum=t.momentum,
@@ -148,7 +148,7 @@ class ClassifierTask:
     @property
     def images_per_step(self) -> int:
         """Images seen in one step: a whole batch, transformed copies counted."""
-        return min(self.recipe.train.batch_size, len(self.labels)) * self.objective.n_copies(self.transforms.M)
+        return images_per_step(self.recipe, len(self.labels))
 
     @property
     def episodes_per_step(self) -> int:

@@ -14,6 +14,7 @@ from slabench.data.catalog import DatasetInfo
 from slabench.episodes.sampler import Episodes, EpisodeSampler, gather
 from slabench.learners import EpisodicLearner, build_learner
 from slabench.recipes.fewshot import Recipe
+from slabench.recipes.images import images_per_step
 from slabench.records.outputs import ModelWeights
 from slabench.sla.objectives import objective
 from slabench.suites import Scored, on_device
@@ -76,9 +77,7 @@ class EpisodicTask(EpisodeScoring):
     @property
     def images_per_step(self) -> int:
         """Images seen in one step: supports and queries, transformed copies counted."""
-        s = self.sampler
-        copies = self.objective.n_copies(self.transforms.M)
-        return self.recipe.train.episodes_per_step * s.ways * (s.shots + s.queries) * copies
+        return images_per_step(self.recipe)
 
     def step(self, step: int) -> StepResult:
         """Loss and accuracy on fresh episodes: cross-entropy of the query copies over the labels of the objective."""

@@ -52,16 +52,6 @@ class AdaptedTask(EpisodicTask):
             self.seed,
         )
 
-    @property
-    def images_per_step(self) -> int:
-        """Images seen in one step, copies counted: MAML sees the supports once per inner step."""
-        s, inner = self.sampler, self._train_inner
-        seen = s.shots + s.queries
-        if self._whole:
-            seen = s.shots * (inner.steps + inner.support_statistics) + s.queries
-        copies = self.objective.n_copies(self.transforms.M)
-        return self.recipe.train.episodes_per_step * s.ways * seen * copies
-
     def step(self, step: int) -> StepResult:
         """Mean loss and accuracy on the queries of fresh episodes, each after an inner loop of its own."""
         episodes, inputs = self._draw(step)

@@ -16,6 +16,7 @@ from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.learners import Classifier, EpisodicLearner, backbone_settings, build_classifier, with_head
 from slabench.losses.loss import build_loss
 from slabench.recipes.fewshot import Recipe
+from slabench.recipes.images import images_per_step
 from slabench.sla.objectives import classifier_objective
 from slabench.suites import Scored, on_device
 from slabench.suites.fewshot.data import Prepared
@@ -76,7 +77,7 @@ class PretrainingTask(EpisodeScoring):
     @property
     def images_per_step(self) -> int:
         """Images seen in one step: a whole batch, transformed copies counted."""
-        return min(self.recipe.train.batch_size, len(self.labels)) * self.objective.n_copies(self.transforms.M)
+        return images_per_step(self.recipe, len(self.labels))
 
     def step(self, step: int) -> StepResult:
         """Loss and accuracy on the batch of update `step`."""
