@@ -91,8 +91,8 @@ def baseline_plus_plus_logits(
 
     Minimises the mean cross-entropy of scale * cos(x_i, w_m) by gradient descent with momentum and dampening, as the code of its
     authors does, with two differences. It takes the whole support set a step, at a learning rate with the same path length
-    (theirs: 100 epochs in batches of four at 0.01, 700 steps for 25 supports), so that no order of batches is drawn. And it begins at
-    the class means instead of at random. Vectors w_m are used at length one; weight decay acts on them before that.
+    (theirs: 100 epochs in batches of four at 0.01, 700 steps for 25 supports), so that no order of batches is drawn. And it begins
+    at the class means instead of at random. Vectors w_m are used at length one; weight decay acts on them before that.
 
     Args:
         support: `[B, S, D]`, float32 or float64.
