@@ -90,8 +90,8 @@ def baseline_plus_plus_logits(
     """Baseline++: a cosine layer fitted to the supports of each episode (Chen et al., ICLR 2019), at the queries.
 
     Minimises the mean cross-entropy of scale * cos(x_i, w_m) by gradient descent with momentum and dampening, as the code of its
-    authors does, with two differences. It takes the whole support set a step, at a learning rate with the same path length
-    (theirs: 100 epochs in batches of four at 0.01, 700 steps for 25 supports), so that no order of batches is drawn. And it begins
+    authors does, but for two things. It takes the whole support set a step, at a learning rate with the same path length
+    (theirs: 100 epochs in batches of four at 0.01, 700 steps for 25 supports), so no order of batches is drawn. And it begins
     at the class means instead of at random. Vectors w_m are used at length one; weight decay acts on them before that.
 
     Args:
