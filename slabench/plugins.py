@@ -51,7 +51,7 @@ def load_plugin(path: str | Path) -> Plugin:
         path: of the file.
 
     Raises:
-        UsageError: there is no such file, or a name of it is taken (the message names both origins).
+        UsageError: there is no such file, or one of its names is taken (the message names both origins).
         PluginError: it fails when it is run, or registers nothing.
     """
     file = Path(path).expanduser().resolve()
@@ -87,7 +87,7 @@ def load_plugin(path: str | Path) -> Plugin:
             raise
         raise PluginError(
             f"plug-in {file.name} cannot be loaded: {type(error).__name__}: {error}{_where(error, file)}",
-            "mend the file",
+            "fix the file",
         ) from error
     _loaded[file] = Plugin(file.name, sha256, names)
     return _loaded[file]
@@ -127,7 +127,7 @@ def used(recipe: BaseRecipe) -> list[dict[str, str]]:
 
 
 def bound(digest: str, plugins: list[dict[str, str]]) -> str:
-    """`digest` (of a trial or a recipe) together with the code of the plug-ins it uses; as it was where there is none."""
+    """`digest` (of a trial or a recipe) together with the code of the plug-ins it uses; unchanged where there are none."""
     if not plugins:
         return digest
     code = sorted([plugin["kind"], plugin["name"], plugin["sha256"]] for plugin in plugins)

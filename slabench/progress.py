@@ -32,7 +32,7 @@ class ConsoleListener:
         self._notes: list[str] = []
 
     def trial(self, trial: Trial, number: int, count: int) -> None:
-        """One line a trial, after what is to be known of its data if that has not been said yet."""
+        """One line for the trial, after the notes on its data where these are new."""
         if trial.notes != self._notes:
             self._notes = trial.notes
             for line in trial.notes:
@@ -40,11 +40,11 @@ class ConsoleListener:
         self._say(f"[bold]{number}/{count}[/bold] {trial.label}  [dim]{trial.key[:12]}[/dim]")
 
     def start(self, done: int, steps: int) -> None:
-        """The bar appears."""
+        """Show the bar."""
         self._steps = steps
         self._begin = None
         if done:
-            self._say(f"    going on at step {done:,} of {steps:,}")
+            self._say(f"    continuing at step {done:,} of {steps:,}")
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("   "),
@@ -62,7 +62,7 @@ class ConsoleListener:
         """Loss and accuracy since the last validation, speed, time left."""
         now = time.monotonic()
         if self._begin is None:
-            self._begin = now, done  # the first step of a process is slow, and says nothing of the others
+            self._begin = now, done  # the first step of a process is slow: not counted
         state = f"loss {loss:.3f}  train {100 * accuracy:.1f} %  {images_per_second:,.0f} images/s"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, state=state)
@@ -75,7 +75,7 @@ class ConsoleListener:
             )
 
     def point(self, point: dict[str, Any]) -> None:
-        """One line a validation."""
+        """One line for a validation."""
         parts = [
             f"  {heading} (%): " + "  ".join(f"{name} {100 * value:.2f}" for name, value in point[key].items())
             for key, heading in (("val", "validation"), ("test", "test"))
@@ -86,7 +86,7 @@ class ConsoleListener:
         )
 
     def scoring(self) -> None:
-        """The bar goes."""
+        """Remove the bar."""
         self.close()
         self._say("    scoring the test episodes")
 

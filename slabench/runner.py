@@ -75,7 +75,7 @@ class Outcome:
 
 
 class RunListener(Listener, Protocol):
-    """A training listener that also hears about trials."""
+    """A training listener that is also told about trials."""
 
     def trial(self, trial: Trial, number: int, count: int) -> None:
         """Trial `number` of `count` begins."""
@@ -86,7 +86,7 @@ class RunListener(Listener, Protocol):
         ...
 
     def outcome(self, outcome: Outcome) -> None:
-        """A trial has come to its end."""
+        """A trial has ended."""
         ...
 
 
@@ -146,7 +146,7 @@ def run(
         data_folder: of prepared data.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         threads: CPU threads; None leaves torch's choice.
-        resume: `auto` skips finished trials and goes on with interrupted ones; `never` starts interrupted ones again;
+        resume: `auto` skips finished trials and continues interrupted ones; `never` restarts interrupted ones;
             `force` runs finished ones again too.
         listener: told about progress.
         argv: the command line, for the record.

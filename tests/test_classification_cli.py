@@ -35,8 +35,8 @@ def slabench(folder: Path, *arguments: str) -> tuple[int, str]:
         (["run", "imbalanced", "--protocol", "lda"], "did you mean 'ldam'"),
         (["run", "supervised", "--protocol", "ldam"], "did you mean 'sla'|known: sla"),
         (["run", "fewshot", "--protocol", "sla"], "--protocol sla has no effect in the suite fewshot"),
-        (["run", "imbalanced", "--protocol", "ldam", "--preset", "quick"], "both say how to train"),
-        (["run", "imbalanced/ldam", "--protocol", "ldam"], "goes with a suite"),
+        (["run", "imbalanced", "--protocol", "ldam", "--preset", "quick"], "both choose the training"),
+        (["run", "imbalanced/ldam", "--protocol", "ldam"], "is for a suite"),
         (["run", "imbalanced", "--shots", "5"], "--shots has no effect in the suite imbalanced"),
         (["run", "fewshot", "--ratio", "100"], "--ratio has no effect in the suite fewshot"),
         (["run", "imbalanced", "--head", "protonet"], "--head has no effect in the suite imbalanced"),
@@ -158,7 +158,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert "the state is saved" in output
     code, output = slabench(folder, *command)
     assert code == 0, output
-    assert "going on at step" in output
+    assert "continuing at step" in output
     scores = []
     for place in (whole, folder):
         (path,) = (place / "results" / "runs").rglob("*.json")

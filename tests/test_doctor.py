@@ -162,7 +162,7 @@ def test_show_tells_what_a_thing_is() -> None:
         (["show", "learner", "episodik"], "did you mean 'episodic'"),
         (["show", "heads", "protonet"], "did you mean 'head'"),
         (["list", "headz"], "did you mean 'heads'"),
-        (["show", "head", "protonet", "--test-prior", "uniform"], "--test-prior says nothing to a head"),
+        (["show", "head", "protonet", "--test-prior", "uniform"], "--test-prior has no effect in show head"),
     ],
 )
 def test_wrong_names_exit_2_with_a_remedy(words: list[str], message: str) -> None:

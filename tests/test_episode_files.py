@@ -111,7 +111,7 @@ def test_a_missing_or_foreign_manifest_is_named(frozen: Path, characters: ImageS
     beside = frozen.with_suffix(".json")
     kept = beside.read_text(encoding="utf-8")
     beside.write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match="is no episode manifest"):
+    with pytest.raises(DataError, match="is not a valid episode manifest"):
         open_file(frozen, characters)
     beside.write_text(kept[: len(kept) // 2], encoding="utf-8")
     with pytest.raises(DataError, match="not readable JSON"):

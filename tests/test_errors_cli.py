@@ -57,7 +57,7 @@ RUNS = [
     ("fewshot --preset quik", "unknown preset 'quik'", "did you mean 'quick'?"),
     (
         "imbalanced --preset quick --protocol ldam",
-        "--preset quick and --protocol ldam both say how to train",
+        "--preset quick and --protocol ldam both choose the training",
         "give one; --epochs shortens either",
     ),
     (
@@ -73,13 +73,13 @@ RUNS = [
     ),
     (
         "fewshot/controls --preset quick",
-        "--preset quick goes with a suite, and 'fewshot/controls' is a recipe",
-        "leave one of the two out",
+        "--preset quick is for a suite, and 'fewshot/controls' is a recipe",
+        "leave --preset out, or name a suite: fewshot, imbalanced, supervised",
     ),
     (
         "imbalanced/ldam --protocol ldam",
-        "--protocol ldam goes with a suite, and 'imbalanced/ldam' is a recipe",
-        "leave one of the two out",
+        "--protocol ldam is for a suite, and 'imbalanced/ldam' is a recipe",
+        "leave --protocol out, or name a suite: fewshot, imbalanced, supervised",
     ),
     (
         "imbalanced --counts mine.csv --ratio 10",
@@ -96,8 +96,8 @@ RUNS = [
         "--counts has no effect in the suite supervised",
         "slabench run imbalanced --counts FILE.csv",
     ),
-    ("fewshot --seeds 0,0", "--seeds 0,0: seeds are distinct and not negative", "write for example --seeds 0,1,2"),
-    ("fewshot --seeds=-1", "--seeds -1: seeds are distinct and not negative", "write for example --seeds 0,1,2"),
+    ("fewshot --seeds 0,0", "--seeds 0,0: seeds must be distinct and not negative", "write for example --seeds 0,1,2"),
+    ("fewshot --seeds=-1", "--seeds -1: seeds must be distinct and not negative", "write for example --seeds 0,1,2"),
     ("fewshot --resume always", "--resume always is unknown", "known: auto, never, force"),
 ]
 
@@ -171,8 +171,8 @@ def test_check_of_a_backbone_that_takes_no_size() -> None:
 def test_a_plugin_that_registers_no_function() -> None:
     code, output = here("check", write("mine.py", 'import slabench\nslabench.LOSSES.add("mine", 5, "a number")\n'))
     assert code == 1
-    assert "loss 'mine' of mine.py is of the type int, no function" in output
-    assert "remedy: mend the plug-in or uninstall it; the other names work without it" in output
+    assert "loss 'mine' of mine.py is of type int, not a function" in output
+    assert "remedy: fix the plug-in or uninstall it; the other names work without it" in output
 
 
 class TestCompare:
@@ -220,7 +220,7 @@ class TestCompare:
 def test_a_test_prior_of_a_run_that_is_no_classifier_s() -> None:
     record = save(make_record())
     message, remedy = refused("show", "run", record.key[:12], "--test-prior", "uniform")
-    assert message == "--test-prior uniform: fewshot/baseline is no classifier's run"
+    assert message == "--test-prior uniform: fewshot/baseline is not a classifier's run"
     assert remedy == "leave it out"
 
 
@@ -265,7 +265,7 @@ def test_a_plot_of_no_kind() -> None:
 @pytest.mark.parametrize("flag", ["--ways", "--shots"])
 def test_score_at_no_numbers(flag: str, numbers: str) -> None:
     message, remedy = refused("score", "abc", flag, numbers)
-    assert message == f"{flag} {numbers}: {flag[2:]} are distinct and at least 1"
+    assert message == f"{flag} {numbers}: {flag[2:]} must be distinct and at least 1"
     assert remedy == f"write for example {flag} 5,10"
 
 

@@ -321,7 +321,7 @@ class TestStores:
     def verify(self) -> str:
         code, output = here("data", "verify", "digits")
         assert code == 1
-        assert "bring it anew: slabench data get digits --replace" in output
+        assert "bring it here again: slabench data get digits --replace" in output
         return output
 
     def test_a_manifest_that_lacks_keys(self) -> None:

@@ -109,7 +109,7 @@ def _damaged(path: Path, how: str) -> None:
         ("no manifest", "no manifest", DataError),
         ("dataset_digest", "was drawn from small with digest 000000000000", IntegrityError),
         ("counts", "its manifest counts 3", DataError),
-        ("schema_version", "is no subset manifest", DataError),
+        ("schema_version", "is not a valid subset manifest", DataError),
     ],
 )
 def test_damage_is_named(how: str, message: str, kind: type[Exception], tmp_path: Path) -> None:

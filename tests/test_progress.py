@@ -38,5 +38,5 @@ def test_a_resumed_trial_counts_its_own_steps(monkeypatch: pytest.MonkeyPatch) -
     for done in (501, 511):
         now[0] += 20
         listener.step(done, 1.0, 0.5, 100)
-    assert output.getvalue().splitlines()[0] == "    going on at step 500 of 1,000"
+    assert output.getvalue().splitlines()[0] == "    continuing at step 500 of 1,000"
     assert "16 min left" in output.getvalue().splitlines()[2]  # 489 steps of two seconds

@@ -87,7 +87,7 @@ def write(folder: Path, text: str, steps: int = 5) -> Path:
 def test_the_table_is_made_of_its_records(table: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     made = slabench.reproduce(str(table), "quick", results=results, threads=1)
-    assert [outcome.state for outcome in made.outcomes] == ["ran"] * 3  # the baseline is its own control of looks
+    assert [outcome.state for outcome in made.outcomes] == ["ran"] * 3  # the baseline is its own control of views
     store = ResultStore(results)
     by_name = {record.name: record for record in store.records()}
     assert set(by_name) == {"small/protonet", "small/protonet+sla", "small/protonet-equal-passes"}
@@ -105,13 +105,13 @@ def test_the_table_is_made_of_its_records(table: Path, tmp_path: Path) -> None:
     assert sla.measured.ci95 == pytest.approx((high - low) / 2)
     assert sla.difference == pytest.approx(ours.mean() - 0.6)
     assert plain.difference == pytest.approx(accuracies("protonet", "single").mean() - 0.55)
-    assert plain.measured.passes * 4 == sla.measured.passes == 5 * 5 * 2 * 4
-    assert sla.controls["trained"].passes == sla.measured.passes
+    assert plain.measured.images_seen * 4 == sla.measured.images_seen == 5 * 5 * 2 * 4
+    assert sla.controls["equal images seen"].images_seen == sla.measured.images_seen
     assert plain.gains == {}
     against = {
         "baseline": ("protonet", "single"),
-        "looked": ("protonet", "aggregated"),
-        "trained": ("protonet-equal-passes", "single"),
+        "aggregated": ("protonet", "aggregated"),
+        "equal images seen": ("protonet-equal-passes", "single"),
         "both": ("protonet-equal-passes", "aggregated"),
     }
     assert set(sla.gains) == set(against)
@@ -185,7 +185,7 @@ def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> 
 
     code, output = finish(start(command, tmp_path))
     assert code == 0, output
-    assert "going on at step" in output
+    assert "continuing at step" in output
     assert len(ResultStore(tmp_path / "results").records()) == 3
     assert len(re.findall(r"test \(%\): single", output)) == 3 - before  # each trial once
 

@@ -65,14 +65,14 @@ def test_every_cell_has_a_recipe_and_both_controls(name: str, preset: str) -> No
         assert (cell.controls is None) == (cell.recipe.sla.objective == "baseline")
         if cell.controls is None:
             continue
-        for control in (cell.controls.baseline, cell.controls.looked, cell.controls.trained):
+        for control in (cell.controls.baseline, cell.controls.aggregated, cell.controls.equal_images):
             assert control.sla.objective == "baseline"
             assert control.data == cell.recipe.data
             assert control.model == cell.recipe.model
         if cell.row.predictor == "aggregated":
-            assert cell.controls.looked.sla.transforms == cell.recipe.sla.transforms
+            assert cell.controls.aggregated.sla.transforms == cell.recipe.sla.transforms
         # As many images, counted batch by batch: steps times images of a step.
-        assert workload(cell.controls.trained).images == workload(cell.recipe).images
+        assert workload(cell.controls.equal_images).images == workload(cell.recipe).images
         assert (
             workload(cell.controls.baseline).images * COPIES[cell.recipe.sla.transforms] == workload(cell.recipe).images
         )
@@ -157,14 +157,14 @@ def test_controls_are_the_published_controls() -> None:
     (few,) = cells(load_table("sla2020/few-shot"), "standard", ["fc100-5shot/protonet+sla"])
     assert few.controls is not None
     names = {record.recipe_digest: record.name for record in RECORDS}
-    assert names[few.controls.trained.digest] == "fewshot/controls/baseline-equal-passes"
-    assert few.controls.looked == few.controls.baseline
+    assert names[few.controls.equal_images.digest] == "fewshot/controls/baseline-equal-passes"
+    assert few.controls.aggregated == few.controls.baseline
     tails = {recipe.name: recipe.digest for recipe in load_recipe("imbalanced/controls")}
     for loss in ("ce", "ldam-drw"):
         (tail,) = cells(load_table("sla2020/imbalanced"), "standard", [f"cifar100-r100/{loss}+sla-sd"])
         assert tail.controls is not None
         assert tail.recipe.digest == tails[f"imbalanced/controls/{loss}-sla+sd"]
-        assert tail.controls.trained.digest == tails[f"imbalanced/controls/{loss}-baseline-equal-passes"]
+        assert tail.controls.equal_images.digest == tails[f"imbalanced/controls/{loss}-baseline-equal-passes"]
 
 
 # How many cells of each table have a printed number. The paper prints no MetaOptNet-SVM with SLA, no SLA+SI in its main table,
@@ -226,7 +226,7 @@ def test_composed_sets_are_told_apart() -> None:
         ('set.sla.objective = "sla"', 'set.sla.objectiv = "sla"', "did you mean 'sla.objective'"),
         ('set.sla.objective = "sla"', 'set.train.steps = "many"', "train.steps = 'many'"),
         ('set.data.dataset = "glyphs"', "set.data.ratio = 100", "it belongs to: imbalanced"),
-        ('title = "Tiny"', 'title = "Tiny"\nname = "x"', "the key 'name' is not for table files"),
+        ('title = "Tiny"', 'title = "Tiny"\nname = "x"', "the key 'name' does not belong in a table file"),
         ("[[columns]]", 'name = "x"\n[[columns]]', "unknown preset 'name'"),
     ],
 )

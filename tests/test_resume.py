@@ -89,7 +89,7 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Any]) -> 
     assert 0 < resumed[0] == resumed[1] < resumed[2]  # nothing already computed is lost
     code, output = here(*SLA, folder=folder)
     assert code == 0, output
-    assert "going on at step" in output
+    assert "continuing at step" in output
     assert outcome(folder) == undisturbed
     assert not list((folder / "results" / "checkpoints").rglob("*.safetensors"))
 

@@ -20,9 +20,9 @@ def test_lists() -> None:
     [
         ("x", 1, "--ways x are not numbers"),
         ("5,", 1, "are not numbers"),
-        ("0", 1, "ways are distinct and at least 1"),
-        ("5,5", 1, "ways are distinct"),
-        ("-1", 0, "ways are distinct and not negative"),
+        ("0", 1, "ways must be distinct and at least 1"),
+        ("5,5", 1, "ways must be distinct"),
+        ("-1", 0, "ways must be distinct and not negative"),
     ],
 )
 def test_wrong_numbers_are_named(text: str, least: int, words: str) -> None:

@@ -33,7 +33,7 @@ def numbers(text: str | None, flag: str, *, least: int = 1) -> list[int] | None:
         raise UsageError(f"{flag} {text} are not numbers", example) from error
     if min(found) < least or len(set(found)) < len(found):
         wanted = "not negative" if least == 0 else f"at least {least}"
-        raise UsageError(f"{flag} {text}: {flag.strip('-')} are distinct and {wanted}", example)
+        raise UsageError(f"{flag} {text}: {flag.strip('-')} must be distinct and {wanted}", example)
     return found
 
 
@@ -41,7 +41,7 @@ def names(text: str, flag: str) -> list[str]:
     """`a, b` as its names.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there are no names in it.
     """
     from slabench.core.errors import UsageError
 
@@ -142,7 +142,7 @@ def _why(store: ResultStore, records: list[RunRecord], wanted: list[RunRecord]) 
     if not wanted:
         protocols = ", ".join(sorted({record.protocol for record in records}))
         return (
-            f"none of the {len(records)} records in {store.folder} is of what was asked for",
+            f"none of the {len(records)} records in {store.folder} is of what you asked for",
             f"there are: {protocols}",
         )
     if all(record.status != "done" for record in wanted):
@@ -165,7 +165,7 @@ class Frozen(Protocol):
 
 
 def verify_files(paths: Iterable[Path], read: Callable[[Path], Frozen]) -> None:
-    """Hold each file against its digest and its data, a line each; exit code 1 if one does not fit."""
+    """Check each file against its digest and its data, one line each; exit code 1 if one does not match."""
     from rich.console import Console
 
     from slabench.core.errors import DataMissingError, SlabenchError

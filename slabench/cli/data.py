@@ -59,10 +59,12 @@ def import_(
     replace: _Replace = False,
     partial: Annotated[
         bool,
-        typer.Option("--partial", help="Go on when images are missing; results on it are never ranked with others."),
+        typer.Option(
+            "--partial", help="Continue when images are missing; results on such data are never ranked with others."
+        ),
     ] = False,
 ) -> None:
-    """Prepare a data set from files that are here. What PATH is, is found out."""
+    """Prepare a data set from files that are here. The layout of PATH is recognised."""
     from rich.console import Console
 
     from slabench.data.catalog import info
@@ -81,7 +83,7 @@ def verify(
         typer.Argument(help="A data set; all that are prepared, if left out.", autocompletion=complete.datasets),
     ] = None,
 ) -> None:
-    """Read every byte of the prepared data and hold it against its sha256. Exit code 1 when something has changed."""
+    """Read all prepared data and check it against its sha256. Exit code 1 when something has changed."""
     from rich.console import Console
 
     from slabench.core import paths
@@ -110,7 +112,7 @@ def verify(
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
         if problems:
             console.print(
-                f"  bring it anew: {_command(entry)} --replace", soft_wrap=True, markup=False, highlight=False
+                f"  bring it here again: {_command(entry)} --replace", soft_wrap=True, markup=False, highlight=False
             )
         for line in notes:
             console.print(f"  note: {line}", soft_wrap=True, markup=False, highlight=False)

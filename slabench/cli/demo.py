@@ -50,7 +50,7 @@ def demo(
     )
     for heading in ("objective", "predictor"):
         table.add_column(heading)
-    for heading in ("accuracy", "paired difference", "passes", "seconds"):
+    for heading in ("accuracy", "paired difference", "images seen", "seconds"):
         table.add_column(heading, justify="right")
     for record in records:
         objective = record.recipe["sla"]["objective"]

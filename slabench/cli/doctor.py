@@ -133,7 +133,7 @@ def _machine() -> Iterator[Fact]:
             total = torch.cuda.get_device_properties(index).total_memory
             yield Fact("machine", f"cuda:{index}", "ok", f"{device_name(f'cuda:{index}')}, {_size(total)}")
     elif torch.version.cuda:
-        yield Fact("machine", "cuda", "note", f"torch is built for CUDA {torch.version.cuda} and sees no GPU")
+        yield Fact("machine", "cuda", "note", f"torch is built for CUDA {torch.version.cuda} but finds no GPU")
     else:
         yield Fact("machine", "cuda", "note", "none: this torch is for the CPU alone")
     device = choose_device()
@@ -221,7 +221,7 @@ def _plugins() -> Iterator[Fact]:
                     "plug-ins", entry.name, "ok", f"{kind.kind} of {entry.origin}", f"slabench check {entry.name}"
                 )
     if not found:
-        yield Fact("plug-ins", "none", "ok", "only slabench's own names")
+        yield Fact("plug-ins", "none", "ok", "none installed")
 
 
 def _results(results: Path | None) -> Iterator[Fact]:
@@ -257,7 +257,7 @@ def _can_run() -> Iterator[Fact]:
             yield Fact("can run", name, "ok", "CIFAR-100 is here; --dry-run measures the time", command)
         else:
             yield Fact("can run", name, "note", "needs CIFAR-100", "slabench data get cifar100")
-    found = "ResNet-12, 60 epochs of 8,000 episodes" + ("" if gpu else ": a GPU's work, and there is none")
+    found = "ResNet-12, 60 epochs of 8,000 episodes" + ("" if gpu else ": needs a GPU, and none was found")
     yield Fact("can run", "paper", "ok" if gpu else "note", found, "slabench run fewshot --preset paper --dry-run")
 
 

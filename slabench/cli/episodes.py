@@ -52,7 +52,7 @@ def make(
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: every file.")] = None,
 ) -> None:
-    """Hold episode files against their digests and against the data: exit code 1 if one does not fit."""
+    """Check episode files against their digests and the data: exit code 1 if one does not match."""
     from slabench.episodes.files import list_files
 
     verify_files([_find(name) for name in names] if names else list_files(), lambda path: _open(path)[0])

@@ -75,7 +75,7 @@ def show(
 
     console = Console(highlight=False)
     if test_prior is not None and kind in SHOWS and kind != "run":
-        raise UsageError(f"--test-prior says nothing to a {kind}", "slabench show run KEY --test-prior uniform")
+        raise UsageError(f"--test-prior has no effect in show {kind}", "slabench show run KEY --test-prior uniform")
     if kind == "dataset":
         from slabench.cli.data import show_dataset
 
@@ -117,7 +117,7 @@ def show_named(console: Console, kind: str, name: str) -> None:
     """Print one thing that is neither a data set nor a run.
 
     Raises:
-        UsageError: there is none of this name.
+        UsageError: nothing has this name.
     """
     if kind == "recipe":
         _recipe(console, name)

@@ -43,8 +43,8 @@ def reproduce(
 ) -> None:
     """Plan a published table, run what is missing, and print it beside the published one.
 
-    Records are shared with `slabench run`: a trial that is done is never run again. Every gain is shown against the
-    baseline that looked, and the baseline that trained, as often.
+    Records are shared with `slabench run`: a trial that is done is never run again. Every gain is shown over the
+    baseline as it is, with as many views of a test image, and with as many images seen in training.
 
     \b
     slabench reproduce
@@ -143,8 +143,8 @@ _BUSY = 0.8
 
 _HEADINGS: dict[Against, str] = {
     "baseline": "over the\nbaseline",
-    "looked": "looked\nas often",
-    "trained": "trained\nas often",
+    "aggregated": "as many\nviews",
+    "equal images seen": "as many\nimages seen",
     "both": "both",
 }
 
@@ -156,7 +156,7 @@ def show_plan(
     device: str = "cpu",
     share: Callable[[], float] = lambda: 1.0,
 ) -> None:
-    """Every recipe with its trials, image passes and time, and the sum.
+    """Every recipe with its trials, images seen and time, and the sum.
 
     Args:
         console: where to.
@@ -168,7 +168,7 @@ def show_plan(
     from slabench.reproduction.estimate import workload
 
     console.print(_title(plan), soft_wrap=True)
-    table = _grid(("recipe", "state"), ("passes", "a trial", "to run"))
+    table = _grid(("recipe", "state"), ("images", "a trial", "to run"))
     sums = {"run": 0.0, "needs data": 0.0}
     counts = {"done": 0, "run": 0, "needs data": 0}
     for column in plan.table.columns:
@@ -224,7 +224,7 @@ def show_result(console: Console, result: Reproduction) -> None:
     """The table beside the published one, then every gain against its controls."""
     plan = result.plan
     console.print(_title(plan), soft_wrap=True)
-    table = _grid(("", "ours", "published"), ("diff", "n", "passes"))
+    table = _grid(("", "ours", "published"), ("diff", "n", "images"))
     gains = _grid(("gain of",), tuple(_HEADINGS.values()))
     for column in plan.table.columns:
         rows = [row for row in result.rows if row.cell.column is column]
@@ -243,9 +243,9 @@ def show_result(console: Console, result: Reproduction) -> None:
     if gains.row_count:
         console.print(gains)
         console.print(
-            "[dim]Points over the baseline: as it is; scored with as many looks at a test image; trained with as many image "
-            "passes (one look); both. ±: paired, half of the 95 % interval over the test. =: the row looks once, as the baseline "
-            "does. *: over fewer seeds. -: not run. What is above 0 in every column is earned by the labels.[/dim]"
+            "[dim]Points over the baseline: as it is; scored with as many views of a test image; trained on as many images "
+            "seen (one view); both. ±: paired, half of the 95 % interval over the test. =: the row takes one view, as the "
+            "baseline does. *: over fewer seeds. -: not run. A gain above 0 in every column is due to the joint labels.[/dim]"
         )
 
 
@@ -253,17 +253,17 @@ def _legend(console: Console, result: Reproduction) -> None:
     from slabench.ranking.columns import UNVERIFIED
 
     plan, rows = result.plan, result.rows
-    lines = ["%; ±: half of the 95 % interval over the test; n: seeds; passes: images passed in training."]
+    lines = ["%; ±: half of the 95 % interval over the test; n: seeds; images: seen in training, copies counted."]
     if any(row.published and not row.published.verified for row in rows):
         lines.append(f"{UNVERIFIED}.")
     if plan.table.source:
         lines.append(f"Published: {plan.table.source}.")
     if plan.preset != "paper":
-        lines.append(f"The preset {plan.preset} is not the paper's protocol: differences to it are of two protocols.")
+        lines.append(f"The preset {plan.preset} is not the paper's protocol: differences compare two protocols.")
     elif plan.table.note:
         lines.append(f"Not as in the paper: {plan.table.note}.")
     if any(recipe.limited for recipe in plan.recipes.values()):
-        lines.append("Quick runs show that everything is in place; their numbers mean nothing.")
+        lines.append("Quick runs show that everything works; their numbers mean nothing.")
     for line in lines:
         console.print(line, style="dim", markup=False)
 
@@ -286,7 +286,7 @@ def _line(row: RowResult) -> Sequence[str]:
         published,
         "" if row.difference is None else f"{100 * row.difference:+.2f}",
         str(len(m.seeds)),
-        _millions(m.passes),
+        _millions(m.images_seen),
     )
 
 
@@ -296,7 +296,7 @@ def _value(measured: Measured) -> str:
 
 
 def _gain(row: RowResult, against: Against) -> str:
-    if row.cell.looks == "single" and against in ("looked", "both"):
+    if row.cell.control_predictor == "single" and against in ("aggregated", "both"):
         return "="
     gain = row.gains.get(against)
     if gain is None:

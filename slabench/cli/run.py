@@ -245,7 +245,8 @@ def _recipes(
         overrides[key] = value
     if preset is not None and protocol is not None:
         raise UsageError(
-            f"--preset {preset} and --protocol {protocol} both say how to train", "give one; --epochs shortens either"
+            f"--preset {preset} and --protocol {protocol} both choose the training",
+            "give one; --epochs shortens either",
         )
     if target in SUITES:
         if protocol is not None and f"{target}/{protocol}" not in recipe_names():
@@ -258,7 +259,10 @@ def _recipes(
         target = f"{target}/{protocol or preset or 'standard'}"
     elif preset is not None or protocol is not None:
         flag = f"--preset {preset}" if preset else f"--protocol {protocol}"
-        raise UsageError(f"{flag} goes with a suite, and '{target}' is a recipe", "leave one of the two out")
+        raise UsageError(
+            f"{flag} is for a suite, and '{target}' is a recipe",
+            f"leave {flag.split()[0]} out, or name a suite: {', '.join(SUITES)}",
+        )
     return load_recipe(target, overrides, {flag.key: flag.typed for flag in FLAGS if flag.key})
 
 

@@ -57,7 +57,7 @@ def show_run(console: Console, results: Path, key_prefix: str, test_prior: str |
         test_prior: also the accuracy on a test set with other class shares; see `slabench.evaluation.metrics`.
 
     Raises:
-        UsageError: no record's key, or more than one record's, begins with `key_prefix`, or the prior is none.
+        UsageError: no record's key, or more than one record's, begins with `key_prefix`, or the prior is unknown.
     """
     from slabench.records.store import ResultStore
 
@@ -136,7 +136,7 @@ def _print_under_prior(console: Console, record: RunRecord, text: str) -> None:
 
     for score in record.scores:
         if not score.per_class or record.training_set is None:
-            raise UsageError(f"--test-prior {text}: {record.name} is no classifier's run", "leave it out")
+            raise UsageError(f"--test-prior {text}: {record.name} is not a classifier's run", "leave it out")
         names = list(score.per_class)
         counts = record.images_per_class
         prior = read_prior(

@@ -29,7 +29,7 @@ class UsageError(SlabenchError):
 
 
 class PluginError(SlabenchError):
-    """A plug-in cannot be read, or gives something else than it should. Exit code 2: nothing has been run yet."""
+    """A plug-in cannot be read, or provides something other than it should. Exit code 2: nothing has been run yet."""
 
     exit_code = 2
 
@@ -45,7 +45,7 @@ class DataMissingError(DataError):
 
 
 class IntegrityError(DataError):
-    """A digest does not agree with the bytes it belongs to."""
+    """A digest does not match the bytes it belongs to."""
 
 
 class UnsafePickleError(DataError):
@@ -68,5 +68,5 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, name: str, options: Iterable[str]) -> UsageError:
-    """The error for a `name` that is none of the `options` of this `kind`."""
+    """The error for a `name` that is not among the `options` of this `kind`."""
     return UsageError(f"unknown {kind} '{name}'", did_you_mean(name, options))

@@ -23,7 +23,7 @@ def read_manifest(path: Path, kind: type[M], what: str, command: str) -> M:
         command: what makes such a file, for errors.
 
     Raises:
-        DataError: there is none, or it is none of this kind.
+        DataError: there is no manifest, or it is of another kind.
     """
     beside, remedy = path.with_suffix(".json"), f"make it again with `{command}`"
     if not beside.is_file():
@@ -31,7 +31,7 @@ def read_manifest(path: Path, kind: type[M], what: str, command: str) -> M:
     try:
         return kind.model_validate(read_json(beside))
     except ValidationError as error:
-        raise DataError(f"{beside} is no {what} manifest: {error.errors()[0]['msg']}", remedy) from error
+        raise DataError(f"{beside} is not a valid {what} manifest: {error.errors()[0]['msg']}", remedy) from error
 
 
 def check_digest(path: Path, sha256: str, command: str) -> str:

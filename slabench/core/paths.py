@@ -23,9 +23,9 @@ def home() -> Path:
     for folder in candidates:
         if (folder / "episodes" / "splits").is_dir():
             return folder
-    looked = ", ".join(str(folder) for folder in candidates)
+    searched = ", ".join(str(folder) for folder in candidates)
     raise SlabenchError(
-        f"slabench's own files (episodes/splits) are not in {looked}",
+        f"slabench's own files (episodes/splits) are not in {searched}",
         "reinstall slabench, or point SLABENCH_HOME at a checkout of it",
     )
 

@@ -62,7 +62,7 @@ class Registry:
         expects: "module:Class" of what a plug-in gives; empty where any callable will do.
 
     Attributes:
-        problems: what is wrong with plug-ins, by name: a collision, a name that is none. Asking for such a name raises it.
+        problems: what is wrong with plug-ins, by name: a collision, an invalid name. Asking for such a name raises it.
     """
 
     def __init__(self, kind: str, group: str, *, module: str = "", expects: str = "") -> None:
@@ -97,7 +97,7 @@ class Registry:
         if name in self._entries:
             raise UsageError(
                 f"{self.kind} '{name}' of {origin} is already registered by {self._entries[name].origin}",
-                "choose another name: a name is never replaced silently",
+                "choose another name: a registered name is never replaced",
             )
         self._entries[name] = Entry(name, target, summary, origin, file)
 
@@ -121,13 +121,13 @@ class Registry:
         """The object called `name`, imported now if need be.
 
         Raises:
-            UsageError: there is none, or its name is taken twice.
+            UsageError: there is no such name, or it is registered twice.
             PluginError: a plug-in cannot be imported, or gives something else than it should.
         """
         entry = self.entry(name)
         if entry.built_in:
             return _resolve(entry.target)
-        remedy = "mend the plug-in or uninstall it; the other names work without it"
+        remedy = "fix the plug-in or uninstall it; the other names work without it"
         try:
             target = _resolve(entry.target)
         except (Exception, SystemExit) as error:
@@ -141,7 +141,7 @@ class Registry:
             raise PluginError(f"{self.kind} '{name}' of {entry.origin} is {found}, and should be {what}", remedy)
         if wanted is None and not callable(target):
             raise PluginError(
-                f"{self.kind} '{name}' of {entry.origin} is of the type {type(target).__name__}, no function", remedy
+                f"{self.kind} '{name}' of {entry.origin} is of type {type(target).__name__}, not a function", remedy
             )
         if wanted is not None and target.name != name:
             raise PluginError(f"{self.kind} '{name}' of {entry.origin} calls itself '{target.name}'", "use one name")

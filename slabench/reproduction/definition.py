@@ -119,13 +119,13 @@ class Controls:
 
     Attributes:
         baseline: as printed.
-        looked: the same method, with the row's transformations for its aggregated prediction.
-        trained: the same method, trained with as many image passes as the row.
+        aggregated: the same method, scored with as many views of a test image as the row.
+        equal_images: the same method, trained on as many images seen as the row, copies counted.
     """
 
     baseline: AnyRecipe
-    looked: AnyRecipe
-    trained: AnyRecipe
+    aggregated: AnyRecipe
+    equal_images: AnyRecipe
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class Cell:
         return f"{self.column.name}/{self.row.name}"
 
     @property
-    def looks(self) -> str:
-        """The baseline's predictor with as many looks at a test image as the row takes."""
+    def control_predictor(self) -> str:
+        """The baseline's predictor with as many views of a test image as the row takes."""
         return same_views(self.row.predictor)
 
 
@@ -159,7 +159,7 @@ def load_table(name: str) -> Table:
 
     Raises:
         UsageError: no such table.
-        DataError: the file is no table; names the file and the key.
+        DataError: the file is not a table; names the file and the key.
     """
     path = Path(name)
     if path.suffix != ".toml":
@@ -171,11 +171,13 @@ def load_table(name: str) -> Table:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not TOML: {error}", "mend the line it names") from error
+        raise DataError(f"{path} is not TOML: {error}", "fix the line it names") from error
     own = {"name": name if Path(name).suffix != ".toml" else path.stem, "folder": path.parent}
     for key in own:
         if key in values:
-            raise DataError(f"{path}: the key '{key}' is not for table files", "the name is that of the file")
+            raise DataError(
+                f"{path}: the key '{key}' does not belong in a table file", "remove it: a table is named after its file"
+            )
     try:
         table = Table.model_validate(values | own)
     except ValidationError as error:
@@ -193,8 +195,8 @@ def cells(table: Table, preset: str = "standard", only: Sequence[str] = ()) -> l
         only: globs over `column/row`, column names or row names; none takes all.
 
     Raises:
-        UsageError: a preset that the table has not, a glob that names nothing.
-        DataError: settings that make no recipe; names the cell.
+        UsageError: a preset that the table does not have, a glob that matches nothing.
+        DataError: settings that are not a recipe's; names the cell.
     """
     if preset not in table.presets:
         raise unknown_name(f"preset of {table.name}", preset, table.presets)
@@ -224,10 +226,10 @@ def _cell(table: Table, column: Column, row: Row, preset: str) -> Cell:
     transforms = recipe.sla.transforms
     same = {"sla.transforms": transforms}
     suffix = "" if transforms == baseline.sla.transforms else f"-{transforms}"
-    # One look needs no transformations: the baseline itself has looked as often.
-    looked = _recipe(table, column, base, preset, same, suffix) if row.predictor == "aggregated" else baseline
-    trained = _recipe(table, column, base, preset, same | _longer(baseline, recipe), f"{suffix}-equal-passes")
-    return Cell(column, row, recipe, Controls(baseline, looked, trained))
+    # One view needs no transformations: the baseline itself takes as many.
+    aggregated = _recipe(table, column, base, preset, same, suffix) if row.predictor == "aggregated" else baseline
+    equal_images = _recipe(table, column, base, preset, same | _longer(baseline, recipe), f"{suffix}-equal-passes")
+    return Cell(column, row, recipe, Controls(baseline, aggregated, equal_images))
 
 
 def _longer(baseline: AnyRecipe, recipe: AnyRecipe) -> dict[str, Any]:
@@ -273,7 +275,7 @@ def _check(table: Table, path: Path) -> None:
     for kind, names in (("column", [c.name for c in table.columns]), ("row", [r.name for r in table.rows])):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            raise DataError(f"{path}: two {kind}s are called '{twice}'", "names are distinct")
+            raise DataError(f"{path}: two {kind}s are called '{twice}'", "give each its own name")
     names = [row.name for row in table.rows]
     for row in table.rows:
         if row.baseline is None:

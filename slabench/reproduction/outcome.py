@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from slabench.comparison.controls import Gain, gain
 from slabench.core import paths
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from slabench.runner import Outcome
 
 
-Against = Literal["baseline", "looked", "trained", "both"]
+Against = Literal["baseline", "aggregated", "equal images seen", "both"]
+"""The controls of `slabench.comparison.controls`, and a baseline with as many images seen and as many views at once."""
 
-
-AGAINST: tuple[Against, ...] = ("baseline", "looked", "trained", "both")
+AGAINST: tuple[Against, ...] = get_args(Against)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Measured:
         ci95: half width of the 95 % interval over test episodes or images of the seed-averaged accuracies.
         std_seeds: standard deviation over seeds; None for one.
         seeds: behind it.
-        passes: image passes in training, the mean over seeds.
+        images_seen: in training, transformed copies counted; the mean over seeds.
         keys: of the records.
     """
 
@@ -46,7 +46,7 @@ class Measured:
     ci95: float | None
     std_seeds: float | None
     seeds: tuple[int, ...]
-    passes: int
+    images_seen: int
     keys: tuple[str, ...]
 
 
@@ -130,11 +130,11 @@ def _controls(cell: Cell) -> dict[Against, tuple[AnyRecipe, str]]:
         return {}
     found: dict[Against, tuple[AnyRecipe, str]] = {
         "baseline": (cell.controls.baseline, "single"),
-        "looked": (cell.controls.looked, cell.looks),
-        "trained": (cell.controls.trained, "single"),
+        "aggregated": (cell.controls.aggregated, cell.control_predictor),
+        "equal images seen": (cell.controls.equal_images, "single"),
     }
-    if cell.looks == "aggregated":
-        found["both"] = (cell.controls.trained, "aggregated")
+    if cell.control_predictor == "aggregated":
+        found["both"] = (cell.controls.equal_images, "aggregated")
     return found
 
 

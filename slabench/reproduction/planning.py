@@ -133,7 +133,7 @@ def of_cell(cell: Cell) -> Iterator[AnyRecipe]:
     """The recipes of a cell: its own, then those of its controls."""
     yield cell.recipe
     if cell.controls is not None:
-        yield from (cell.controls.baseline, cell.controls.looked, cell.controls.trained)
+        yield from (cell.controls.baseline, cell.controls.aggregated, cell.controls.equal_images)
 
 
 def _recorded(root: Path, seeds: dict[str, list[int]]) -> dict[str, list[RunRecord]]:

@@ -181,7 +181,7 @@ class _Lines:
         self.hand, self.rest = hand, ""
 
     def write(self, text: str) -> int:
-        """Keep what is no whole line yet."""
+        """Hand on the whole lines, keep the rest."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             if line.strip():
@@ -192,7 +192,7 @@ class _Lines:
         """Lines are handed on as they end."""
 
     def isatty(self) -> bool:
-        """It is no terminal: progress comes in lines."""
+        """False: progress comes in lines."""
         return False
 
 
