@@ -237,7 +237,7 @@ def test_the_weights_of_a_few_shot_run_are_no_damaged_outputs() -> None:
     record = make_record(outputs_file="seed0.outputs.safetensors", outputs_sha256="0" * 64)
     store = ResultStore(Path("results"))
     (store.path(record).parent / "seed0.outputs.safetensors").parent.mkdir(parents=True)
-    weight_files.save(
+    weight_files.save_weights(
         weight_files.ModelWeights(record.key, {}), store.path(record).parent / "seed0.outputs.safetensors"
     )
     store.save(record, {"single": [0.5, 0.7]})
@@ -303,7 +303,7 @@ class TestScore:
         path = store.path(record).with_suffix(".outputs.safetensors")
         path.parent.mkdir(parents=True)
         if data is None:
-            weight_files.save(weight_files.ModelWeights(key or record.key, {}), path)
+            weight_files.save_weights(weight_files.ModelWeights(key or record.key, {}), path)
         else:
             path.write_bytes(data)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

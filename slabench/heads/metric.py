@@ -90,9 +90,9 @@ def baseline_plus_plus_logits(
     """Baseline++: a cosine layer fitted to the supports of each episode (Chen et al., ICLR 2019), at the queries.
 
     Minimises the mean cross-entropy of scale * cos(x_i, w_m) by gradient descent with momentum and dampening, as the code of its
-    authors does, with two differences. It takes the whole support set a step, at a learning rate with the same path length (theirs: 100
-    passes in batches of four at 0.01, 700 steps for 25 supports), so that no order of batches is drawn. And it begins at
-    the class means instead of at random. Vectors w_m are used at length one; weight decay acts on them before that.
+    authors does, with two differences. It takes the whole support set a step, at a learning rate with the same path
+    length (theirs: 100 passes in batches of four at 0.01, 700 steps for 25 supports), so that no order of batches is drawn. And
+    it begins at the class means instead of at random. Vectors w_m are used at length one; weight decay acts on them before that.
 
     Args:
         support: `[B, S, D]`, float32 or float64.
@@ -201,7 +201,7 @@ class RelationModule(nn.Module):
     The paper's module for images convolves maps of 19 x 19 pixels, which the backbones here do not leave (Conv4 has maps of
     2 x 2 for 32 pixels, ResNet-12 vectors). This is the form of its zero-shot experiments, two fully connected layers. Two
     more departures, both of Chen et al. (ICLR 2019): the loss is cross-entropy over the scores instead of squared errors
-    of their sigmoids, and the mean of the supports stands for their sum, so that unequal shots do not change its length.
+    of their sigmoids, and the mean of the supports takes the place of their sum, so that unequal shots do not change its length.
 
     Args:
         feature_dim: D.
