@@ -24,6 +24,7 @@ from data_layouts import (
 )
 
 from slabench.core.errors import DataError, UsageError
+from slabench.data.sources import pybatches
 from slabench.data.sources.detect import import_dataset
 
 LAYOUTS = {
@@ -70,6 +71,15 @@ def test_positions_lead_back_to_the_original_order(tmp_path, parts, layout):
         assert sorted(images.source_positions[rows].tolist()) == list(range(len(content.labels)))
         for row in rows:
             np.testing.assert_array_equal(images.images[row], content.images[images.source_positions[row]])
+
+
+def test_a_folder_of_several_data_sets_gives_the_one_of_the_publishers_name(tmp_path, parts):
+    write_batches(tmp_path / "cifar-10-batches-py", {"test_batch": b"another data set"})
+    write_batches(tmp_path / "duo-9-batches-py", cifar10_batch_files(parts))
+    images = pybatches.read(tmp_path, replace(TINY, url="https://example.org/duo-9-python.tar.gz"))
+    assert images.class_names == CLASSES
+    with pytest.raises(DataError, match="cifar-10-batches-py"):
+        pybatches.read(tmp_path, TINY)
 
 
 def test_parquet_keeps_positions_only_in_the_known_order(tmp_path, parts):

@@ -126,7 +126,7 @@ def test_a_missing_or_foreign_manifest_is_named(frozen: Path, characters: ImageS
     [
         (lambda rows, n: rows.__setitem__((3, 0, 0), n), r"names row \d+, and glyphs"),
         (lambda rows, n: rows.__setitem__((3, 1, 4), rows[3, 0, 4]), "episode 3 mixes classes within a way"),
-        (lambda rows, n: rows.__setitem__((3, 1, 4), rows[3, 1, 0]), "episode 3 holds one image twice"),
+        (lambda rows, n: rows.__setitem__((3, 1, 4), rows[3, 1, 0]), "episode 3 contains the same image twice"),
         (lambda rows, n: rows.__setitem__((3, 1), np.roll(rows[3, 0], 1) + 50), "episode 3"),
     ],
 )

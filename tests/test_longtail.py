@@ -174,7 +174,7 @@ def test_own_counts(tmp_path: Path) -> None:
         ("class,count\ncat,1.5\n", "line 2: count '1.5' of 'cat'"),
         ("class,count\ncat,0\n", "count '0'"),
         ("class,count\ncat,1\ncat,1\n", "line 3: class 'cat' is listed twice"),
-        ("class,count\ncat,1\n", "nothing of 1 classes, 'dog'"),
+        ("class,count\ncat,1\n", "no line for 1 classes, such as 'dog'"),
         ("", "needs the columns"),
     ],
 )

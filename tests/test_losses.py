@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -178,3 +180,9 @@ def test_a_recipe_can_set_every_parameter_and_has_the_same_defaults() -> None:
         assert from_recipe.cosine == needs_cosine(name)
     with pytest.raises(UsageError, match="parameter of a loss 'gama'"):
         build_loss("focal", TOY, gama=2.0)
+
+
+def test_what_a_loss_needs_is_known_without_torch() -> None:
+    code = "import sys; from slabench.losses import needs_cosine; print(needs_cosine('ldam'), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

@@ -163,7 +163,7 @@ def test_what_cannot_be_served_is_refused_by_name(tmp_path: Path) -> None:
         CliRunner().invoke(APP, [record.key, "--methods", "", "--results", str(tmp_path)], catch_exceptions=False)
     episodes = make_record()
     ResultStore(tmp_path).save(episodes, {})
-    with pytest.raises(UsageError, match="is no classifier's: its suite is fewshot"):
+    with pytest.raises(UsageError, match="is not a classifier's: its suite is fewshot"):
         posthoc(episodes.key, results=tmp_path)
 
     store, path = ResultStore(tmp_path), find_outputs(record, tmp_path)

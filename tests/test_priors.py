@@ -64,9 +64,9 @@ def test_bad_csv(content: str | None, message: str, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("forwards:5", "uniform, forward:50"),
-        ("forward:x", "no ratio"),
-        ("backward:0.5", "no ratio"),
-        ("forward", "no ratio"),
+        ("forward:x", "not a ratio"),
+        ("backward:0.5", "not a ratio"),
+        ("forward", "not a ratio"),
     ],
 )
 def test_unknown_priors(text: str, message: str) -> None:

@@ -91,7 +91,7 @@ class CifarResNet(Backbone):
 class _Wide(nn.Module):
     """Pre-activation block of wide residual networks: norm, ReLU, 3x3, norm, ReLU, dropout, 3x3.
 
-    Its batch norms stand before the convolutions; nothing can be folded but the one between them.
+    Its batch norms come before the convolutions: only the one between them can be folded.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, drop_rate: float) -> None:

@@ -289,7 +289,7 @@ CHECKS: tuple[Check[Subject], ...] = (
     Check(
         "unequal shots", _unequal, "count the supports of each class (one_hot(labels).sum(1)); do not reshape to [N, K]"
     ),
-    Check("gradient", _gradient, "use differentiable torch functions; fix the backward of an own autograd.Function"),
+    Check("gradient", _gradient, "use differentiable torch functions; fix the backward of your own autograd.Function"),
     Check("inputs unchanged", _inputs, COPY_FIRST),
     Check("no global randomness", _random, OWN_GENERATOR),
     Check("same result twice", _twice, "remove randomness and state"),

@@ -150,8 +150,12 @@ CHECKS: tuple[Check[Subject], ...] = (
     Check(
         "extreme values", _extreme, "use log_softmax and cross_entropy, which do not overflow, instead of log(softmax)"
     ),
-    Check("gradient", _gradient, "use differentiable torch functions; fix the backward of an own autograd.Function"),
-    Check("right classes pay", _descends, "the loss falls as the logit of the own class rises: look for a wrong sign"),
+    Check("gradient", _gradient, "use differentiable torch functions; fix the backward of your own autograd.Function"),
+    Check(
+        "right classes pay",
+        _descends,
+        "the loss must fall as the logit of the sample's class rises: look for a wrong sign",
+    ),
     Check(
         "samples apart",
         _apart,

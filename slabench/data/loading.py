@@ -201,7 +201,7 @@ def full_split(images: ImageSet, val_fraction: float, per_class: int | None, see
 def left_out(images: ImageSet, rows: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
     """Validation rows for a long-tail subset: up to `per_class` images of each class that the subset leaves out.
 
-    The test set is never looked at, and nothing is taken away from a subset whose size the published tables rest on. A class that
+    The test set is never used, and nothing is taken away from a subset whose size the published tables rest on. A class that
     keeps all of its images (the first one) has none to spare and takes no part in the validation.
     """
     used = np.zeros(len(images), dtype=bool)

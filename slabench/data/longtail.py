@@ -1,6 +1,6 @@
 """Long-tail subsets: how many images each class keeps, and which.
 
-The rule is that of LDAM-DRW (Cao et al., NeurIPS 2019), on which the published tables of CIFAR-LT stand: counts are truncated,
+The rule is that of LDAM-DRW (Cao et al., NeurIPS 2019), which the published tables of CIFAR-LT follow: counts are truncated,
 not rounded, and each class, in the order of its label, is shuffled by one legacy generator (MT19937, seed 0) of which the
 first n_i images are kept. Subsets of one seed are therefore nested: ratio 200 is contained in 100, 100 in 50.
 """

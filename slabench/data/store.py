@@ -279,7 +279,7 @@ def _rename_into_place(temporary: Path, path: Path, replace: bool) -> None:
     try:
         temporary.rename(path)
     except OSError:
-        if not is_prepared(path):  # not a lost race: something that is no store stands in the way
+        if not is_prepared(path):  # not a lost race: something that is not a store is in the way
             raise DataError(
                 f"{path} is in the way and is not a prepared store", "move it away, or use --replace"
             ) from None

@@ -45,7 +45,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal["slabench.episodes/1"] = "slabench.episodes/1"
-    # Later additions have defaults that stand for what files without them are.
+    # Added later: the defaults describe files that lack these fields.
     support_profile: str = BALANCED
     query_profile: str = BALANCED
     columns: tuple[int, int] | None = None

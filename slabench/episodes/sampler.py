@@ -26,7 +26,7 @@ class Episodes:
     """E episodes as indices.
 
     Attributes:
-        rows: int64 `[E, N, K+Q]`, rows of the image set; supports first. -1 is no image.
+        rows: int64 `[E, N, K+Q]`, rows of the image set; supports first. -1 means no image.
         classes: int64 `[E, N]`, the class behind each way.
         shots: K, columns of supports.
     """
@@ -40,7 +40,7 @@ class Episodes:
 
     @property
     def ways(self) -> int:
-        """N."""
+        """N, classes of an episode."""
         return int(self.rows.shape[1])
 
     @property
@@ -50,12 +50,12 @@ class Episodes:
 
     @property
     def support(self) -> Tensor:
-        """`[E, N, K]`."""
+        """Rows of the supports `[E, N, K]`."""
         return self.rows[..., : self.shots]
 
     @property
     def query(self) -> Tensor:
-        """`[E, N, Q]`."""
+        """Rows of the queries `[E, N, Q]`."""
         return self.rows[..., self.shots :]
 
     def flat(self, query: bool) -> tuple[Tensor, Tensor]:

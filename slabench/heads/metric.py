@@ -201,7 +201,7 @@ class RelationModule(nn.Module):
     The paper's module for images convolves maps of 19 x 19 pixels, which the backbones here do not leave (Conv4 has maps of
     2 x 2 for 32 pixels, ResNet-12 vectors). This is the form of its zero-shot experiments, two fully connected layers. Two
     more departures, both of Chen et al. (ICLR 2019): the loss is cross-entropy over the scores instead of squared errors
-    of their sigmoids, and the mean of the supports stands for their sum, so that unequal shots do not change its length.
+    of their sigmoids, and the mean of the supports takes the place of their sum, so that unequal shots do not change its length.
 
     Args:
         feature_dim: D.

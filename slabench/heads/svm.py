@@ -117,7 +117,7 @@ def _report(solution: Solution, tolerance: float) -> None:
         warnings.warn(
             f"{failed} of {len(solution.converged)} SVM problems did not converge: the largest KKT residual is"
             f" {float(solution.residual.max()):.1e}, the tolerance {tolerance:.0e};"
-            " shorter features or a larger ridge help, and infinity stands for features that are not finite",
+            " shorter features or a larger ridge help, and a residual of infinity means features that are not finite",
             SvmConvergenceWarning,
             stacklevel=4,
         )

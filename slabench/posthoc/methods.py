@@ -44,11 +44,11 @@ PLAIN = "none"
 
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(21))
-"""Where tau-normalisation looks for its tau: 0, 0.1, .. 2."""
+"""Candidates for the tau of tau-normalisation: 0, 0.1, .. 2."""
 
 
 MAX_TEMPERATURE = 100.0
-"""T is looked for between its inverse and it."""
+"""T is searched between its inverse and it."""
 
 
 @dataclass(frozen=True, eq=False)

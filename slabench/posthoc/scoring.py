@@ -183,7 +183,7 @@ def find_outputs(record: RunRecord, results_root: Path) -> Path:
         raise UsageError(f"{label} is a post-hoc result itself", f"name the run of {base} with seed {record.seed}")
     if record.outputs_file is None or record.suite == "fewshot":
         why = (
-            "is no classifier's: its suite is fewshot"
+            "is not a classifier's: its suite is fewshot"
             if record.suite == "fewshot"
             else f"{record.status}, without outputs"
         )
@@ -228,7 +228,7 @@ def _derive(
     """The record of a method on a trial: the trial's, with what the method changes.
 
     Its recipe is the trial's and the section `posthoc`, equal over seeds; what was chosen on this seed's validation
-    images stands in `derived`.
+    images is in `derived`.
     """
     assert record.cost is not None  # a trial with outputs is finished
     changes = {

@@ -2,7 +2,7 @@
 
 Both descend the model's own objective with plain cross-entropy: SLA's joint layer learns joint labels from all M views, SLA+SD's
 student is taught by the new aggregated prediction, DA's and MT's layer learns the class from all views. What was trained
-once may be trained again from the features because the backbone stands still; the price is that the images are not
+once may be trained again from the features because the backbone is frozen; the price is that the images are not
 augmented, where the published numbers draw new crops in every epoch.
 """
 

@@ -149,7 +149,7 @@ class ModelOutputs:
 
     @property
     def n_classes(self) -> int:
-        """C."""
+        """C, the number of classes."""
         return len(self.counts)
 
     @property

@@ -108,7 +108,7 @@ class Suite(Protocol):
     PROTOCOL_VERSION: int
 
     def check(self, recipe: Any) -> None:
-        """Refuse what no data could serve. Loads nothing."""
+        """Refuse what no data could serve, with a UsageError. Loads nothing."""
         ...
 
     def warnings(self, recipe: Any) -> list[str]:
@@ -134,7 +134,7 @@ class Suite(Protocol):
     def build_task(
         self, recipe: Any, seed: int, prepared: Any, device: torch.device, autocast: torch.dtype | None
     ) -> SuiteTask:
-        """The task of a trial."""
+        """The task of a trial: weights initialised from the seed, images on `device`."""
         ...
 
 

@@ -19,7 +19,7 @@ _REMEDY = "remove it, or start again with --resume never"
 
 @dataclass
 class Progress:
-    """Where a run stands, besides its weights.
+    """How far a run has come, besides its weights.
 
     Attributes:
         step: updates done.

@@ -68,7 +68,7 @@ class Task(Protocol):
     def watch(self) -> dict[str, float]:
         """Accuracy on the test set by predictor, for curves and the `oracle` column: it decides nothing.
 
-        Empty where the test is not looked at before the end.
+        Empty where the test is not used before the end.
         """
         ...
 
@@ -81,11 +81,11 @@ class Listener(Protocol):
         ...
 
     def step(self, done: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Update `done` is behind us."""
+        """Update `done` is finished; loss and accuracy are means since the last validation."""
         ...
 
     def point(self, point: dict[str, Any]) -> None:
-        """A validation was made."""
+        """A validation has been made: `point` is one of the record's curve."""
         ...
 
 
@@ -194,7 +194,7 @@ def fit(
                     if _is_best(point, progress):
                         best = {name: value.detach().clone() for name, value in module.state_dict().items()}
                     sums.zero_()
-                    # Validation is no training time.
+                    # Validation does not count as training time.
                     begin, before = time.perf_counter(), progress.seconds
                     reported, last_images = begin, progress.images_seen
                 save()

@@ -18,7 +18,7 @@ class Optimisation(Protocol):
 
     @property
     def steps(self) -> int:
-        """Updates."""
+        """Number of updates."""
         ...
 
     @property
@@ -33,12 +33,12 @@ class Optimisation(Protocol):
 
     @property
     def momentum(self) -> float:
-        """Of `sgd`."""
+        """Of `sgd`, 0 to 1."""
         ...
 
     @property
     def nesterov(self) -> bool:
-        """Whether momentum is Nesterov's."""
+        """Whether the momentum of `sgd` is Nesterov's."""
         ...
 
     @property

@@ -18,7 +18,11 @@ _VALIDATION_FILE_EPISODES = 2000
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse what no data could serve: unknown names, and combinations that make no sense. Loads nothing."""
+    """Refuse what no data could serve: unknown names, and combinations that make no sense. Loads nothing.
+
+    Raises:
+        UsageError: names the setting, the reason and the remedy.
+    """
     entry = info(recipe.data.dataset)
     if not entry.fewshot:
         raise UsageError(

@@ -51,7 +51,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class HeadScores:
-    """One head on one kind of episodes: its scores by predictor, as they stand in `record`, and the time they took now.
+    """One head on one kind of episodes: its scores by predictor, as in `record`, and the time they took now.
 
     The record holds what earlier scorings kept as well; `seconds` is 0 where they had kept all.
     """

@@ -69,7 +69,7 @@ class EpisodeScoring:
         return {name: float(score.accuracy.mean()) for name, (score, _) in scores.items()}
 
     def watch(self) -> dict[str, float]:
-        """Nothing: the test classes are not looked at before the end."""
+        """Nothing: the test classes are not used before the end."""
         return {}
 
     def test(self) -> dict[str, tuple[EpisodeScores, float | None]]:
