@@ -31,11 +31,11 @@ def commands() -> list[str]:
     return sorted(c for c in found if not re.search(r"[|\[\]<>…]|\.\.\.|\b[A-Z]{2,}\b", c))
 
 
-def copy_records(folder: Path) -> None:
-    """Copy the published records, without what only the trial's machine has.
+def copy_records(folder: Path, *less: str) -> None:
+    """Copy the published records, without what only the trial's machine has and what the patterns of `less` name.
 
     And without heads that were scored on more than five ways or shots: most of the figures of a report, and like the others.
     """
     more = ("*-10w*", "*-20w*", "*-5w10s*", "*-5w20s*")
-    left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more)
+    left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more, *less)
     shutil.copytree(ROOT / "results", folder, ignore=left_out)

@@ -177,23 +177,25 @@ def shorter(tmp_path: Path) -> Path:
     home = tmp_path / "home"
     shutil.copytree(ROOT / "benchmarks" / "recipes", home / "benchmarks" / "recipes")
     (home / "episodes").symlink_to(ROOT / "episodes")
-    copy_records(home / "results")
+    copy_records(home / "results", "fewshot-cifar-fs-*", "*-5w1s*")
     for name in ("demo", "quick"):
         recipe = home / "benchmarks" / "recipes" / "fewshot" / f"{name}.toml"
         shown = recipe.read_text(encoding="utf-8")
         cut, changes = re.subn(r"^(steps|episodes) = \d+$", r"\1 = 6", shown, flags=re.MULTILINE)
         assert changes == 2
         assert "[protocol]" not in cut
-        recipe.write_text(f"{cut}\n[protocol]\nepisodes = 40\n", encoding="utf-8")
+        recipe.write_text(f"{cut}\n[protocol]\nepisodes = 10\n", encoding="utf-8")
     return home
 
 
 @pytest.mark.slow
-def test_the_quick_start_works_as_typed(tmp_path: Path, shorter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quick_start_works_as_typed(
+    tmp_path: Path, glyphs: Path, shorter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = text(ROOT / "docs" / "quick-start.md").partition("\n## Next")[0]
     for name in [name for name in os.environ if name.startswith("SLABENCH_")]:
         monkeypatch.delenv(name)
-    settings = {"SLABENCH_DATA": str(tmp_path / "data"), "SLABENCH_HOME": str(shorter), "COLUMNS": "80"}
+    settings = {"SLABENCH_DATA": str(glyphs), "SLABENCH_HOME": str(shorter), "COLUMNS": "80"}
     folder = tmp_path / "empty"
     folder.mkdir()
 
