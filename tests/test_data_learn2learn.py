@@ -14,9 +14,9 @@ from data_layouts import CLASSES, SIZE, TINY, Part, encode, write_folders
 from slabench.core.errors import DataError, UnsafePickleError
 from slabench.data import load
 from slabench.data.catalog import info
-from slabench.data.sources import learn2learn
+from slabench.data.sources import fewshot
 from slabench.data.sources.detect import import_dataset, layouts
-from slabench.data.sources.learn2learn import Key, identified
+from slabench.data.sources.fewshot import Key, identified
 from slabench.data.store import canonical_order, dataset_digest, pixel_digests
 
 ENTRY = replace(TINY, store="cifar100")
@@ -36,7 +36,7 @@ def proper(tmp_path: Path, parts: tuple[Part, Part], monkeypatch: pytest.MonkeyP
     """The store that the whole data set gives, and its key in the place of CIFAR-100's."""
     store, _ = import_dataset(ENTRY, write_folders(tmp_path / "folders", parts), tmp_path / "proper")
     key = Key.of(store.images("tiny/all"))
-    monkeypatch.setattr(learn2learn, "cifar100_key", lambda: Key.from_json(json.loads(json.dumps(key.to_json()))))
+    monkeypatch.setattr(fewshot, "cifar100_key", lambda: Key.from_json(json.loads(json.dumps(key.to_json()))))
     return store
 
 
@@ -139,7 +139,7 @@ def test_the_shipped_key_is_cifar_100_s():
     order = np.random.default_rng(0).permutation(len(whole))
     groups = [f"group {label * 7 % 100}" for label in whole.labels[order]]
     raw = identified(
-        np.asarray(whole.images)[order], groups, info("fc100"), Path("x"), learn2learn.cifar100_key(), "test", {}
+        np.asarray(whole.images)[order], groups, info("fc100"), Path("x"), fewshot.cifar100_key(), "test", {}
     )
     np.testing.assert_array_equal(raw.labels, whole.labels[order])
     # Images that are in both parts may have changed places: the store, where they lie side by side, knows no difference.

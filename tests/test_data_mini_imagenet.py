@@ -12,7 +12,7 @@ from data_layouts import MINI, MINI_CLASSES, SIZE, encode, mini_images, write_mi
 from slabench.core.errors import DataError, UnsafePickleError
 from slabench.data.catalog import info
 from slabench.data.sources.detect import import_dataset
-from slabench.data.sources.miniimagenet import mini_imagenet_classes
+from slabench.data.sources.fewshot import mini_imagenet_classes
 
 
 @pytest.mark.parametrize("val", ["val", "validation"])

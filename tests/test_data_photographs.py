@@ -19,7 +19,7 @@ from slabench.data.augment import centre_crop
 from slabench.data.catalog import DatasetInfo, info
 from slabench.data.loading import input_size, load_images
 from slabench.data.sources.detect import import_dataset
-from slabench.data.sources.pixels import centre_square
+from slabench.data.sources.images import centre_square
 
 CLASSES, TRAIN, TEST = 3, 4, 2
 

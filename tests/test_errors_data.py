@@ -24,7 +24,7 @@ from slabench.core.files import sha256_file
 from slabench.data import loading, splits
 from slabench.data.catalog import info
 from slabench.data.sources import download
-from slabench.data.sources.learn2learn import CIFARFS
+from slabench.data.sources.fewshot import CIFARFS
 from slabench.data.sources.photographs import MIT67
 from slabench.data.sources.pybatches import KIND as BATCHES
 from slabench.data.sources.unpickle import read_pickle

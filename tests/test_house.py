@@ -64,4 +64,4 @@ def test_an_import_upwards_breaks_a_contract(tmp_path):
         command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}, check=False
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "slabench.heads.ridge -> slabench.records.record" in done.stdout
+    assert "slabench.heads.metaoptnet -> slabench.records.record" in done.stdout

@@ -121,7 +121,7 @@ def test_a_broken_package_is_an_error_of_its_own_name_alone(monkeypatch: pytest.
         EntryPoint("gone", "no_such_module:HEAD", "test"),
         EntryPoint("lacks", "math:HEAD", "test"),
         EntryPoint("function", "math:sqrt", "test"),
-        EntryPoint("renamed", "slabench.heads.ridge:METAOPTNET_RR", "test"),
+        EntryPoint("renamed", "slabench.heads.metaoptnet:METAOPTNET_RR", "test"),
     )
     assert own.names() == ["protonet", "gone", "lacks", "function", "renamed"]
     assert own.get("protonet").name == "protonet"

@@ -9,7 +9,7 @@ import pytest
 
 from slabench.core.errors import DataError, UsageError
 from slabench.recipes import known_keys, load_recipe, parse_assignment, parse_recipe, recipe_names
-from slabench.records.derived import derived_key
+from slabench.records.environment import derived_key
 from slabench.suites import suite_of
 
 

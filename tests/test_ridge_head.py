@@ -13,7 +13,7 @@ from torch.nn import functional
 from slabench.core.errors import UsageError
 from slabench.core.registry import HEADS
 from slabench.core.seeding import torch_generator
-from slabench.heads.ridge import METAOPTNET_RR, R2D2Module, ridge_logits
+from slabench.heads.metaoptnet import METAOPTNET_RR, R2D2Module, ridge_logits
 
 
 def episodes(name: str, counts: list[int], dim: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

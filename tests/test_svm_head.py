@@ -18,7 +18,7 @@ from torch.nn import functional
 from slabench.core.errors import UsageError
 from slabench.core.seeding import torch_generator
 from slabench.data.catalog import info
-from slabench.heads.svm import METAOPTNET_SVM, SvmConvergenceWarning, svm_logits, svm_solution
+from slabench.heads.metaoptnet import METAOPTNET_SVM, SvmConvergenceWarning, svm_logits, svm_solution
 from slabench.heads.svm_solver import factorise, project
 from slabench.learners import build_learner
 from slabench.recipes import load_recipe

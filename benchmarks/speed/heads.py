@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from slabench.core.seeding import torch_generator
 from slabench.heads.logistic import logistic_logits
-from slabench.heads.svm import svm_logits, svm_solution
+from slabench.heads.metaoptnet import svm_logits, svm_solution
 from slabench.training.device import keep_heap
 
 DIM, SQUARED_LENGTH, C, QUERIES = 640, 300.0, 0.1, 15

@@ -9,27 +9,14 @@ from typing import Annotated
 
 import typer
 
-from slabench.cli import (
-    check,
-    compare,
-    data,
-    demo,
-    doctor,
-    episodes,
-    leaderboard,
-    listing,
-    longtail,
-    plugin,
-    report,
-    score,
-)
+from slabench.cli import check, compare, data, demo, doctor, episodes, leaderboard, listing, longtail, report, score
 from slabench.cli import reproduce as reproduce_module
 from slabench.cli import run as run_module
 from slabench.core.errors import SlabenchError
 
 app = typer.Typer(
     name="slabench",
-    cls=plugin.Group,
+    cls=check.Group,
     help="Benchmarks for Self-supervised Label Augmentation: few-shot and long-tailed image classification, honestly measured.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -87,7 +74,7 @@ def _main(
     ] = None,
 ) -> None:
     if plugins:
-        plugin.load(plugins, context.invoked_subcommand)
+        check.load(plugins, context.invoked_subcommand)
 
 
 def main() -> None:

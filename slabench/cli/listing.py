@@ -48,7 +48,7 @@ def list_(
     else:
         raise unknown_name("list", kind, LISTS)
     if kind in ("plugins", "datasets", "transforms", "backbones", "heads", "losses"):
-        from slabench.cli.plugin import warn_of_problems
+        from slabench.cli.check import warn_of_problems
 
         warn_of_problems(None if kind == "plugins" else kind)
 

@@ -231,10 +231,14 @@ HEADS = Registry("head", "slabench.heads", expects="slabench.heads:Head")
 BACKBONES = Registry("backbone", "slabench.backbones")
 
 HEADS.add("protonet", "slabench.heads.metric:PROTONET", "squared distance to the class mean (Snell et al. 2017)")
-HEADS.add("metaoptnet-svm", "slabench.heads.svm:METAOPTNET_SVM", "Crammer-Singer SVM (MetaOptNet, Lee et al. 2019)")
-HEADS.add("metaoptnet-rr", "slabench.heads.ridge:METAOPTNET_RR", "ridge regression, lambda 50 (MetaOptNet, R2D2)")
 HEADS.add(
-    "r2d2", "slabench.heads.ridge:R2D2", "ridge regression with learned lambda, alpha, beta (Bertinetto et al. 2019)"
+    "metaoptnet-svm", "slabench.heads.metaoptnet:METAOPTNET_SVM", "Crammer-Singer SVM (MetaOptNet, Lee et al. 2019)"
+)
+HEADS.add("metaoptnet-rr", "slabench.heads.metaoptnet:METAOPTNET_RR", "ridge regression, lambda 50 (MetaOptNet, R2D2)")
+HEADS.add(
+    "r2d2",
+    "slabench.heads.metaoptnet:R2D2",
+    "ridge regression with learned lambda, alpha, beta (Bertinetto et al. 2019)",
 )
 _COSINE = "slabench.heads.metric"
 HEADS.add("cosine", f"{_COSINE}:COSINE", "cosine to the class mean (Meta-Baseline, Chen et al. 2021)")

@@ -19,7 +19,7 @@ from slabench.evaluation.metrics import ClassificationScores, score
 from slabench.losses import uses_counts
 from slabench.posthoc.methods import METHODS, PLAIN, Adjusted, logit_adjust, plain, tau_normalise, temperature
 from slabench.posthoc.training import DEFAULT
-from slabench.records.derived import derive
+from slabench.records.environment import derive
 from slabench.records.outputs import ModelOutputs
 from slabench.records.record import RunRecord, Score
 from slabench.records.store import ResultStore

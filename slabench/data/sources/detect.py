@@ -10,8 +10,8 @@ from slabench.core import paths
 from slabench.core.errors import DataError, UsageError
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
-from slabench.data.sources import Kind, folders, learn2learn, miniimagenet, parquet, photographs, pybatches
-from slabench.data.sources.pixels import refuse_html
+from slabench.data.sources import Kind, fewshot, images, parquet, photographs, pybatches
+from slabench.data.sources.images import refuse_html
 from slabench.data.store import Store, differences, is_prepared, store_folder, write_store
 
 _ARCHIVE_ENDS = (".zip", ".tar", ".tgz", ".tar.gz")
@@ -25,12 +25,12 @@ _PHOTOGRAPHS = {
 
 def _kinds(entry: DatasetInfo) -> tuple[Kind, ...]:
     if entry.store == "mini-imagenet":
-        return (miniimagenet.CACHES, miniimagenet.CSVS)
+        return (fewshot.CACHES, fewshot.CSVS)
     if entry.store in _PHOTOGRAPHS:
         return (_PHOTOGRAPHS[entry.store],)
     if entry.store == "cifar100":
-        return (pybatches.KIND, parquet.KIND, folders.KIND, learn2learn.FC100, learn2learn.CIFARFS)
-    return (pybatches.KIND, parquet.KIND, folders.KIND)
+        return (pybatches.KIND, parquet.KIND, images.KIND, fewshot.FC100, fewshot.CIFARFS)
+    return (pybatches.KIND, parquet.KIND, images.KIND)
 
 
 def layouts(entry: DatasetInfo) -> list[str]:

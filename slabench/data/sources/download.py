@@ -22,7 +22,7 @@ from slabench.core.errors import DataError, DataMissingError
 from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
 from slabench.data.sources.detect import import_dataset
-from slabench.data.sources.pixels import looks_like_html
+from slabench.data.sources.images import looks_like_html
 from slabench.data.store import Store
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
-from slabench.data.sources.pixels import check_class_names, check_labels, decode_all, refuse_html
+from slabench.data.sources.images import check_class_names, check_labels, decode_all, refuse_html
 
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("fine_label", "label")

@@ -21,7 +21,7 @@ from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
-from slabench.data.sources.pixels import decode_all, decoder_versions, refuse_html
+from slabench.data.sources.images import decode_all, decoder_versions, refuse_html
 
 _AGAIN = "it may be a cut-off copy: unpack or download it again, then import"
 _ENDS = (".jpg", ".jpeg", ".png")

@@ -16,7 +16,7 @@ from slabench.core.errors import DataError
 from slabench.data.catalog import DATASETS, DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
-from slabench.data.sources.pixels import check_class_names, check_labels, looks_like_html
+from slabench.data.sources.images import check_class_names, check_labels, looks_like_html
 from slabench.data.sources.unpickle import read_pickle
 
 _LAYOUT = (

@@ -26,7 +26,7 @@ from slabench.evaluation.episodes import PREDICTORS, embed
 from slabench.learners import EpisodicLearner, build_backbone, with_head
 from slabench.recipes import parse_recipe
 from slabench.recipes.fewshot import Recipe
-from slabench.records.derived import derive, derived_key
+from slabench.records.environment import derive, derived_key
 from slabench.records.outputs import ModelWeights, load_weights
 from slabench.records.record import RunRecord, Score
 from slabench.records.store import ResultStore
