@@ -1,4 +1,4 @@
-"""MetaOptNet's heads, the Crammer-Singer SVM and ridge regression (Lee et al., CVPR 2019), and R2D2's (Bertinetto et al. 2019)."""
+"""MetaOptNet's heads, the Crammer-Singer SVM and ridge regression (Lee et al., CVPR 2019); R2D2's (Bertinetto et al., 2019)."""
 
 from __future__ import annotations
 
