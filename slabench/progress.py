@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 if TYPE_CHECKING:
     from slabench.records.record import Score
@@ -117,8 +118,6 @@ class ConsoleListener:
             self._bar = self._task = None
 
     def _say(self, markup: str, plain: str = "") -> None:
-        from rich.text import Text
-
         self.console.print(Text.from_markup(markup) + plain, soft_wrap=True, highlight=False)
 
 

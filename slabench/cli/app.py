@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from slabench.cli import check, compare, data, demo, doctor, episodes, leaderboa
 from slabench.cli import reproduce as reproduce_module
 from slabench.cli import run as run_module
 from slabench.core.errors import SlabenchError
+from slabench.core.versions import __version__
 
 app = typer.Typer(
     name="slabench",
@@ -43,16 +45,12 @@ app.add_typer(longtail.app, name="longtail")
 
 def _version(value: bool) -> None:
     if value:
-        from slabench.core.versions import __version__
-
         typer.echo(f"slabench {__version__}")
         raise typer.Exit
 
 
 def _data_dir(value: Path | None) -> None:
     if value is not None:
-        import os
-
         os.environ["SLABENCH_DATA"] = str(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from slabench.cli.complete import anything
+from slabench.core.errors import SlabenchError, UsageError, unknown_name
+from slabench.core.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +48,6 @@ class Group(TyperGroup):
 
 def load(files: list[Path], command: str | None) -> None:
     """Load plug-in files; `list`, `show` and `doctor` go on without one that is broken."""
-    from slabench.core.errors import SlabenchError
     from slabench.plugins import load_plugin
 
     for file in files:
@@ -64,9 +66,6 @@ def warn(error: Exception) -> None:
 
 def warn_of_problems(plural: str | None) -> None:
     """Name the broken plug-ins of a kind (None: of all) on stderr; those that must be imported to list them, too."""
-    from slabench.core.errors import SlabenchError
-    from slabench.core.registry import REGISTRIES
-
     for key, kind in REGISTRIES.items():
         if plural not in (None, key):
             continue
@@ -109,8 +108,6 @@ def check(
     results = [(of, name, run(of, name)) for of, name in subjects]
     console = Console(highlight=False)
     if as_json:
-        import json
-
         told = [
             {"kind": of, "name": name, "checks": [finding.__dict__ for finding in findings]}
             for of, name, findings in results
@@ -125,9 +122,6 @@ def check(
 
 def _subjects(target: str, kind: str | None) -> list[tuple[str, str]]:
     """(plural of the kind, name) of all that is to be checked."""
-    from slabench.core.errors import UsageError, unknown_name
-    from slabench.core.registry import REGISTRIES
-
     if kind is not None and kind not in REGISTRIES:
         raise unknown_name("kind", kind, REGISTRIES)
     kinds = [kind] if kind else list(REGISTRIES)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from slabench.core.errors import DataMissingError, SlabenchError, UsageError, did_you_mean
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -22,8 +24,6 @@ def numbers(text: str | None, flag: str, *, least: int = 1) -> list[int] | None:
     Raises:
         UsageError: they are not.
     """
-    from slabench.core.errors import UsageError
-
     if text is None:
         return None
     example = f"write for example {flag} {'0,1,2' if least == 0 else '5,10'}"
@@ -43,8 +43,6 @@ def names(text: str, flag: str) -> list[str]:
     Raises:
         UsageError: there are no names in it.
     """
-    from slabench.core.errors import UsageError
-
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
         raise UsageError(f"{flag} '{text}' names nothing", f"leave {flag} out, or write for example {flag} a,b")
@@ -97,7 +95,6 @@ def chosen(
         UsageError: both `--shipped` and `--results`.
         SlabenchError: nothing is left to show; says why, and what to run.
     """
-    from slabench.core.errors import SlabenchError
     from slabench.plots.source import Source
     from slabench.records.store import open_results
 
@@ -116,7 +113,6 @@ def chosen(
 
 def deliver(output: Path, data: bytes) -> None:
     """Write `data` to `output` atomically; a place that cannot be written to is an error of the request."""
-    from slabench.core.errors import UsageError
     from slabench.core.files import write_bytes
 
     try:
@@ -127,8 +123,6 @@ def deliver(output: Path, data: bytes) -> None:
 
 def refuse_folder(output: Path) -> None:
     """Before anything is drawn: `-o` names a file, not a folder."""
-    from slabench.core.errors import UsageError
-
     if output.is_dir():
         raise UsageError(f"{output} is a folder", f"name a file in it: -o {output / 'FILE'}")
 
@@ -168,8 +162,6 @@ def verify_files(paths: Iterable[Path], read: Callable[[Path], Frozen]) -> None:
     """Check each file against its digest and its data, one line each; exit code 1 if one does not match."""
     from rich.console import Console
 
-    from slabench.core.errors import DataMissingError, SlabenchError
-
     console = Console(highlight=False)
     bad = 0
     for path in paths:
@@ -187,8 +179,6 @@ def verify_files(paths: Iterable[Path], read: Callable[[Path], Frozen]) -> None:
 
 def find_file(name: str, kind: str, find: Callable[[str], Path | None], list_files: Callable[[], list[Path]]) -> Path:
     """The file called `name`, or at the path `name`; otherwise a usage error with a did-you-mean."""
-    from slabench.core.errors import UsageError, did_you_mean
-
     path = Path(name) if name.endswith(".npy") else find(name)
     if path is None or not path.is_file():
         known = [f"{file.parent.name}/{file.stem}" for file in list_files()]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from slabench.cli.common import notes_console, warn
+from slabench.core.errors import UsageError, unknown_name
 
 FORMATS = ("table", "json", "csv")
 
@@ -54,7 +55,6 @@ def compare(
 
     from slabench.comparison import compare as compare_runs
     from slabench.comparison.table import render, to_csv, to_json
-    from slabench.core.errors import UsageError, unknown_name
 
     if output_format not in FORMATS:
         raise unknown_name("format", output_format, FORMATS)

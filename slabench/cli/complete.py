@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from slabench.core import paths
+from slabench.core.registry import REGISTRIES
 from slabench.core.suites import SUITES
+from slabench.plots import KINDS
 
 LISTS = {
     "datasets": "what is learned on, and whether it is here",
@@ -67,8 +70,6 @@ def names_of(plural: str) -> dict[str, str]:
 
 def _entries(kind: str) -> Iterable[tuple[str, str]]:
     if kind in ("backbones", "heads", "losses", "transforms"):
-        from slabench.core.registry import REGISTRIES
-
         for entry in REGISTRIES[kind]:
             told = entry.built_in or entry.origin in entry.summary
             yield entry.name, entry.summary if told else f"{entry.summary} ({entry.origin})"
@@ -89,8 +90,6 @@ def _entries(kind: str) -> Iterable[tuple[str, str]]:
             assert chosen is not None
             yield name, chosen.summary + where
     elif kind == "plots":
-        from slabench.plots import KINDS
-
         for name, plot in KINDS.items():
             yield name, plot.summary
     elif kind in ("reweightings", "samplers", "mixings"):
@@ -147,16 +146,12 @@ def _of(names: Callable[[], Iterable[str]]) -> Completer:
 
 def _registry(plural: str) -> Callable[[], list[str]]:
     def names() -> list[str]:
-        from slabench.core.registry import REGISTRIES
-
         return REGISTRIES[plural].names()
 
     return names
 
 
 def _recipes() -> list[str]:
-    from slabench.core import paths
-
     root = paths.benchmarks() / "recipes"
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml"))
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli import complete
+from slabench.core import paths
+from slabench.core.errors import DataError, DataMissingError
+from slabench.data.catalog import DATASETS, info
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,8 +36,6 @@ def get(
     """Download a data set (or draw it, if it is embedded) and prepare it."""
     from rich.console import Console
 
-    from slabench.core import paths
-    from slabench.data.catalog import info
     from slabench.data.loading import prepare_store
     from slabench.data.store import is_prepared, store_folder
 
@@ -67,7 +68,6 @@ def import_(
     """Prepare a data set from files that are here. The layout of PATH is recognised."""
     from rich.console import Console
 
-    from slabench.data.catalog import info
     from slabench.data.sources.detect import import_dataset
 
     console = Console()
@@ -86,9 +86,6 @@ def verify(
     """Read all prepared data and check it against its sha256. Exit code 1 when something has changed."""
     from rich.console import Console
 
-    from slabench.core import paths
-    from slabench.core.errors import DataError, DataMissingError
-    from slabench.data.catalog import DATASETS, info
     from slabench.data.store import differences, is_prepared, open_store, store_folder, verify_store
 
     console = Console()
@@ -146,8 +143,6 @@ def _tell(console: Console, entry: DatasetInfo, store: Store, notes: list[str]) 
 
 def list_datasets(console: Console, as_json: bool) -> None:
     """Print every data set of the catalog, and whether its data is here."""
-    from slabench.data.catalog import DATASETS
-
     rows = [
         {
             "name": entry.name,
@@ -182,8 +177,6 @@ def list_datasets(console: Console, as_json: bool) -> None:
 def show_dataset(console: Console, name: str) -> None:
     """Print one data set: classes per split, images, size, source, licence, digests, and whether its data is here."""
     from rich.table import Table
-
-    from slabench.data.catalog import info
 
     entry = info(name)
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -241,8 +234,6 @@ def _facts(entry: DatasetInfo) -> list[tuple[str, str]]:
 
 def _opened(entry: DatasetInfo) -> tuple[Any, str]:
     """The prepared store and no problem, or no store and the problem (empty: it is simply not here)."""
-    from slabench.core import paths
-    from slabench.core.errors import DataError
     from slabench.data.store import is_prepared, open_store, store_folder
 
     path = store_folder(entry, paths.data())
@@ -270,8 +261,6 @@ def _counts(entry: DatasetInfo, store: Any) -> str:
 
 
 def _state(entry: DatasetInfo) -> str:
-    from slabench.core import paths
-
     if (paths.data() / entry.store / "manifest.json").is_file():
         return "prepared"
     return "drawn on first use" if entry.embedded else "not here"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from slabench.evaluation.intervals import paired_difference
 
 
 def demo(
@@ -15,14 +18,11 @@ def demo(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
 ) -> None:
     """Train ProtoNet with and without SLA on drawn characters, and compare them on the same episodes."""
-    import tempfile
-
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     from slabench.cli.run import execute
-    from slabench.evaluation.intervals import paired_difference
     from slabench.recipes import load_recipe
     from slabench.records.store import ResultStore
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -14,8 +15,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from slabench.core import paths
+from slabench.core import paths, registry
 from slabench.core.errors import SlabenchError
+from slabench.core.versions import __version__
+from slabench.data.catalog import DATASETS, info
 
 _SIGNS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "problem": "[red]PROBLEM[/red]"}
 
@@ -29,8 +32,6 @@ def doctor(
     facts = diagnose(results)
     broken = sum(fact.state == "problem" for fact in facts)
     if as_json:
-        import json
-
         typer.echo(json.dumps({"ok": not broken, "facts": [fact.__dict__ for fact in facts]}, indent=2))
     else:
         from rich.console import Console
@@ -106,8 +107,6 @@ def diagnose(results: Path | None = None) -> list[Fact]:
 
 
 def _machine() -> Iterator[Fact]:
-    from slabench.core.versions import __version__
-
     yield Fact("machine", "slabench", "ok", __version__)
     yield Fact("machine", "python", "ok", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
     try:
@@ -144,7 +143,6 @@ def _machine() -> Iterator[Fact]:
 
 
 def _data() -> Iterator[Fact]:
-    from slabench.data.catalog import DATASETS
     from slabench.data.store import is_prepared, open_store, store_folder
 
     folder = paths.data()
@@ -201,7 +199,6 @@ def _extras() -> Iterator[Fact]:
 
 def _plugins() -> Iterator[Fact]:
     from slabench import plugins
-    from slabench.core import registry
 
     for error in plugins.problems():
         yield Fact("plug-ins", "problem", "problem", error.message, error.remedy)
@@ -242,7 +239,6 @@ def _results(results: Path | None) -> Iterator[Fact]:
 def _can_run() -> Iterator[Fact]:
     import torch
 
-    from slabench.data.catalog import info
     from slabench.data.store import is_prepared, store_folder
 
     here = is_prepared(store_folder(info("cifar100"), paths.data()))

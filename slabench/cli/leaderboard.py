@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slabench.cli.common import notes_console, warn
+from slabench.cli.common import notes_console, refuse_folder, warn
+from slabench.core.errors import SlabenchError, UsageError, did_you_mean, unknown_name
 from slabench.core.suites import SUITE_NAMES
+from slabench.ranking.formats.html import to_html
+from slabench.ranking.formats.latex import to_latex
+from slabench.ranking.formats.terminal import table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,8 +75,6 @@ def leaderboard(
     """
     from rich.console import Console
 
-    from slabench.cli.common import refuse_folder
-    from slabench.core.errors import unknown_name
     from slabench.core.files import write_text
 
     if output is not None:
@@ -96,8 +100,6 @@ def leaderboard(
         write_text(output, _text(rows, output_format))
         notes.print(f"{len(rows)} rows in {output}", soft_wrap=True)
     elif output_format == "table":
-        from slabench.ranking.formats.terminal import table
-
         console = Console(highlight=False)
         console.print(table(rows, console.width))
     else:
@@ -106,10 +108,7 @@ def leaderboard(
 
 def _text(rows: Sequence[LeaderboardRow], output_format: str) -> str:
     """The leaderboard in one of `FORMATS`."""
-    from slabench.ranking.formats.html import to_html
-    from slabench.ranking.formats.latex import to_latex
     from slabench.ranking.formats.plain import to_csv, to_markdown
-    from slabench.ranking.formats.terminal import table
 
     if output_format == "table":
         return _as_text(table(rows, _FILE_WIDTH))
@@ -124,8 +123,6 @@ def _filtered(rows: list[LeaderboardRow], wanted: dict[str, list[str] | None]) -
         UsageError: no row at all has such a value; says which one may have been meant.
         SlabenchError: each value occurs, but not together.
     """
-    from slabench.core.errors import SlabenchError, UsageError, did_you_mean
-
     asked = {name: values for name, values in wanted.items() if values}
     for name, values in asked.items():
         known = {str(value) for row in rows if (value := getattr(row, name)) is not None}
@@ -141,9 +138,6 @@ def _filtered(rows: list[LeaderboardRow], wanted: dict[str, list[str] | None]) -
 
 def _collect(notes: Console, results: Path | None, shipped: bool, include_quick: bool) -> list[LeaderboardRow]:
     """The rows of the folder asked for; of the shipped records when none was asked for and the user's has none."""
-    import warnings
-
-    from slabench.core.errors import SlabenchError
     from slabench.ranking.entries import rows
     from slabench.records.store import absence, open_results
 
@@ -168,8 +162,6 @@ def _collect(notes: Console, results: Path | None, shipped: bool, include_quick:
 
 def _as_text(renderable: object) -> str:
     """What the screen would show, as plain text of a fixed width."""
-    import io
-
     from rich.console import Console
 
     file = io.StringIO()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slabench.cli import complete
-from slabench.cli.complete import LISTS, SHOWS, _entries
+from slabench.cli import complete, episodes, longtail
+from slabench.cli.check import warn_of_problems
+from slabench.cli.complete import LISTS, SHOWS, _entries, names_of
+from slabench.cli.data import list_datasets, show_dataset
+from slabench.core import paths
+from slabench.core.errors import UsageError, unknown_name
+from slabench.core.registry import REGISTRIES
+from slabench.core.seeding import fork_for_init
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,15 +36,10 @@ def list_(
     """List what slabench knows under a kind of names."""
     from rich.console import Console
 
-    from slabench.core import paths
-    from slabench.core.errors import unknown_name
-
     console = Console(highlight=False)
     if kind is None:
         _print(console, "slabench list", list(LISTS.items()), as_json)
     elif kind == "datasets":
-        from slabench.cli.data import list_datasets
-
         list_datasets(console, as_json)
     elif kind == "runs":
         from slabench.cli.runs import list_runs
@@ -48,8 +50,6 @@ def list_(
     else:
         raise unknown_name("list", kind, LISTS)
     if kind in ("plugins", "datasets", "transforms", "backbones", "heads", "losses"):
-        from slabench.cli.check import warn_of_problems
-
         warn_of_problems(None if kind == "plugins" else kind)
 
 
@@ -70,15 +70,10 @@ def show(
     """Show one thing of any kind that can be listed: a recipe resolved, a run, a head with what it is and where."""
     from rich.console import Console
 
-    from slabench.core import paths
-    from slabench.core.errors import UsageError, unknown_name
-
     console = Console(highlight=False)
     if test_prior is not None and kind in SHOWS and kind != "run":
         raise UsageError(f"--test-prior has no effect in show {kind}", "slabench show run KEY --test-prior uniform")
     if kind == "dataset":
-        from slabench.cli.data import show_dataset
-
         show_dataset(console, name)
     elif kind == "run":
         from slabench.cli.runs import show_run
@@ -92,8 +87,6 @@ def show(
 
 def _print(console: Console, kind: str, entries: list[tuple[str, str]], as_json: bool) -> None:
     if as_json:
-        import json
-
         console.out(json.dumps([{"name": name, "summary": summary} for name, summary in entries], indent=2))
         return
     from rich.table import Table
@@ -122,19 +115,12 @@ def show_named(console: Console, kind: str, name: str) -> None:
     if kind == "recipe":
         _recipe(console, name)
     elif kind == "episodes":
-        from slabench.cli import episodes
-
         episodes.show(name)
     elif kind == "subset":
-        from slabench.cli import longtail
-
         longtail.show(name)
     elif kind in _REGISTERED:
         _table(console, _registered(_REGISTERED[kind], name))
     else:
-        from slabench.cli.complete import SHOWS, names_of
-        from slabench.core.errors import unknown_name
-
         known = names_of(SHOWS[kind])
         if name not in known:
             raise unknown_name(kind, name, known)
@@ -154,8 +140,6 @@ def _use(kind: str, name: str) -> str:
 
 
 def _registered(plural: str, name: str) -> list[tuple[str, str]]:
-    from slabench.core.registry import REGISTRIES
-
     registry = REGISTRIES[plural]
     entry = registry.entry(name)
     target = registry.get(name)
@@ -179,8 +163,6 @@ def _head(name: str, head: Any) -> list[tuple[str, str]]:
 
 def _backbone(name: str, make: Any) -> list[tuple[str, str]]:
     from slabench.backbones import n_parameters
-    from slabench.core.errors import UsageError
-    from slabench.core.seeding import fork_for_init
 
     facts = [("in words", _doc(make))]
     for size in (32, 84, 224):
@@ -227,8 +209,6 @@ def _doc(target: Any) -> str:
 
 
 def _recipe(console: Console, name: str) -> None:
-    import json
-
     from slabench.recipes import load_recipe
 
     for recipe in load_recipe(name):

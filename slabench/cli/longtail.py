@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.common import find_file, verify_files
+from slabench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from slabench.data.imageset import ImageSet
@@ -32,7 +33,6 @@ def make(
     folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
 ) -> None:
     """Draw a subset of the training images by LDAM-DRW's rule, and keep it."""
-    from slabench.core.errors import UsageError
     from slabench.data.loading import load_images
     from slabench.data.longtail import read_counts
     from slabench.data.longtail_files import make_subset, open_subset

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slabench.cli.common import chosen, deliver, notes_console, refuse_folder, warn
+from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITE_NAMES
-from slabench.plots import KINDS
+from slabench.plots import KINDS, draw, file_type, picture
 
 if TYPE_CHECKING:
     from slabench.records.record import RunRecord
@@ -34,8 +36,6 @@ def report(
     The page holds its style, script and figures in itself and needs no network. Your own results are shown; where there are
     none, those that travel with slabench.
     """
-    from slabench.cli.common import chosen, deliver, notes_console, refuse_folder, warn
-    from slabench.core.errors import UsageError
     from slabench.report import build
 
     if output.suffix.lower() not in (".html", ".htm"):
@@ -73,10 +73,6 @@ def plot(
 
     slabench list plots says what each kind shows. Your own results are drawn; where you have none, those that come with it.
     """
-    from slabench.cli.common import chosen, deliver, notes_console, refuse_folder, warn
-    from slabench.core.errors import unknown_name
-    from slabench.plots import draw, file_type, picture
-
     # What is wrong with the request is said before a file is read.
     if kind not in KINDS:
         raise unknown_name("kind of plot", kind, KINDS)

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from slabench.cli.common import names, numbers, public_argv
-from slabench.progress import duration
+from slabench.core.errors import DataMissingError
+from slabench.progress import ConsoleListener, duration
+from slabench.ranking.columns import UNVERIFIED, marked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,14 +56,10 @@ def reproduce(
     slabench reproduce sla2020/few-shot --only 'fc100-5shot/protonet*' --dry-run
     slabench reproduce sla2020/imbalanced --only cifar100-r100 --seeds 0,1,2 --jobs 2
     """
-    from rich.console import Console
-
     console = Console(highlight=False)
     if name is None or list_tables:
         _list(console)
         return
-    from slabench.core.errors import DataMissingError
-    from slabench.progress import ConsoleListener
     from slabench.reproduction.outcome import collect
     from slabench.reproduction.planning import plan_table
     from slabench.reproduction.running import run_missing
@@ -125,8 +126,6 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
 
 
 def _list(console: Console) -> None:
-    from rich.table import Table
-
     from slabench.reproduction.definition import load_table, table_names
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -250,8 +249,6 @@ def show_result(console: Console, result: Reproduction) -> None:
 
 
 def _legend(console: Console, result: Reproduction) -> None:
-    from slabench.ranking.columns import UNVERIFIED
-
     plan, rows = result.plan, result.rows
     lines = ["%; ±: half of the 95 % interval over the test; n: seeds; images: seen in training, copies counted."]
     if any(row.published and not row.published.verified for row in rows):
@@ -269,8 +266,6 @@ def _legend(console: Console, result: Reproduction) -> None:
 
 
 def _line(row: RowResult) -> Sequence[str]:
-    from slabench.ranking.columns import marked
-
     published = "-"
     if row.published is not None:
         published = marked(row.published.text, row.published.verified)
@@ -318,8 +313,6 @@ def _digests(plan: TablePlan, column: Column) -> set[str]:
 
 
 def _grid(left: Sequence[str], right: Sequence[str]) -> Table:
-    from rich.table import Table
-
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for place, heading in enumerate(left):
         made.add_column(heading, overflow="fold", no_wrap=place > 0)
@@ -333,6 +326,4 @@ def _millions(images: int) -> str:
 
 
 def _plain(text: str) -> str:
-    from rich.markup import escape
-
     return escape(text)

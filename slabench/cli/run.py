@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from slabench.cli import complete
 from slabench.cli.common import numbers, public_argv
+from slabench.core import paths
+from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITES
-from slabench.progress import duration
+from slabench.progress import ConsoleListener, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,8 +144,6 @@ def run(target: str, **given: Any) -> None:
     slabench run fewshot --dataset glyphs --preset quick --sla
     slabench run fewshot/controls --dataset fc100 --seeds 0,1,2 --dry-run
     """
-    from rich.console import Console
-
     console = Console(highlight=False)
     recipes = _asked_for(target, given)
     seeds = numbers(given["seeds"], "--seeds", least=0)
@@ -193,8 +195,6 @@ def execute(
     resume: str = "auto",
 ) -> int:
     """Run, show progress, and return the exit code: 0, or 1 when a trial failed or another process holds it."""
-    from slabench.core import paths
-    from slabench.progress import ConsoleListener
     from slabench.runner import run as run_trials
 
     listener = ConsoleListener(console)
@@ -219,8 +219,6 @@ def execute(
 
 
 def _objective(sla: bool | None, objective: str | None) -> str | None:
-    from slabench.core.errors import UsageError
-
     if sla is not None and objective is not None and (objective == "sla") != sla:
         raise UsageError(
             f"--objective {objective} and --{'sla' if sla else 'no-sla'} contradict each other", "give one of the two"
@@ -233,7 +231,6 @@ def _objective(sla: bool | None, objective: str | None) -> str | None:
 def _recipes(
     target: str, preset: str | None, protocol: str | None, overrides: dict[str, Any], settings: list[str]
 ) -> list[AnyRecipe]:
-    from slabench.core.errors import UsageError, unknown_name
     from slabench.recipes import load_recipe, parse_assignment, recipe_names
 
     if preset is not None and preset not in PRESETS:
@@ -268,7 +265,6 @@ def _recipes(
 
 def _own_counts(path: Path, recipe: AnyRecipe, others: dict[str, Any]) -> dict[str, Any]:
     """The recipe keys of `--counts`; opens the recipe's data set for the names of its classes."""
-    from slabench.core.errors import UsageError
     from slabench.data.loading import load_images
     from slabench.data.longtail import read_counts
 
@@ -296,7 +292,6 @@ def show_plan(
     Data and episode files are prepared if need be; nothing is trained but a few measured steps.
     """
     import torch
-    from rich.table import Table
 
     from slabench.runner import plan
     from slabench.suites import estimate, estimate_scoring, suite_of

@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slabench.core.errors import UsageError
 from slabench.core.files import SHORT
+from slabench.ranking.columns import percent
+from slabench.records.record import ClassScores
+from slabench.records.store import ResultStore
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,8 +63,6 @@ def show_run(console: Console, results: Path, key_prefix: str, test_prior: str |
     Raises:
         UsageError: no record's key, or more than one record's, begins with `key_prefix`, or the prior is unknown.
     """
-    from slabench.records.store import ResultStore
-
     store = ResultStore(results)
     record = store.match(key_prefix)
     _print_record(console, record, store.path(record))
@@ -71,7 +73,6 @@ def show_run(console: Console, results: Path, key_prefix: str, test_prior: str |
 def _read(results: Path) -> list[RunRecord]:
     """The readable records; a damaged file is named on stderr, so that what is piped on stays whole."""
     from slabench.cli.common import notes_console, warn
-    from slabench.records.store import ResultStore
 
     records, problems = ResultStore(results).scan()
     warn(notes_console(), problems)
@@ -80,8 +81,6 @@ def _read(results: Path) -> list[RunRecord]:
 
 def _print_record(console: Console, record: RunRecord, path: Path) -> None:
     from rich.table import Table
-
-    from slabench.ranking.columns import percent
 
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -109,9 +108,6 @@ def _metrics(record: RunRecord) -> Table:
     """A classifier's further scores, one column a predictor; fractions in percent, NLL in nats."""
     from rich.table import Table
 
-    from slabench.ranking.columns import percent
-    from slabench.records.record import ClassScores
-
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("score")
     for score in record.scores:
@@ -131,7 +127,6 @@ def _metrics(record: RunRecord) -> Table:
 
 
 def _print_under_prior(console: Console, record: RunRecord, text: str) -> None:
-    from slabench.core.errors import UsageError
     from slabench.evaluation.metrics import accuracy_under_prior, read_prior
 
     for score in record.scores:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy
+
 from slabench.comparison.controls import EQUAL_VIEWS, Control, baselines, equal_images_seen
 from slabench.comparison.result import ASKED, Comparison, Pair, Side
 from slabench.comparison.sides import (
@@ -186,8 +188,6 @@ def _drawn(record: RunRecord, warnings: list[str]) -> _Drawn | None:
     """What the episodes were drawn from, by the frozen file that the record names; no pixels are needed."""
     if record.episodes is None:
         return None
-    import numpy
-
     from slabench.episodes.files import find, protocol_part, read_rows
 
     lost = "the intervals without re-use of images and over classes are left out"

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from slabench.evaluation.intervals import finite_or_none
+from slabench.evaluation.paired_tests import paired_over_seeds
 from slabench.ranking.entries import Entry
 from slabench.records.store import EpisodeCache, ResultStore
 
@@ -187,8 +188,6 @@ def gains(group: Sequence[Entry], store: ResultStore | None) -> list[Gain]:
 
 def gain(entry: Entry, control: Entry, question: str, cache: EpisodeCache) -> Gain:
     """`entry` - `control`, which may be compared."""
-    from slabench.evaluation.paired_tests import paired_over_seeds
-
     mine, theirs = ({record.seed: record for record in side.records} for side in (entry, control))
     seeds = tuple(sorted(set(mine) & set(theirs)))
     n = min(score.n for score in (*entry.scores, *control.scores))

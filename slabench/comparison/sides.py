@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy
+
 from slabench.comparison.controls import model
 from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
 from slabench.core.files import SHORT
@@ -101,8 +103,6 @@ def usable(entries: Sequence[Entry], store: ResultStore, problems: list[str]) ->
 
 
 def _accuracies(store: ResultStore, record: RunRecord, predictor: str) -> NDArray[numpy.float64]:
-    import numpy
-
     array = store.episodes(record).get(predictor)
     if array is None:
         raise DataError(

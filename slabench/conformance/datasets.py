@@ -11,6 +11,7 @@ from slabench.conformance import OWN_GENERATOR, Check, Finding, NotApplicable, e
 from slabench.core import paths
 from slabench.data.catalog import DatasetInfo
 from slabench.data.loading import load
+from slabench.data.sources.embedded import prepare
 from slabench.data.splits import load_split
 from slabench.data.store import Store, differences, is_prepared, open_store, store_folder, verify_store
 
@@ -24,8 +25,6 @@ class Subject:
 
     def make(self, name: str) -> Store:
         """Make the store anew in a folder of this name."""
-        from slabench.data.sources.embedded import prepare
-
         return prepare(self.entry, store_folder(self.entry, self.folder / name))
 
     @property

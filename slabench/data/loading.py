@@ -19,6 +19,7 @@ from slabench.core.errors import DataMissingError, UsageError, unknown_name
 from slabench.core.seeding import numpy_generator
 from slabench.data.catalog import DATASETS, DatasetInfo, info
 from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet
+from slabench.data.sources.embedded import prepare
 from slabench.data.splits import load_split
 from slabench.data.store import Store, is_prepared, open_store, store_folder
 
@@ -84,8 +85,6 @@ def prepare_store(
     """
     path = store_folder(entry, paths.data(folder))
     if entry.embedded:
-        from slabench.data.sources.embedded import prepare
-
         return prepare(entry, path, replace=replace), []
     from slabench.data.sources.download import fetch
 

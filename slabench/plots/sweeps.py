@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, short_names, tested_on, units
-from slabench.ranking.entries import Entry, entry_interval
+from slabench.ranking.entries import Entry, copies, entry_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,8 +151,6 @@ def _set(entry: Entry) -> str:
 
 
 def _transforms(panel: Axes, group: Group, own: Sequence[Entry]) -> None:
-    from slabench.ranking.entries import copies
-
     colours = group.colours()
     right = max(100 * (entry.mean + (entry_interval(entry)[0] or 0)) for entry in own)
     labels = []

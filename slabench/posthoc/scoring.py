@@ -18,9 +18,9 @@ from slabench.core.files import SHORT
 from slabench.evaluation.metrics import ClassificationScores, score
 from slabench.losses import uses_counts
 from slabench.posthoc.methods import METHODS, PLAIN, Adjusted, logit_adjust, plain, tau_normalise, temperature
-from slabench.posthoc.training import DEFAULT
+from slabench.posthoc.training import DEFAULT, crt, lws
 from slabench.records.environment import derive
-from slabench.records.outputs import ModelOutputs
+from slabench.records.outputs import ModelOutputs, load_outputs
 from slabench.records.record import RunRecord, Score
 from slabench.records.store import ResultStore
 from slabench.sla.objectives import classifier_objective
@@ -55,8 +55,6 @@ def apply(
     Raises:
         UsageError: an unknown method, or a named one that this model does not allow.
     """
-    from slabench.posthoc.training import DEFAULT, crt, lws
-
     training = stage or DEFAULT
     calls: dict[str, Callable[[], Adjusted]] = {
         "logit-adjust": lambda: logit_adjust(outputs, tau),
@@ -206,8 +204,6 @@ def open_outputs(record: RunRecord, store: ResultStore) -> ModelOutputs:
         UsageError: it is not a classifier's trial, or left no outputs.
         DataError: they are missing, damaged, or another trial's.
     """
-    from slabench.records.outputs import load_outputs
-
     path = find_outputs(record, store.root)
     outputs = load_outputs(path, record.outputs_sha256 or "")
     if outputs.key != record.key:

@@ -27,6 +27,7 @@ from slabench.ranking.columns import LeaderboardRow, columns
 from slabench.records.record import RunRecord, Score
 from slabench.records.staleness import stale
 from slabench.records.store import ResultStore, ResultsWarning
+from slabench.sla.transforms import transform_set
 
 if TYPE_CHECKING:
     import numpy
@@ -348,8 +349,6 @@ def _learner(suite: str) -> str | None:
 @lru_cache
 def copies(transforms: str) -> int | None:
     """M of a transformation set; None for one of a plug-in that is not installed here."""
-    from slabench.sla.transforms import transform_set
-
     try:
         return transform_set(transforms).M
     except UsageError:

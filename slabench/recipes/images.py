@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import Recipe
+from slabench.sla.transforms import transform_set
 
 
 def copies_of(suite: str, objective: str, m: int) -> int:
@@ -26,8 +27,6 @@ def copies_of(suite: str, objective: str, m: int) -> int:
 
 def copies_per_image(recipe: Recipe | ClassifierRecipe) -> int:
     """`copies_of` a recipe's own objective and transformations."""
-    from slabench.sla.transforms import transform_set
-
     return copies_of(recipe.suite, recipe.sla.objective, transform_set(recipe.sla.transforms).M)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slabench.core.files import digest_json
+from slabench.core.versions import __version__
 from slabench.plugins import bound
 from slabench.records.record import RunRecord
 
@@ -36,8 +38,6 @@ def describe(device: torch.device | str) -> dict[str, Any]:
     """
     import numpy
     import torch
-
-    from slabench.core.versions import __version__
 
     device = torch.device(device)
     commit, dirty = git_state()
@@ -94,8 +94,6 @@ def peak_memory_bytes(device: torch.device | str) -> int | None:
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "win32":
         return None
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from slabench.core.errors import UsageError
 from slabench.reproduction.outcome import Reproduction, collect
 from slabench.reproduction.planning import TablePlan, plan_table
+from slabench.reproduction.workers import run_parallel
 from slabench.runner import Outcome, RunListener, Trial, run
+from slabench.training.device import choose_device
 
 
 def reproduce(
@@ -91,9 +93,6 @@ def run_missing(
             listener=listener,
             argv=argv,
         )
-    from slabench.reproduction.workers import run_parallel
-    from slabench.training.device import choose_device
-
     choose_device(device)  # a wrong one is an error before any process starts
     return run_parallel(
         in_order(plan), jobs, plan.results, data_folder=data_folder, device=device, threads=threads, argv=argv, say=say

@@ -21,8 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Literal, cast
 
+from slabench.recipes import parse_recipe
 from slabench.records.store import ResultStore
-from slabench.runner import Outcome, Trial
+from slabench.runner import Outcome, Trial, run
 from slabench.training.loop import Interrupted
 
 _COMMAND = "from slabench.reproduction.workers import serve; serve()"
@@ -134,8 +135,6 @@ def run_parallel(
 def serve() -> None:
     """The process of a job: settings and then trials, a JSON object a line, on stdin; lines and states on stdout."""
     from slabench.progress import ConsoleListener
-    from slabench.recipes import parse_recipe
-    from slabench.runner import run
 
     out = sys.stdout
     sys.stdout = sys.stderr  # nothing else may write between the lines

@@ -19,6 +19,7 @@ from slabench.core.errors import DataError, UsageError, unknown_name
 from slabench.core.files import SHORT, digest_json, write_bytes
 from slabench.core.registry import HEADS
 from slabench.data import load
+from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
 from slabench.episodes.files import EpisodeFile, load_episodes
 from slabench.episodes.profiles import BALANCED
@@ -256,8 +257,6 @@ def _learner(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: Mode
 
 
 def _info(recipe: Recipe) -> Any:
-    from slabench.data.catalog import info
-
     return info(recipe.data.dataset)
 
 
