@@ -280,7 +280,7 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
         r"TrainImages.txt, line 5: 'pub/picture number 0.jpg' is of the unknown class 'pub'",
     ),
     ("mit67", lambda p: _edit(p / "TestImages.txt", "number 4", "number 0"), r"picture number 0.jpg is listed twice"),
-    ("mit67", lambda p: picture(p / "Images/bar/picture number 0.jpg", 0, (2000, 60)), r"2000 x 60 pixels: no photo"),
+    ("mit67", lambda p: picture(p / "Images/bar/picture number 0.jpg", 0, (2000, 60)), r"2000 x 60 pixels, too narrow"),
     ("stanford-dogs", lambda p: _cut(p / "lists/test_list.mat"), r"test_list.mat is not a list"),
     ("stanford-dogs", lambda p: _unlabel(p / "lists/test_list.mat"), r"test_list.mat is not a list .*of one length"),
     ("stanford-dogs", lambda p: (p / "lists/train_list.mat").unlink(), r"train_list.mat is missing"),

@@ -36,7 +36,7 @@ def test_round_trip_through_json() -> None:
         ({"cost": None}, "cost"),
         ({"selection": None}, "selection"),
         ({"error": "boom"}, "no error"),
-        ({"status": "failed"}, "says why"),
+        ({"status": "failed"}, "needs a reason"),
         ({"status": "paused"}, "status"),
         ({"side_file": "a.npz"}, "go together"),
         ({"scores": [{"predictor": "single", "value": 0.5, "n": 2}] * 2}, "scored twice"),
