@@ -52,7 +52,7 @@ def test_an_import_upwards_breaks_a_contract(tmp_path):
 
     shutil.copytree(ROOT / "slabench", tmp_path / "slabench", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    head = tmp_path / "slabench" / "heads" / "ridge.py"
+    head = tmp_path / "slabench" / "heads" / "metaoptnet.py"
     head.write_text(head.read_text() + "\nfrom slabench.records.record import RunRecord  # noqa\n")
     command = [
         sys.executable,

@@ -20,6 +20,8 @@ GOLDEN: list[tuple[str, int, dict[str, Any], int]] = [
     # Batches of 64 images, whatever the episodes of the test are.
     ("fewshot/pretrained", 0, {}, 64),
     ("fewshot/pretrained", 1, {}, 256),
+    ("fewshot/pretrained", 0, {"sla.objective": "mt"}, 256),
+    ("fewshot/pretrained", 0, {"sla.objective": "sla+sd"}, 256),
     # The supports pass in the one inner step, and again with the queries that they normalise.
     ("fewshot/maml", 0, {}, 100),
     ("fewshot/maml", 0, {"maml.batch_norm": "batch", "maml.steps": 5}, 175),

@@ -255,6 +255,6 @@ def test_a_prefix_of_two_keys_is_refused(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     for letter in "ab":
         store.save(make_record(letter, key="abc" + letter * 61), {})
-    with pytest.raises(UsageError, match="2 runs: abcaaaaaaaaa, abcbbbbbbbbb"):
+    with pytest.raises(UsageError, match="2 keys: abcaaaaaaaaa, abcbbbbbbbbb"):
         printed(show_run, tmp_path, "abc")
     assert "abcaaaaaaaaa" in printed(show_run, tmp_path, "ABCA")

@@ -282,7 +282,7 @@ def _plain(value: Any) -> Any:
 
 def _images_seen(paper: AnyRecipe, record: RunRecord, row: LeaderboardRow) -> int:
     """Images seen by the published training under the row's objective, transformed copies counted."""
-    copies = copies_of(row.suite, row.objective or "baseline", row.M or 1)
+    copies = copies_of(row.learner or "", row.objective or "baseline", row.M or 1)
     n_train = (record.training_set or {}).get("images")
     if isinstance(paper, ClassifierRecipe) and paper.train.steps is None:
         return (paper.train.epochs or 0) * int(n_train or 0) * copies

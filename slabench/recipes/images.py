@@ -10,24 +10,25 @@ from slabench.recipes.fewshot import Recipe
 from slabench.sla.transforms import transform_set
 
 
-def copies_of(suite: str, objective: str, m: int) -> int:
+def copies_of(learner: str, objective: str, m: int) -> int:
     """Rows of the training batch for one image: M for objectives on transformed copies, else 1.
 
     Args:
-        suite: of the recipe; episodes and classifiers have objectives of their own.
+        learner: `classifier`, in any suite, or one of episodes: the two have objectives of their own.
         objective: such as `sla`.
         m: size of the transformation set.
     """
-    from slabench.sla import objectives
+    from slabench.sla import objectives  # torch, which comparing rows needs not
 
-    if suite == "fewshot":
-        return objectives.objective(objective).n_copies(m)
-    return objectives.classifier_objective(objective).n_copies(m)
+    if learner == "classifier":
+        return objectives.classifier_objective(objective).n_copies(m)
+    return objectives.objective(objective).n_copies(m)
 
 
 def copies_per_image(recipe: Recipe | ClassifierRecipe) -> int:
     """`copies_of` a recipe's own objective and transformations."""
-    return copies_of(recipe.suite, recipe.sla.objective, transform_set(recipe.sla.transforms).M)
+    learner = "classifier" if isinstance(recipe, ClassifierRecipe) else recipe.model.learner
+    return copies_of(learner, recipe.sla.objective, transform_set(recipe.sla.transforms).M)
 
 
 def images_per_step(recipe: Recipe | ClassifierRecipe, n_train: int | None = None, *, copies: int | None = None) -> int:
