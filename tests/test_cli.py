@@ -139,7 +139,7 @@ def test_a_failed_trial_exits_1_and_is_recorded(glyphs: Path, tmp_path: Path) ->
     folder.mkdir()
     code, output = slabench(folder, *QUICK, "--set", "train.lr=1e30")
     assert code == 1
-    assert "not finite" in output
+    assert "no longer finite at step" in output
     assert "0 of 1 trials are done" in output
     code, runs = slabench(folder, "list", "runs", "--json")
     assert [run["status"] for run in json.loads(runs)] == ["failed"]

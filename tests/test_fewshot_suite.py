@@ -240,7 +240,7 @@ def test_a_failing_trial_is_recorded_and_the_others_go_on(tmp_path: Path) -> Non
     bad, good = tiny(train__lr=1e30, train__steps=30), tiny()
     outcomes = runner.run([bad, good], [0], results=tmp_path)
     assert [outcome.state for outcome in outcomes] == ["failed", "ran"]
-    assert "not finite" in (outcomes[0].error or "")
+    assert "no longer finite at step" in (outcomes[0].error or "")
     (failed,) = [record for record in ResultStore(tmp_path).records() if record.status == "failed"]
     assert failed.scores == []
     # A failed trial is tried again; a finished one is not.

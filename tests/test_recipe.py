@@ -173,7 +173,7 @@ def test_known_keys_are_leaves() -> None:
 
 
 def test_keys_of_finished_trials_stay_what_they_are() -> None:
-    """The digest of every committed few-shot record can be made again: settings added since say nothing to it."""
+    """The digest of every committed few-shot record can be made again: settings added since change nothing."""
     files = (Path(__file__).parents[1] / "results" / "runs" / "fewshot").rglob("*.json")
     records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     trials = {record["key"]: record for record in records if record.get("derived") is None}
