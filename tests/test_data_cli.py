@@ -117,7 +117,7 @@ def test_show_tells_classes_source_licence_and_digests():
 @pytest.mark.slow
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys, slabench.cli.data, slabench.cli.data, slabench.data.catalog, slabench.data.splits;"
+        "import sys, slabench.cli.data, slabench.data.catalog, slabench.data.splits;"
         "print([name for name in ('numpy', 'torch', 'PIL', 'pyarrow', 'sklearn', 'pydantic') if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

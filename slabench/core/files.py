@@ -1,7 +1,4 @@
-"""Files: atomic writes, digests, canonical JSON, and the manifests that vouch for frozen index files.
-
-Everything that slabench writes goes through here.
-"""
+"""Files: atomic writes, digests, canonical JSON. Everything that slabench writes goes through here."""
 
 from __future__ import annotations
 
@@ -12,11 +9,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
-from pydantic import BaseModel, ValidationError
-
-from slabench.core.errors import DataError, IntegrityError
+from slabench.core.errors import DataError
 
 SHORT = 12
 """Letters of a key or digest that people read, and that files are named by."""
@@ -86,42 +81,3 @@ def sha256_file(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def read_manifest(path: Path, kind: type[M], what: str, command: str) -> M:
-    """The manifest beside the index file `path`.
-
-    Args:
-        path: of the index file; its manifest has the same name and ends in `.json`.
-        kind: the manifest's model.
-        what: what the file holds, for errors.
-        command: what makes such a file, for errors.
-
-    Raises:
-        DataError: there is no manifest, or it is of another kind.
-    """
-    beside, remedy = path.with_suffix(".json"), f"make it again with `{command}`"
-    if not beside.is_file():
-        raise DataError(f"{path} has no manifest {beside.name}", remedy)
-    try:
-        return kind.model_validate(read_json(beside))
-    except ValidationError as error:
-        raise DataError(f"{beside} is not a valid {what} manifest: {error.errors()[0]['msg']}", remedy) from error
-
-
-def check_digest(path: Path, sha256: str, command: str) -> str:
-    """The sha256 of `path`, after holding it against that of its manifest.
-
-    Raises:
-        IntegrityError: the bytes are not those of the manifest.
-    """
-    digest = sha256_file(path)
-    if digest != sha256:
-        raise IntegrityError(
-            f"{path} has sha256 {digest[:12]}, its manifest says {sha256[:12]}",
-            f"restore it from its source, or make it again with `{command}`",
-        )
-    return digest

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from slabench.core import files, paths
+from slabench.core import manifests, paths
 from slabench.core.errors import DataError, IntegrityError
 from slabench.core.files import digest_json, sha256_file, write_bytes, write_json
 from slabench.data.imageset import ImageSet
@@ -177,7 +177,7 @@ def make_subset(
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest beside an index file."""
-    return files.read_manifest(path, Manifest, "subset", _COMMAND)
+    return manifests.read_manifest(path, Manifest, "subset", _COMMAND)
 
 
 def open_subset(path: Path, images: ImageSet) -> SubsetFile:
@@ -188,7 +188,7 @@ def open_subset(path: Path, images: ImageSet) -> SubsetFile:
         DataError: the rows are not what the manifest says.
     """
     manifest = read_manifest(path)
-    digest = files.check_digest(path, manifest.sha256, _COMMAND)
+    digest = manifests.check_digest(path, manifest.sha256, _COMMAND)
     if manifest.dataset_digest != images.digest:
         raise IntegrityError(
             f"{path} was drawn from {manifest.dataset} with digest {manifest.dataset_digest[:12]}, and {images.name} has "

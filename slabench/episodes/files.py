@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from slabench.core import files, paths
+from slabench.core import manifests, paths
 from slabench.core.errors import DataError, UsageError
 from slabench.core.files import sha256_file, write_bytes, write_json
 from slabench.core.seeding import numpy_generator
@@ -196,7 +196,7 @@ def make(
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest beside an index file."""
-    return files.read_manifest(path, Manifest, "episode", _COMMAND)
+    return manifests.read_manifest(path, Manifest, "episode", _COMMAND)
 
 
 def read_rows(path: Path) -> tuple[Manifest, NDArray[np.int64]]:
@@ -207,7 +207,7 @@ def read_rows(path: Path) -> tuple[Manifest, NDArray[np.int64]]:
         DataError: there is no manifest, or the array is not of its shape.
     """
     manifest = read_manifest(path)
-    files.check_digest(path, manifest.sha256, _COMMAND)
+    manifests.check_digest(path, manifest.sha256, _COMMAND)
     rows = np.load(path, allow_pickle=False)
     shape = (manifest.episodes, manifest.ways, sum(manifest.columns or (manifest.shots, manifest.queries)))
     if rows.shape != shape or rows.dtype != np.uint16:
