@@ -18,9 +18,6 @@ from slabench.progress import ConsoleListener, duration
 from slabench.ranking.columns import UNVERIFIED, marked
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from slabench.recipes import AnyRecipe
     from slabench.reproduction.definition import Column
     from slabench.reproduction.outcome import Against, Measured, Reproduction, RowResult

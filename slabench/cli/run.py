@@ -22,8 +22,6 @@ from slabench.core.suites import SUITES
 from slabench.progress import ConsoleListener, duration
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from slabench.recipes import AnyRecipe
 
 PRESETS = ("quick", "standard", "paper")

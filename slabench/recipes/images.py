@@ -18,7 +18,7 @@ def copies_of(learner: str, objective: str, m: int) -> int:
         objective: such as `sla`.
         m: size of the transformation set.
     """
-    from slabench.sla import objectives  # torch, which comparing rows needs not
+    from slabench.sla import objectives  # imports torch, which comparing rows does not need
 
     if learner == "classifier":
         return objectives.classifier_objective(objective).n_copies(m)

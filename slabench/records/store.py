@@ -249,7 +249,11 @@ def _side_names(path: Path) -> set[str]:
 
 def _save_outputs(path: Path, outputs: ModelOutputs | ModelWeights) -> dict[str, Any]:
     """Write the outputs beside the record at `path`, under a name with their digest."""
-    from slabench.records.outputs import ModelWeights, save_outputs, save_weights  # torch, which reading needs not
+    from slabench.records.outputs import (  # imports torch, which reading records does not need
+        ModelWeights,
+        save_outputs,
+        save_weights,
+    )
 
     temporary = path.with_suffix(".outputs.tmp")
     if isinstance(outputs, ModelWeights):
