@@ -73,6 +73,16 @@ def test_download_prepares_the_store_and_keeps_nothing_else(tmp_path, server):
     assert ensure_store(entry, tmp_path / "data") == store.folder
 
 
+def test_a_proxy_counts_only_while_it_is_set(tmp_path, server, monkeypatch):
+    """In a notebook: the wrong proxy is corrected and the next attempt goes through."""
+    entry = entry_of(server)
+    with monkeypatch.context() as patch:
+        patch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens on port 9
+        patch.delenv("no_proxy", raising=False)
+        assert "cannot be reached" in failed(entry, tmp_path, DataMissingError)
+    assert fetch(entry, tmp_path / "data")[0].manifest["n_images"] == 24
+
+
 def failed(entry, tmp_path, kind=DataError) -> str:
     with pytest.raises(kind) as caught:
         fetch(entry, tmp_path / "data")

@@ -381,7 +381,7 @@ def test_missing_data_says_where_it_is_and_how_to_import_it(name: str, monkeypat
     def no_network(*_: object, **__: object) -> None:
         raise AssertionError("nothing may be fetched")
 
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
     with pytest.raises(DataMissingError) as caught:
         load(name, "train")
     assert f"there is no download for {name}" in caught.value.message

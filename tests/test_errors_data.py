@@ -282,7 +282,8 @@ class TestDownloads:
                     raise error
                 return data
 
-        monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: Response(b"x" * 1234))
+        opener = download.urllib.request.OpenerDirector
+        monkeypatch.setattr(opener, "open", lambda *_, **__: Response(b"x" * 1234))
         code, output = here("data", "get", "cifar10")
         assert code == 1
         assert f"error: the download of {info('cifar10').url} broke off after 1,234 bytes" in output
