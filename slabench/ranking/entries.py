@@ -228,6 +228,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         published_backbone=None,
         published_selection=None,
         published_source=None,
+        published_second_source=None,
         gap=None,
         dataset_digest=first.dataset_digest[:SHORT],
         split_digest=(first.split_digest or "")[:SHORT],
@@ -260,6 +261,7 @@ def _beside(row: LeaderboardRow, published: Sequence[PublishedRow]) -> Leaderboa
         published_backbone=found.backbone,
         published_selection=found.selection,
         published_source=found.where,
+        published_second_source=found.second_source or None,
         gap=row.mean - found.accuracy if found.verified else None,
     )
 
