@@ -47,10 +47,10 @@ def where_it_pays(source: Source) -> Drawing:
     return Drawing(
         figure,
         "Where joint labels pay",
-        f"Difference of test accuracies (points) on the same {tested_on(used)}, both sides trained on as many images seen, copies "
-        f"counted, averaged over the seeds that both have ({seeds_of(used)}); ±: half of the 95 % paired t interval over test images. "
-        "Solid line or diamond: where the difference crosses 0, interpolated between the cells; dotted lines or bar: where its "
-        "interval ends to hold 0. Blue: joint labels are better.",
+        f"Difference of test accuracies (points) on the same {tested_on(used)}, both sides trained on as many images seen, "
+        f"copies counted, averaged over the seeds that both have ({seeds_of(used)}); ±: half of the 95 % paired t interval over "
+        "test images. Solid line or diamond: where the difference crosses 0, interpolated between the cells; dotted lines or "
+        "bar: where its interval ends to hold 0. Blue: joint labels are better.",
         " ".join(_said(name, question, cells) for name, question, cells in found),
     )
 
