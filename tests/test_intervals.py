@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from slabench.core.errors import SlabenchError
-from slabench.evaluation.intervals import across_seeds, finite_or_none, paired_difference, t_interval
+from slabench.evaluation.intervals import across_seeds, clearly_above, finite_or_none, paired_difference, t_interval
 
 fractions = st.integers(0, 75).map(lambda right: right / 75)
 
@@ -53,6 +53,18 @@ def test_paired_difference_is_the_paired_t_test(a: np.ndarray, b: np.ndarray, co
         assert found.correlation == pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-9)
     else:
         assert math.isnan(found.correlation)
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(2, 30)), elements=fractions))
+def test_all_pairs_at_once_are_the_pairs_one_by_one(values: np.ndarray) -> None:
+    found = clearly_above(values)
+    for a, first in enumerate(values):
+        for b, second in enumerate(values):
+            if np.ptp(first - second) > 0:
+                low = stats.ttest_rel(first, second).confidence_interval(0.95).low
+                assert found[a, b] == (low > 0) or abs(low) < 1e-9
+            else:
+                assert found[a, b] == (first[0] > second[0]) or abs(first[0] - second[0]) < 1e-9
 
 
 def test_pairing_finds_what_two_intervals_hide() -> None:

@@ -171,7 +171,7 @@ def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> 
     end = time.monotonic() + 120
     while not list(checkpoints.glob("*.safetensors")) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.02)
-    children = _children(process.pid)
+    children = _jobs(process.pid)
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
     assert code == 130, output
@@ -190,8 +190,11 @@ def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> 
     assert len(re.findall(r"test \(%\): single", output)) == 3 - before  # each trial once
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+def _jobs(pid: int) -> list[int]:
+    """The processes that a process has started to work for it, and not what Python keeps beside them."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [child for thread in threads for child in thread.read_text(encoding="ascii").split()]
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def _alive(pid: int) -> bool:
@@ -202,18 +205,41 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def test_a_process_that_dies_fails_its_trial_alone(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from slabench.reproduction import workers
+def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) -> None:
     from slabench.reproduction.running import in_order
+    from slabench.reproduction.workers import run_parallel
 
-    plan = plan_table(str(table), "quick", results=tmp_path / "results")
-    dies = "sys.stdin.readline(); sys.stdin.readline(); sys.stderr.write('no memory\\n'); sys.exit(7)"
-    monkeypatch.setattr(workers, "_COMMAND", dies)
-    outcomes = workers.run_parallel(in_order(plan), 1, tmp_path / "results")
-    assert [outcome.state for outcome in outcomes] == ["failed"] * 3
-    assert str(outcomes[0].error) == "its process ended with code 7\nno memory"
+    results = tmp_path / "results"
+    trials = in_order(plan_table(str(table), "quick", results=results))
+    assert len(trials) == 3
+    killed: list[int] = []
+
+    def say(line: str) -> None:
+        """Kill the process at its first line, as the kernel does where memory is short."""
+        if not killed:
+            killed.extend(_jobs(os.getpid()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    outcomes = run_parallel(trials, 1, results, threads=1, say=say)
+    assert [outcome.state for outcome in outcomes] == ["failed", "ran", "ran"]
+    assert str(outcomes[0].error) == "its process ended by signal 9 (Killed): out of memory?"
+    assert len(ResultStore(results).records()) == 2
+
+
+def test_jobs_do_not_outlive_a_parent_that_is_killed(tmp_path: Path, glyphs: Path) -> None:
+    write(tmp_path, TABLE + ROWS, steps=5000)
+    process = start(["reproduce", "small.toml", "--preset", "quick", "--jobs", "2", "--threads", "1"], tmp_path)
+    locks = tmp_path / "results" / "checkpoints"
+    end = time.monotonic() + 120
+    while len(list(locks.glob("*.lock"))) < 2 and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.02)
+    jobs = _jobs(process.pid)
+    process.kill()
+    _, output = finish(process)
+    assert len(jobs) == 2, output
+    while any(map(_alive, jobs)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(_alive, jobs))
 
 
 @pytest.mark.parametrize(

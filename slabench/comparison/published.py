@@ -198,6 +198,8 @@ def sentence(row: LeaderboardRow, record: RunRecord, published: PublishedRow) ->
     assert published.accuracy is not None
     printed = _value(published.accuracy, published.interval)
     what = f"{published.method} on {published.backbone}, {published.where}"
+    if published.second_source:
+        what += ", and in a second text"
     other = differences(row, record, published)
     unlike = f" Not the published protocol: {'; '.join(other)}." if other else " No difference in training is known."
     if other == [_UNKNOWN]:

@@ -115,6 +115,31 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> P
     return Paired(interval.mean, interval.half_width, interval.low, interval.high, interval.n, p_value, correlation)
 
 
+def clearly_above(values: NDArray[numpy.float64], confidence: float = 0.95) -> NDArray[numpy.bool_]:
+    """Which methods are better than which: the interval of `paired_difference` lies above 0. All pairs at once.
+
+    The variance of each difference is var(a) + var(b) - 2 cov(a, b), so that one matrix product stands for all pairs.
+
+    Args:
+        values: per-episode accuracies, one method a row, [methods, n]; n >= 2, all finite.
+        confidence: in (0, 1).
+
+    Returns:
+        [methods, methods]; true at [a, b] where a is better than b.
+    """
+    import numpy
+
+    n = values.shape[1]
+    means = values.mean(axis=1)
+    centred = values - means[:, None]
+    covariance = centred @ centred.T / (n - 1)
+    own = numpy.diag(covariance)
+    variance = numpy.maximum(own[:, None] + own[None, :] - 2 * covariance, 0)
+    half = _critical_t(n - 1, confidence) * numpy.sqrt(variance / n)
+    above: NDArray[numpy.bool_] = means[:, None] - means[None, :] > half
+    return above
+
+
 def across_seeds(values_by_seed: Mapping[int, float]) -> SeedSpread:
     """Mean and spread of one number per trial seed.
 

@@ -266,6 +266,9 @@ class LeaderboardRow:
         "publ. selection", shown=_HTML, help="which weights the paper scores", optional=True
     )
     published_source: str | None = _column("source", shown=_WEB, help="paper and table", fold=True, optional=True)
+    published_second_source: str | None = _column(
+        "second text", shown=_HTML, help="another text that prints the same number", fold=True, optional=True
+    )
     gap: float | None = _column(
         "gap", "signed", _WIDE, "accuracy minus published, points; verified values only", first=True, optional=True
     )

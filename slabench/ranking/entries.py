@@ -20,7 +20,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, UsageError
 from slabench.core.files import SHORT
 from slabench.core.suites import SUITES
-from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, paired_difference, t_interval
+from slabench.evaluation.intervals import SeedSpread, across_seeds, clearly_above, finite_or_none, t_interval
 from slabench.losses import needs_cosine
 from slabench.ranking import published as published_numbers
 from slabench.ranking.columns import LeaderboardRow, columns
@@ -54,12 +54,12 @@ class Entry:
         """Why the records are not of what slabench measures now (`slabench.records.staleness`); None where they are."""
         return next((why for record in self.records if (why := stale(record))), None)
 
-    @property
+    @cached_property
     def scores(self) -> list[Score]:
         """The score of each record under this predictor."""
         return [score for record in self.records if (score := record.score(self.predictor)) is not None]
 
-    @property
+    @cached_property
     def spread(self) -> SeedSpread:
         """Mean and spread over seeds of the accuracy, fractions."""
         scores = zip(self.records, self.scores, strict=True)
@@ -81,7 +81,7 @@ class Entry:
         costs = [record.cost.images_seen for record in self.records if record.cost]
         return round(sum(costs) / len(costs)) if costs else 0
 
-    @property
+    @cached_property
     def group(self) -> tuple[Any, ...]:
         """What must be equal before two entries are compared. The digests are named beside the protocol's own, which
         covers them, so that a record with a wrong one stands alone instead of in the wrong company.
@@ -154,16 +154,18 @@ def ranked(found: Iterable[Entry], published: Sequence[PublishedRow] | None = No
     same seed-averaged episodes lies above 0. Rows that the episodes cannot distinguish may share a rank. Where
     per-episode accuracies cannot be read, a higher mean is better.
     """
-    known = published_numbers.load() if published is None else published
+    known: dict[str, list[PublishedRow]] = defaultdict(list)
+    for number in published_numbers.load() if published is None else published:
+        known[number.dataset].append(number)
     groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
     for entry in found:
         groups[entry.group].append(entry)
     made = []
     for group in groups.values():
-        rivals = [entry for entry in group if entry.ranked]
+        ranks = iter(_ranks([entry for entry in group if entry.ranked]))
         for entry in group:
-            rank = 1 + sum(_beats(other, entry) for other in rivals) if entry.ranked else None
-            made.append(_beside(replace(_row(entry), rank=rank), known))
+            row = replace(_row(entry), rank=next(ranks) if entry.ranked else None)
+            made.append(_beside(row, known[row.dataset]))
     return made
 
 
@@ -228,6 +230,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         published_backbone=None,
         published_selection=None,
         published_source=None,
+        published_second_source=None,
         gap=None,
         dataset_digest=first.dataset_digest[:SHORT],
         split_digest=(first.split_digest or "")[:SHORT],
@@ -260,6 +263,7 @@ def _beside(row: LeaderboardRow, published: Sequence[PublishedRow]) -> Leaderboa
         published_backbone=found.backbone,
         published_selection=found.selection,
         published_source=found.where,
+        published_second_source=found.second_source or None,
         gap=row.mean - found.accuracy if found.verified else None,
     )
 
@@ -297,13 +301,24 @@ def entry_interval(entry: Entry) -> tuple[float | None, str | None]:
     return math.fsum(widths) / len(widths), "mean-of-seeds"
 
 
-def _beats(a: Entry, b: Entry) -> bool:
-    if a.mean <= b.mean:
-        return False
-    if a.episodes is None or b.episodes is None or len(a.episodes) != len(b.episodes):
-        return True
-    low = paired_difference(a.episodes, b.episodes).low
-    return math.isnan(low) or low > 0
+def _ranks(rivals: Sequence[Entry]) -> list[int]:
+    """1 + the number of entries that beat each one; see `ranked`."""
+    import numpy
+
+    if not rivals:
+        return []
+    means = numpy.array([entry.mean for entry in rivals])
+    beats = means[:, None] > means[None, :]
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for place, entry in enumerate(rivals):
+        if entry.episodes is not None:
+            by_length[len(entry.episodes)].append(place)
+    for length, places in by_length.items():
+        if length > 1:
+            beats[numpy.ix_(places, places)] &= clearly_above(
+                numpy.stack([each for place in places if (each := rivals[place].episodes) is not None])
+            )
+    return [1 + int(count) for count in beats.sum(axis=0)]
 
 
 def _read_episodes(

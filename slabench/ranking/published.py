@@ -38,7 +38,7 @@ COLUMNS = (
         "backbone",
         "method",
     ),
-    *("variant", "metric", "value", "interval", "selection", "verified", "source", "protocol"),
+    *("variant", "metric", "value", "interval", "selection", "verified", "source", "second_source", "protocol"),
     *("learner", "head", "loss", "reweight", "sampler", "mix", "objective", "transforms", "predictor", "net"),
 )
 
@@ -85,6 +85,7 @@ class PublishedRow:
         selection: which weights were scored, one of `SELECTIONS`.
         verified: somebody has seen the number in the source.
         source: where it was seen, and how sure a memory is.
+        second_source: an independent text that prints the same number, and what differs there; "" where none is known.
         protocol: the recipe of slabench that is the published training; "" where it is not known.
         learner: and the fields after it: what slabench calls the same; "" where it says nothing.
         net: the backbone's registered name; "" where slabench has none of that shape.
@@ -111,6 +112,7 @@ class PublishedRow:
     selection: str
     verified: bool
     source: str
+    second_source: str
     protocol: str
     learner: str
     head: str

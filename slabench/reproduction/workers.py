@@ -1,49 +1,36 @@
 """`--jobs N`: processes that run the trials of a table side by side.
 
-Each process takes one trial after another. The runner's locks guard every trial, so that a second command in the same folder
-shares the work as well. Interrupting the command asks every process once to save and stop.
+Every job has a process pool of one process, since Python's pool gives up all it holds once one of its processes is gone: a
+process that dies (out of memory, a segmentation fault) fails its own trial alone. The runner's locks guard every trial, so that a
+second command in the same folder shares the work as well. Interrupting the command asks every process once to save and stop.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-import queue
 import signal
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Literal, cast
 
+from rich.console import Console
+
+from slabench.progress import ConsoleListener
 from slabench.recipes import parse_recipe
 from slabench.records.store import ResultStore
 from slabench.runner import Outcome, Trial, run
 from slabench.training.loop import Interrupted
 
-_COMMAND = "from slabench.reproduction.workers import serve; serve()"
-_STATES: dict[str, Literal["ran", "skipped", "failed", "busy"]] = {
-    "ran": "ran",
-    "skipped": "skipped",
-    "failed": "failed",
-    "busy": "busy",
-}
-
-
-@dataclass
-class _Worker:
-    """A process, and the trial it was given; `number` counts from 1 and stands before its lines."""
-
-    number: int
-    process: subprocess.Popen[str]
-    trial: Trial | None = None
-    error: list[str] = field(default_factory=list)
-    errors: threading.Thread | None = None
+State = Literal["ran", "skipped", "failed", "busy"]
 
 
 def run_parallel(
@@ -67,63 +54,36 @@ def run_parallel(
         device: as in `slabench.run`.
         threads: CPU threads of each process; None shares the cores out.
         argv: the command line, for the records.
-        say: told every line that a process prints.
+        say: told every line of progress, from one thread at a time.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, when all processes have saved and ended.
     """
-    waiting = deque(trials)
-    events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
-    settings = {
-        "results": str(results),
-        "data_folder": str(data_folder) if data_folder else None,
+    settings: dict[str, Any] = {
+        "results": results,
+        "data_folder": data_folder,
         "device": device,
         "threads": threads or max(1, (os.cpu_count() or 1) // jobs),
         "argv": list(argv),
     }
-    store, outcomes = ResultStore(results), []
-    alive: set[int] = set()
-    workers: dict[int, _Worker] = {}
+    waiting, outcomes = deque(trials), list[Outcome]()
+    one_at_a_time = threading.Lock()
 
-    def start(number: int) -> None:
-        worker = _start(number, settings, events)
-        workers[number] = worker
-        alive.add(number)
-        if stopped.is_set():  # asked to stop while it was being started
-            worker.process.send_signal(signal.SIGINT)
-        else:
-            _give(worker, waiting)
+    def tell(line: str) -> None:
+        with one_at_a_time:
+            say(line)
 
-    with _stop_requests(workers) as stopped:
-        for number in range(1, min(jobs, len(waiting)) + 1):
-            start(number)
-        while alive:
-            try:
-                worker, event = events.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            if event is None:  # it has ended
-                alive.discard(worker.number)
-                code = worker.process.wait()
-                if worker.errors is not None:
-                    worker.errors.join(1)  # its last words
-                if worker.trial is not None and not stopped.is_set():
-                    why = f"its process ended with code {code}" + "".join(f"\n{line}" for line in worker.error[-5:])
-                    outcomes.append(Outcome(worker.trial, "failed", None, why))
-                    say(f"[{worker.number}] failed: {why}")
-                    if waiting:
-                        start(worker.number)
-            elif "line" in event:
-                say(f"[{worker.number}] {event['line']}")
-            elif "state" in event and worker.trial is not None:
-                state = _STATES.get(event["state"], "failed")
-                record = store.find(worker.trial.key) if state in ("ran", "skipped") else None
-                outcomes.append(Outcome(worker.trial, state, record, event.get("error")))
-                worker.trial = None
-                if stopped.is_set():
-                    _close(worker)
-                else:
-                    _give(worker, waiting)
+    stopped = threading.Event()
+    workers = [_Job(number, settings, tell, stopped) for number in range(1, min(jobs, len(trials)) + 1)]
+    with _stop_requests(workers, stopped), ThreadPoolExecutor(max(1, len(workers))) as pool:
+        try:
+            for future in as_completed([pool.submit(worker.work, waiting, outcomes) for worker in workers]):
+                future.result()
+        except BaseException:  # the screen is closed, say: no process is left to work on alone
+            stopped.set()
+            for worker in workers:
+                worker.interrupt()
+            raise
     if stopped.is_set():
         raise Interrupted(
             f"stopped after {len(outcomes)} of {len(trials)} trials; the state of the others is saved",
@@ -132,45 +92,173 @@ def run_parallel(
     return outcomes
 
 
-def serve() -> None:
-    """The process of a job: settings and then trials, a JSON object a line, on stdin; lines and states on stdout."""
-    from slabench.progress import ConsoleListener
+class _Job:
+    """One process after another that takes trials until none is left; its number, from 1, stands before its lines."""
 
-    out = sys.stdout
-    sys.stdout = sys.stderr  # nothing else may write between the lines
+    def __init__(
+        self, number: int, settings: dict[str, Any], say: Callable[[str], None], stopped: threading.Event
+    ) -> None:
+        self.number, self.settings, self.say, self.stopped = number, settings, say, stopped
+        self.store = ResultStore(settings["results"])
+        self.pool: ProcessPoolExecutor | None = None
+        self.lines: Connection | None = None
+        self.process: BaseProcess | None = None
 
-    def tell(**event: Any) -> None:
-        out.write(json.dumps(event) + "\n")
-        out.flush()
-
-    from rich.console import Console
-
-    lines = cast(IO[str], _Lines(lambda line: tell(line=line)))
-    console = Console(file=lines, highlight=False, color_system=None, width=120)
-    settings = json.loads(sys.stdin.readline())
-    for line in sys.stdin:
-        asked = json.loads(line)
-        listener = ConsoleListener(console)
+    def work(self, waiting: deque[Trial], outcomes: list[Outcome]) -> None:
+        """Take trials from `waiting` and add what became of them to `outcomes`; runs in a thread of its own."""
+        # A new process takes this over: Ctrl-C in the terminal, which reaches it too, has to wait until it can deal with it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            (outcome,) = run(
-                parse_recipe(asked["recipe"]),
-                [asked["seed"]],
-                results=Path(settings["results"]),
-                data_folder=Path(settings["data_folder"]) if settings["data_folder"] else None,
-                device=settings["device"],
-                threads=settings["threads"],
-                listener=listener,
-                argv=settings["argv"],
-            )
-        except (Interrupted, KeyboardInterrupt):
-            tell(line="stopped; its state is saved")
-            sys.exit(130)
-        except Exception as error:  # the others go on: the parent says what became of this one
-            tell(state="failed", error=str(error) or type(error).__name__)
-        else:
-            tell(state=outcome.state, error=outcome.error)
+            while not self.stopped.is_set():
+                try:
+                    trial = waiting.popleft()
+                except IndexError:
+                    return
+                outcome = self._run(trial)
+                if outcome is not None:
+                    outcomes.append(outcome)
         finally:
-            listener.close()
+            self._close()
+
+    def interrupt(self) -> None:
+        """Ask the process to save and stop, if there is one."""
+        process = self.process
+        if process is not None and process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)
+
+    def _run(self, trial: Trial) -> Outcome | None:
+        """What became of a trial; None where it was stopped."""
+        reader, writer = None, None
+        if self.pool is None:
+            context = multiprocessing.get_context("spawn")
+            reader, writer = context.Pipe(duplex=False)
+            self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(writer,))
+            self.lines = reader
+        future = self.pool.submit(_run_trial, self.settings, trial.recipe.model_dump(mode="json"), trial.seed)
+        if writer is not None:
+            writer.close()  # the process has its own: when that one is closed, it has died
+        assert self.lines is not None
+        with suppress(EOFError):
+            while self.lines.poll(0.1) or not future.done():
+                if self.lines.poll():
+                    self._receive(self.lines.recv())
+        try:
+            state, error = future.result()
+        except BrokenProcessPool:
+            if self.stopped.is_set():
+                return None
+            why = f"its process ended{self._how()}"
+            self._close()
+            self.say(f"[{self.number}] failed: {why}")
+            return Outcome(trial, "failed", None, why)
+        if state is None:
+            return None
+        return Outcome(trial, state, self.store.find(trial.key) if state in ("ran", "skipped") else None, error)
+
+    def _receive(self, message: str | int) -> None:
+        """A line, or the number of the process, which is the first message."""
+        if isinstance(message, str):
+            self.say(f"[{self.number}] {message}")
+            return
+        self.process = next((child for child in multiprocessing.active_children() if child.pid == message), None)
+        if self.stopped.is_set():  # asked while the process was starting
+            self.interrupt()
+
+    def _how(self) -> str:
+        if self.process is None:
+            return " before it had begun"
+        self.process.join(5)
+        code = self.process.exitcode
+        if code is None:
+            return ""
+        if code >= 0:
+            return f" with code {code}"
+        return f" by signal {-code} ({signal.strsignal(-code)})" + (
+            ": out of memory?" if code == -signal.SIGKILL else ""
+        )
+
+    def _close(self) -> None:
+        if self.pool is not None:
+            self.pool.shutdown()
+        if self.lines is not None:
+            self.lines.close()
+        self.pool, self.lines, self.process = None, None, None
+
+
+@contextmanager
+def _stop_requests(workers: Sequence[_Job], stopped: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set the event and are passed on to every process."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+        for worker in workers:
+            worker.interrupt()
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# From here on: what runs in the process of a job.
+
+
+class _Own:
+    """The state of this process."""
+
+    lines: Connection
+    working = False
+    asked_to_stop = False
+
+
+def _begin(lines: Connection) -> None:
+    """Make this process one that Ctrl-C in the terminal does not reach, and that does not outlive its parent."""
+    os.setsid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        _Own.asked_to_stop = True
+        if _Own.working:  # and not in the training loop, which sets a handler of its own
+            raise KeyboardInterrupt
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, handle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    threading.Thread(target=follow, daemon=True).start()
+    _Own.lines = lines
+    lines.send(os.getpid())
+
+
+def _run_trial(settings: dict[str, Any], recipe: dict[str, Any], seed: int) -> tuple[State | None, str | None]:
+    """Run a trial; its state, None where it was stopped, and its error."""
+    listener = ConsoleListener(
+        Console(file=cast(IO[str], _Lines(_Own.lines.send)), highlight=False, color_system=None, width=120)
+    )
+    try:
+        _Own.working = True
+        if _Own.asked_to_stop:
+            return None, None
+        (outcome,) = run(parse_recipe(recipe), [seed], listener=listener, **settings)
+    except (Interrupted, KeyboardInterrupt):
+        _Own.lines.send("stopped; its state is saved")
+        return None, None
+    except Exception as error:  # the others go on: the parent says what became of this one
+        return "failed", str(error) or type(error).__name__
+    finally:
+        _Own.working = False
+        listener.close()
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(130)  # nobody is left to take a result or to give another trial
+    return outcome.state, outcome.error
 
 
 class _Lines:
@@ -193,84 +281,3 @@ class _Lines:
     def isatty(self) -> bool:
         """False: progress comes in lines."""
         return False
-
-
-def _start(number: int, settings: dict[str, Any], events: queue.Queue[Any]) -> _Worker:
-    # The same slabench as here, wherever this process found it.
-    command = f"import sys; sys.path[:] = {sys.path!r}; {_COMMAND}"
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-        start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on once
-    )
-    worker = _Worker(number, process)
-    assert process.stdin is not None
-    _write(process, settings)
-
-    def listen() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            events.put((worker, json.loads(line)))
-        events.put((worker, None))
-
-    def complain() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            worker.error.append(line.rstrip())
-
-    worker.errors = threading.Thread(target=complain, daemon=True)
-    for thread in (worker.errors, threading.Thread(target=listen, daemon=True)):
-        thread.start()
-    return worker
-
-
-def _give(worker: _Worker, waiting: deque[Trial]) -> None:
-    """Hand the next trial over, or let the process go."""
-    if not waiting:
-        _close(worker)
-        return
-    worker.trial = waiting.popleft()
-    recipe = worker.trial.recipe
-    _write(worker.process, {"recipe": recipe.model_dump(mode="json"), "seed": worker.trial.seed})
-
-
-def _write(process: subprocess.Popen[str], message: dict[str, Any]) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError, ValueError):  # it has ended, and its reader says so
-        process.stdin.write(json.dumps(message) + "\n")
-        process.stdin.flush()
-
-
-def _close(worker: _Worker) -> None:
-    assert worker.process.stdin is not None
-    with suppress(BrokenPipeError):
-        worker.process.stdin.close()
-
-
-@contextmanager
-def _stop_requests(workers: dict[int, _Worker]) -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM are passed on to every process; afterwards none is left behind."""
-    stopped = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-        for worker in workers.values():
-            if worker.process.poll() is None:
-                worker.process.send_signal(signal.SIGINT)
-
-    main = threading.current_thread() is threading.main_thread()
-    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)} if main else {}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for worker in workers.values():
-            if worker.process.poll() is None:
-                worker.process.terminate()
-                worker.process.wait()
