@@ -1,6 +1,6 @@
 """The commands by group, each with a line and an example; what a command needs is imported when it is typed.
 
-`slabench --help` reads this table alone, so that it takes as long with sixteen commands as with one.
+`slabench --help` reads this table alone, so that it takes as long with seventeen commands as with one.
 """
 
 from __future__ import annotations
@@ -89,6 +89,13 @@ VERBS = {
             "score:posthoc",
             "Post-hoc methods on a trained classifier.",
             "slabench posthoc KEY",
+        ),
+        Verb(
+            "status",
+            _RUN,
+            "status:status",
+            "What is queued, running, stopped, failed and done in a folder.",
+            "slabench status --watch",
         ),
         Verb(
             "doctor",

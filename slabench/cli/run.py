@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slabench.cli import complete
+from slabench.cli.after import say_next
 from slabench.cli.common import numbers, public_argv
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
@@ -23,6 +24,7 @@ from slabench.progress import ConsoleListener, duration
 
 if TYPE_CHECKING:
     from slabench.recipes import AnyRecipe
+    from slabench.runner import Outcome
 
 PRESETS = ("quick", "standard", "paper")
 PROTOCOLS = ("ldam", "sla")
@@ -165,9 +167,10 @@ def run(target: str, **given: Any) -> None:
     if given["dry_run"]:
         show_plan(console, recipes, seeds, results, device, threads)
         return
-    code = execute(console, recipes, seeds, results, device=device, threads=threads, resume=given["resume"])
-    if code:
-        raise typer.Exit(code)
+    outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=given["resume"])
+    say_next(console, outcomes, results)
+    if not all_done(outcomes):
+        raise typer.Exit(1)
 
 
 _TARGET = typer.Argument(
@@ -207,8 +210,8 @@ def execute(
     device: str = "auto",
     threads: int | None = None,
     resume: str = "auto",
-) -> int:
-    """Run, show progress, and return the exit code: 0, or 1 when a trial failed or another process holds it."""
+) -> list[Outcome]:
+    """Run, and show progress and how many trials are done in the end."""
     from slabench.runner import run as run_trials
 
     listener = ConsoleListener(console)
@@ -225,11 +228,15 @@ def execute(
         )
     finally:
         listener.close()
-    bad = [outcome for outcome in outcomes if outcome.state in ("failed", "busy")]
-    done = len(outcomes) - len(bad)
+    done = sum(outcome.state in ("ran", "skipped") for outcome in outcomes)
     where = paths.results(results)
     console.print(f"{done} of {len(outcomes)} trials are done; records in {where}", soft_wrap=True, markup=False)
-    return 1 if bad else 0
+    return outcomes
+
+
+def all_done(outcomes: Sequence[Outcome]) -> bool:
+    """Whether no trial failed, and none was held by another process: exit code 0."""
+    return all(outcome.state in ("ran", "skipped") for outcome in outcomes)
 
 
 def _objective(sla: bool | None, objective: str | None) -> str | None:

@@ -37,17 +37,9 @@ Format = Literal["table", "wide", "markdown", "latex", "html"]
 
 
 _ALL: tuple[Format, ...] = ("table", "wide", "markdown", "latex", "html")
-
-
 _PAPER: tuple[Format, ...] = ("markdown", "latex", "html")
-
-
 _WEB: tuple[Format, ...] = ("markdown", "html")
-
-
 _HTML: tuple[Format, ...] = ("html",)
-
-
 _WIDE: tuple[Format, ...] = ("wide", *_PAPER)
 
 
