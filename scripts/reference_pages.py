@@ -11,12 +11,13 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from typer.main import get_command
 
 from slabench.cli import listing
 from slabench.cli.app import app
+from slabench.cli.commands import Group
 from slabench.cli.complete import names_of
 from slabench.core import paths
 from slabench.core.files import write_bytes
@@ -208,7 +209,7 @@ def _commands() -> str:
         "# Commands",
         "`slabench --help` and `slabench COMMAND --help` say the same. What the commands are for: [quick start](quick-start.md).",
     ]
-    root = get_command(app)
+    root = cast(Group, get_command(app)).load_all()
     return "\n\n".join([*parts, *_command(root, "slabench")]) + "\n"
 
 

@@ -10,10 +10,48 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from slabench.records.record import Score
     from slabench.runner import Outcome, Trial
 
 _LINE_SECONDS = 10.0
+
+
+_ROOMY = 110
+"""Columns from which on a bar has room for everything."""
+
+
+class _Speed:
+    """Seconds of an image over all trials of this process, with validations and scoring, which the next ones have as well."""
+
+    def __init__(self) -> None:
+        self._seconds = self._images = 0.0
+        self._now: tuple[float, float] | None = None  # of the trial that is being trained: time and images at its begin
+        self._latest = (0.0, 0.0)
+
+    def begin(self, now: float, images: float) -> None:
+        """A trial's training has begun."""
+        self._now = self._latest = now, images
+
+    def at(self, now: float, images: float) -> None:
+        """It has seen so many images."""
+        self._latest = now, images
+
+    def end(self, now: float) -> None:
+        """It has ended, and is scored."""
+        if self._now is not None:
+            self._seconds += now - self._now[0]
+            self._images += self._latest[1] - self._now[1]
+        self._now = None
+
+    def seconds(self, images: float) -> float | None:
+        """What so many images will take; None before anything is known."""
+        seconds, seen = self._seconds, self._images
+        if self._now is not None:
+            seconds += self._latest[0] - self._now[0]
+            seen += self._latest[1] - self._now[1]
+        return seconds / seen * images if seen > 0 else None
 
 
 class ConsoleListener:
@@ -28,12 +66,22 @@ class ConsoleListener:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._steps = 0
+        self._images = 0
+        self._waiting: dict[str, int] = {}
+        self._which = ""
+        self._speed = _Speed()
         self._last_line = 0.0
         self._begin: tuple[float, int] | None = None
         self._notes: list[str] = []
 
+    def planned(self, trials: Sequence[Trial]) -> None:
+        """Remember how many images each of them will see, for the time that is left for all."""
+        self._waiting = {trial.key: trial.planned.images for trial in trials}
+
     def trial(self, trial: Trial, number: int, count: int) -> None:
         """One line for the trial, after the notes on its data where these are new."""
+        self._images = self._waiting.pop(trial.key, 0)
+        self._which = f"{number}/{count}" if count > 1 else ""
         if trial.notes != self._notes:
             self._notes = trial.notes
             for line in trial.notes:
@@ -48,15 +96,16 @@ class ConsoleListener:
             self._say(f"    continuing at step {done:,} of {steps:,}")
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("   "),
-                BarColumn(bar_width=24),
+                TextColumn(f"{self._which:>3}"),
+                BarColumn(bar_width=24 if self.console.width >= _ROOMY else 8),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[state]}"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[all]}"),
                 console=self.console,
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=steps, completed=done, state="")
+            self._task = self._bar.add_task("", total=steps, completed=done, state="", all="")
             self._bar.start()
 
     def step(self, done: int, loss: float, accuracy: float, images_per_second: float) -> None:
@@ -64,16 +113,32 @@ class ConsoleListener:
         now = time.monotonic()
         if self._begin is None:
             self._begin = now, done  # the first step of a process is slow: not counted
-        state = f"loss {loss:.3f}  train {100 * accuracy:.1f} %  {images_per_second:,.0f} images/s"
+            self._speed.begin(now, self._seen(done))
+        self._speed.at(now, self._seen(done))
+        rest = self._rest(done)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, state=state)
+            state = f"loss {loss:.3f}  train {100 * accuracy:.1f} %"
+            if self.console.width >= _ROOMY:
+                state += f"  {images_per_second:,.0f} images/s"
+            left = f"all {duration(rest)}" if rest is not None else ""
+            self._bar.update(self._task, completed=done, state=state, all=left)
         elif now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
+            state = f"loss {loss:.3f}  train {100 * accuracy:.1f} %  {images_per_second:,.0f} images/s"
             begin, first = self._begin
-            left = (now - begin) / (done - first) * (self._steps - done) if done > first else None
-            self._say(
-                f"    step {done:,}/{self._steps:,}  {state}" + (f"  {duration(left)} left" if left is not None else "")
-            )
+            left = f"  {duration((now - begin) / (done - first) * (self._steps - done))} left" if done > first else ""
+            left += f", {duration(rest)} for all" if rest is not None and left else ""
+            self._say(f"    step {done:,}/{self._steps:,}  {state}{left}")
+
+    def _seen(self, done: int) -> float:
+        """Images seen by update `done` of this trial."""
+        return self._images * done / self._steps
+
+    def _rest(self, done: int) -> float | None:
+        """Seconds until every trial has ended, at the speed so far; None for the last one, and where nothing is known yet."""
+        if not self._waiting:
+            return None
+        return self._speed.seconds(self._images - self._seen(done) + sum(self._waiting.values()))
 
     def point(self, point: dict[str, Any]) -> None:
         """One line for a validation."""
@@ -94,6 +159,7 @@ class ConsoleListener:
     def outcome(self, outcome: Outcome) -> None:
         """The result of a trial in a line."""
         self.close()
+        self._speed.end(time.monotonic())
         if outcome.record is not None and outcome.state in ("ran", "skipped"):
             parts = [
                 f"{s.predictor} {100 * s.value:.2f}" + (f" ± {100 * s.ci95:.2f}" if s.ci95 is not None else "")

@@ -24,6 +24,8 @@ from slabench.backbones import n_parameters
 from slabench.core import paths
 from slabench.core.errors import SlabenchError, UsageError
 from slabench.recipes import AnyRecipe
+from slabench.recipes.images import images_per_step, steps_of
+from slabench.records.agenda import Announcement, Planned, announce
 from slabench.records.environment import describe, peak_memory_bytes
 from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.records.store import ResultStore, read_record
@@ -59,6 +61,20 @@ class Trial:
         return suite_of(self.recipe).label(self.recipe, self.seed)
 
     @property
+    def planned(self) -> Planned:
+        """What `slabench status` tells of it while it is waiting."""
+        recipe, n = self.recipe, self.prepared.n_train
+        return Planned(
+            key=self.key,
+            name=recipe.name,
+            objective=recipe.sla.objective,
+            protocol=self.prepared.protocol,
+            seed=self.seed,
+            steps=steps_of(recipe, n),
+            images=steps_of(recipe, n) * images_per_step(recipe, n),
+        )
+
+    @property
     def notes(self) -> list[str]:
         """What a reader should know beforehand: the training set where it is chosen, and what is doubtful."""
         return [*self.prepared.notes(), *(f"warning: {text}" for text in suite_of(self.recipe).warnings(self.recipe))]
@@ -76,6 +92,10 @@ class Outcome:
 
 class RunListener(Listener, Protocol):
     """A training listener that is also told about trials."""
+
+    def planned(self, trials: Sequence[Trial]) -> None:
+        """These will be run, in this order, if no other process does it; told once, before the first."""
+        ...
 
     def trial(self, trial: Trial, number: int, count: int) -> None:
         """Trial `number` of `count` begins."""
@@ -167,17 +187,21 @@ def run(
         torch.backends.cudnn.benchmark = False
     store = ResultStore(paths.results(results))
     trials = plan(recipes, seeds, results, data_folder)
+    todo = [trial for trial in trials if trial.done is None or resume == "force"]
     outcomes = []
-    for number, trial in enumerate(trials, 1):
-        if listener:
-            listener.trial(trial, number, len(trials))
-        if trial.done is not None and resume != "force":
-            outcome = Outcome(trial, "skipped", trial.done)
-        else:
-            outcome = _run_trial(trial, store, where, resume, listener, argv)
-        outcomes.append(outcome)
-        if listener:
-            listener.outcome(outcome)
+    if listener and hasattr(listener, "planned"):  # one that was written for version 0.1 has none
+        listener.planned(todo)
+    with announce(store.root, [trial.planned for trial in todo]) as agenda:
+        for number, trial in enumerate(trials, 1):
+            if listener:
+                listener.trial(trial, number, len(trials))
+            if trial.done is not None and resume != "force":
+                outcome = Outcome(trial, "skipped", trial.done)
+            else:
+                outcome = _run_trial(trial, store, where, resume, listener, argv, agenda)
+            outcomes.append(outcome)
+            if listener:
+                listener.outcome(outcome)
     return outcomes
 
 
@@ -188,6 +212,7 @@ def _run_trial(
     resume: str,
     listener: RunListener | None,
     argv: Sequence[str],
+    agenda: Announcement,
 ) -> Outcome:
     checkpoint = store.root / "checkpoints" / f"{trial.key[:12]}.safetensors"
     started = datetime.now(UTC)
@@ -197,6 +222,7 @@ def _run_trial(
         # Another process may have finished it, and let go of the lock, since the trials were planned.
         if resume != "force" and (finished := store.finished_among([trial.key])):
             return Outcome(trial, "skipped", finished[trial.key])
+        agenda.at(trial.key)
         try:
             autocast = choose_precision(trial.recipe.train.precision, device)
             task = suite_of(trial.recipe).build_task(trial.recipe, trial.seed, trial.prepared, device, autocast)
@@ -220,9 +246,11 @@ def _run_trial(
         except Exception as error:
             text = str(error) if isinstance(error, SlabenchError) else "".join(traceback.format_exception(error))
             store.save(_failed(trial, text, device, started, argv), {})
+            agenda.at(None)
             return Outcome(trial, "failed", None, str(error) or type(error).__name__)
         saved = read_record(store.save(record, scored.per_unit, scored.outputs))
         checkpoint.unlink(missing_ok=True)
+        agenda.at(None)
     return Outcome(trial, "ran", saved)
 
 

@@ -69,7 +69,7 @@ def test_commands_parse(command: str) -> None:
 
 def parse(command: str) -> None:
     words = shlex.split(command)[1:]
-    current = get_command(app)
+    current = get_command(app).load_all()
     while words and hasattr(current, "commands") and not words[0].startswith("-"):
         name = words.pop(0)
         assert name in current.commands, f"{command}: no command '{name}'"

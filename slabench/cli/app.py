@@ -1,4 +1,4 @@
-"""The `slabench` command. Nothing heavy is imported here: `slabench --help` loads no torch."""
+"""The `slabench` command. Nothing of a command is imported here: `slabench --help` loads neither torch nor our own rooms."""
 
 from __future__ import annotations
 
@@ -10,37 +10,19 @@ from typing import Annotated
 
 import typer
 
-from slabench.cli import check, compare, data, demo, doctor, episodes, leaderboard, listing, longtail, report, score
-from slabench.cli import reproduce as reproduce_module
-from slabench.cli import run as run_module
+from slabench.cli.commands import Group
 from slabench.core.errors import SlabenchError
 from slabench.core.versions import __version__
 
 app = typer.Typer(
     name="slabench",
-    cls=check.Group,
+    cls=Group,
     help="Benchmarks for Self-supervised Label Augmentation: few-shot and long-tailed image classification, honestly measured.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run_module.run)
-app.command("reproduce")(reproduce_module.reproduce)
-app.command("demo")(demo.demo)
-app.command("list")(listing.list_)
-app.command("show")(listing.show)
-app.command("check")(check.check)
-app.command("doctor")(doctor.doctor)
-app.command("posthoc")(score.posthoc)
-app.command("score")(score.score)
-app.command("leaderboard")(leaderboard.leaderboard)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("plot")(report.plot)
-app.add_typer(data.app, name="data")
-app.add_typer(episodes.app, name="episodes")
-app.add_typer(longtail.app, name="longtail")
 
 
 def _version(value: bool) -> None:
@@ -72,6 +54,8 @@ def _main(
     ] = None,
 ) -> None:
     if plugins:
+        from slabench.cli import check  # imports the registries, which no help needs
+
         check.load(plugins, context.invoked_subcommand)
 
 

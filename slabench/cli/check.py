@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from slabench.cli.complete import anything
 from slabench.core.errors import SlabenchError, UsageError, unknown_name
@@ -21,29 +20,6 @@ if TYPE_CHECKING:
 
 _TOLERANT = ("list", "show", "doctor")
 """Commands that tell what there is: a broken plug-in is named, and the rest is told."""
-
-
-class Group(TyperGroup):
-    """The app's commands; `--plugin FILE` may stand before the command or among its own options."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Bring every `--plugin FILE` to the front."""
-        end = args.index("--") if "--" in args else len(args)
-        front: list[str] = []
-        rest: list[str] = []
-        words = iter(args[:end])
-        for word in words:
-            if word == "--plugin":
-                value = next(words, None)
-                if value is None:
-                    ctx.fail("Option '--plugin' requires an argument: a Python file.")
-                else:
-                    front += [word, value]
-            elif word.startswith("--plugin="):
-                front.append(word)
-            else:
-                rest.append(word)
-        return super().parse_args(ctx, [*front, *rest, *args[end:]])
 
 
 def load(files: list[Path], command: str | None) -> None:

@@ -33,7 +33,11 @@ def get(
     ],
     replace: _Replace = False,
 ) -> None:
-    """Download a data set (or draw it, if it is embedded) and prepare it."""
+    """Download a data set (or draw it, if it is embedded) and prepare it.
+
+    \b
+    slabench data get cifar100
+    """
     from rich.console import Console
 
     from slabench.data.loading import prepare_store
@@ -65,7 +69,11 @@ def import_(
         ),
     ] = False,
 ) -> None:
-    """Prepare a data set from files that are here. The layout of PATH is recognised."""
+    """Prepare a data set from files that are here. The layout of PATH is recognised.
+
+    \b
+    slabench data import cifar100 PATH
+    """
     from rich.console import Console
 
     from slabench.data.sources.detect import import_dataset
@@ -83,7 +91,12 @@ def verify(
         typer.Argument(help="A data set; all that are prepared, if left out.", autocompletion=complete.datasets),
     ] = None,
 ) -> None:
-    """Read all prepared data and check it against its sha256. Exit code 1 when something has changed."""
+    """Read all prepared data and check it against its sha256. Exit code 1 when something has changed.
+
+    \b
+    slabench data verify
+    slabench data verify cifar100
+    """
     from rich.console import Console
 
     from slabench.data.store import differences, is_prepared, open_store, store_folder, verify_store

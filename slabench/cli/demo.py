@@ -22,7 +22,8 @@ def demo(
     from rich.console import Console
     from rich.table import Table
 
-    from slabench.cli.run import execute
+    from slabench.cli.after import say_next
+    from slabench.cli.run import all_done, execute
     from slabench.recipes import load_recipe
     from slabench.records.store import ResultStore
 
@@ -30,9 +31,9 @@ def demo(
     recipes = load_recipe("fewshot/demo")
     with tempfile.TemporaryDirectory(prefix="slabench-demo-") as temporary:
         folder = results or Path(temporary)
-        code = execute(console, recipes, None, folder, device=device)
-        if code:
-            raise typer.Exit(code)
+        outcomes = execute(console, recipes, None, folder, device=device)
+        if not all_done(outcomes):
+            raise typer.Exit(1)
         store = ResultStore(folder)
         digests = {recipe.digest for recipe in recipes}
         records = [record for record in store.records() if record.recipe_digest in digests and record.status == "done"]
@@ -68,4 +69,8 @@ def demo(
                 f"{record.cost.train_seconds:.0f}",
             )
     console.print(table)
-    console.print("Next: slabench run fewshot --dataset fc100 --shots 5 --sla", style="bold")
+    real = "slabench run fewshot --dataset fc100 --shots 5 --sla"
+    if results is None:
+        console.print(f"Next: {real}", style="bold")
+    else:
+        say_next(console, outcomes, results, real)

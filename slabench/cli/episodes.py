@@ -32,7 +32,11 @@ def make(
     query_profile: Annotated[str, typer.Option(help="The same of the queries: dirichlet:2, ...")] = "balanced",
     folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
 ) -> None:
-    """Draw balanced episodes: every class, and every image of a class, is used equally often."""
+    """Draw balanced episodes: every class, and every image of a class, is used equally often.
+
+    \b
+    slabench episodes make fc100 --ways 10 --shots 5
+    """
     from rich.console import Console
 
     from slabench.core.errors import UsageError
@@ -52,7 +56,11 @@ def make(
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: every file.")] = None,
 ) -> None:
-    """Check episode files against their digests and the data: exit code 1 if one does not match."""
+    """Check episode files against their digests and the data: exit code 1 if one does not match.
+
+    \b
+    slabench episodes verify
+    """
     from slabench.episodes.files import list_files
 
     verify_files([_find(name) for name in names] if names else list_files(), lambda path: _open(path)[0])
@@ -60,7 +68,11 @@ def verify(
 
 @app.command()
 def show(name: _Name, first: Annotated[int, typer.Option(help="Print so many episodes.")] = 0) -> None:
-    """Say what a file holds, and print its first episodes: rows of the split, supports before the bar."""
+    """Say what a file holds, and print its first episodes: rows of the split, supports before the bar.
+
+    \b
+    slabench episodes show fc100/test-5w5s15q-2000 --first 2
+    """
     from rich.console import Console
 
     console = Console(highlight=False)

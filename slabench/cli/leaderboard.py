@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,15 @@ from slabench.core.suites import SUITE_NAMES
 from slabench.ranking.formats.html import to_html
 from slabench.ranking.formats.latex import to_latex
 from slabench.ranking.formats.terminal import table
+from slabench.ranking.order import best_of_each
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from slabench.comparison.summary import Line
     from slabench.ranking.columns import LeaderboardRow
+    from slabench.ranking.entries import Entry
+    from slabench.records.store import ResultStore
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
 _SUFFIXES = {".md": "markdown", ".tex": "latex", ".html": "html", ".htm": "html", ".txt": "table"}
@@ -60,22 +65,35 @@ def leaderboard(
     predictor: Annotated[list[str] | None, _filter("predictor", "single, aggregated or distilled.")] = None,
     backbone: Annotated[list[str] | None, _filter("backbone", "Such as conv4.")] = None,
     head: Annotated[list[str] | None, _filter("head", "Such as protonet; a classifier's is linear or cosine.")] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", help="Only the best N of each protocol.", min=1, rich_help_panel=_FILTERS)
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every row on the screen, as in a file.", rich_help_panel=_FILTERS)
+    ] = False,
 ) -> None:
     """Rank every recipe and predictor, protocol by protocol, from the records alone.
 
-    Your own results are shown; where there are none, those that travel with
-    slabench. Accuracies are percent for people and fractions in the CSV. Runs on
-    different data, splits or episodes are never ranked together, and stale runs are
-    never ranked. A filter does not change ranks. Published numbers
-    stand beside the rows they belong to, on screens of 120 columns and in files.
+    On the screen several protocols are a line each, with the best row and SLA
+    beside its controls; a filter, --top or --all shows rows. Your own results are
+    shown; where there are none, those that travel with slabench. Accuracies are
+    percent for people and fractions in the CSV. Runs on different data, splits or
+    episodes are never ranked together, and stale runs are never ranked. A filter
+    does not change ranks. Published numbers stand beside the rows they belong to, on
+    screens of 120 columns and in files.
 
-      slabench leaderboard --dataset fc100 --predictor aggregated
-
-      slabench leaderboard -o board.html
+    \b
+    slabench leaderboard
+    slabench leaderboard --dataset fc100 --predictor aggregated
+    slabench leaderboard --top 3
+    slabench leaderboard -o board.html
     """
     from rich.console import Console
 
+    from slabench.cli.summary import show_summary
+    from slabench.comparison.summary import summary
     from slabench.core.files import write_text
+    from slabench.ranking.entries import ranked
 
     if output is not None:
         refuse_folder(output)
@@ -83,19 +101,33 @@ def leaderboard(
         output_format = _SUFFIXES.get(output.suffix.lower(), "csv") if output else "table"
     if output_format not in FORMATS:
         raise unknown_name("leaderboard format", output_format, FORMATS)
+    if every and top is not None:
+        raise UsageError(f"--all and --top {top} contradict each other", "give one of the two")
     notes = notes_console()
-    rows = _filtered(
-        _collect(notes, results, shipped, include_quick),
-        {
-            "suite": suite,
-            "dataset": dataset,
-            "protocol": protocol,
-            "objective": objective,
-            "predictor": predictor,
-            "backbone": backbone,
-            "head": head,
-        },
-    )
+    store, found = _collect(notes, results, shipped, include_quick)
+    wanted = {
+        name: values
+        for name, values in (
+            ("suite", suite),
+            ("dataset", dataset),
+            ("protocol", protocol),
+            ("objective", objective),
+            ("predictor", predictor),
+            ("backbone", backbone),
+            ("head", head),
+        )
+        if values
+    }
+    if output is None and output_format == "table" and not (wanted or every or top):
+        lines = summary(found, store)
+        if len(lines) > 1:
+            console = Console(highlight=False)
+            show_summary(console, lines)
+            _say_more(console, lines, found, results, shipped, include_quick)
+            return
+    rows = _filtered(ranked(found), wanted)
+    if top is not None:
+        rows = best_of_each(rows, top)
     if output is not None:
         write_text(output, _text(rows, output_format))
         notes.print(f"{len(rows)} rows in {output}", soft_wrap=True)
@@ -104,6 +136,23 @@ def leaderboard(
         console.print(table(rows, console.width))
     else:
         typer.echo(_text(rows, output_format), nl=False)
+
+
+def _say_more(
+    console: Console, lines: Sequence[Line], found: Sequence[Entry], results: Path | None, shipped: bool, quick: bool
+) -> None:
+    """What the summary leaves out, and the command for the rows of its first protocol."""
+    same = [
+        *(["--results", str(results)] if results is not None else []),
+        *(["--shipped"] if shipped else []),
+        *(["--include-quick"] if quick else []),
+    ]
+    stale = sum(entry.stale is not None for entry in found)
+    console.print(
+        f"{len(found)} rows of {len(lines)} protocols" + (f"; {stale} stale, not shown here." if stale else ".")
+    )
+    for words in (["--protocol", lines[0].protocol], ["--top", "3"], ["--all"]):
+        console.print(f"  {shlex.join(['slabench', 'leaderboard', *words, *same])}", markup=False, soft_wrap=True)
 
 
 def _text(rows: Sequence[LeaderboardRow], output_format: str) -> str:
@@ -116,14 +165,13 @@ def _text(rows: Sequence[LeaderboardRow], output_format: str) -> str:
     return writers[output_format](rows)
 
 
-def _filtered(rows: list[LeaderboardRow], wanted: dict[str, list[str] | None]) -> list[LeaderboardRow]:
+def _filtered(rows: list[LeaderboardRow], asked: dict[str, list[str]]) -> list[LeaderboardRow]:
     """The rows that have one of the values asked for, of each filter.
 
     Raises:
         UsageError: no row at all has such a value; says which one may have been meant.
         SlabenchError: each value occurs, but not together.
     """
-    asked = {name: values for name, values in wanted.items() if values}
     for name, values in asked.items():
         known = {str(value) for row in rows if (value := getattr(row, name)) is not None}
         for value in values:
@@ -136,9 +184,11 @@ def _filtered(rows: list[LeaderboardRow], wanted: dict[str, list[str] | None]) -
     return kept
 
 
-def _collect(notes: Console, results: Path | None, shipped: bool, include_quick: bool) -> list[LeaderboardRow]:
-    """The rows of the folder asked for; of the shipped records when none was asked for and the user's has none."""
-    from slabench.ranking.entries import rows
+def _collect(
+    notes: Console, results: Path | None, shipped: bool, include_quick: bool
+) -> tuple[ResultStore, list[Entry]]:
+    """The entries of the folder asked for; of the shipped records when none was asked for and the user's has none."""
+    from slabench.ranking.entries import entries
     from slabench.records.store import absence, open_results
 
     opened = open_results(
@@ -148,7 +198,7 @@ def _collect(notes: Console, results: Path | None, shipped: bool, include_quick:
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = rows(opened.records, opened.store.episodes, include_quick)
+        made = entries(opened.records, opened.store.episodes, include_quick)
     warn(notes, [*opened.problems, *(str(warning.message) for warning in caught)])
     if opened.note:
         notes.print(opened.note, soft_wrap=True)
@@ -157,7 +207,7 @@ def _collect(notes: Console, results: Path | None, shipped: bool, include_quick:
             f"the leaderboard is empty: {absence(opened.store, opened.records)}",
             "make a record: slabench run fewshot --dataset fc100 --shots 5 --sla",
         )
-    return made
+    return opened.store, made
 
 
 def _as_text(renderable: object) -> str:

@@ -32,7 +32,11 @@ def make(
     data_seed: Annotated[int, typer.Option(help="Of the draw; 0 is that of the published subsets.", min=0)] = 0,
     folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
 ) -> None:
-    """Draw a subset of the training images by LDAM-DRW's rule, and keep it."""
+    """Draw a subset of the training images by LDAM-DRW's rule, and keep it.
+
+    \b
+    slabench longtail make --dataset cifar100 --ratio 50
+    """
     from slabench.data.loading import load_images
     from slabench.data.longtail import read_counts
     from slabench.data.longtail_files import make_subset, open_subset
@@ -59,7 +63,11 @@ def make(
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: every file.")] = None,
 ) -> None:
-    """Hold subset files against their digests and against the data: exit code 1 if one does not fit."""
+    """Hold subset files against their digests and against the data: exit code 1 if one does not fit.
+
+    \b
+    slabench longtail verify
+    """
     from slabench.data.longtail_files import list_files
 
     verify_files([_find(name) for name in names] if names else list_files(), lambda path: _open(path)[0])
@@ -70,7 +78,11 @@ def show(
     name: Annotated[str, typer.Argument(help="Such as cifar100/exp-r100-label-s0, or the path of a .npy file.")],
     counts: Annotated[bool, typer.Option("--counts", help="Print the count of every class, as CSV.")] = False,
 ) -> None:
-    """Say what a file holds: ratios, groups, a histogram of the counts."""
+    """Say what a file holds: ratios, groups, a histogram of the counts.
+
+    \b
+    slabench longtail show cifar100/exp-r100-label-s0
+    """
     file, images = _open(_find(name))
     if counts:
         typer.echo("class,count")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slabench.cli import complete
+from slabench.cli.after import say_next
 from slabench.cli.common import numbers, public_argv
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
@@ -23,10 +24,11 @@ from slabench.progress import ConsoleListener, duration
 
 if TYPE_CHECKING:
     from slabench.recipes import AnyRecipe
+    from slabench.runner import Outcome
 
 PRESETS = ("quick", "standard", "paper")
 PROTOCOLS = ("ldam", "sla")
-_WHAT, _HOW, _WHERE = "What to run", "How long and how", "Where, and what to look at first"
+_FIRST, _METHOD, _HOW, _WHERE = "Used most", "Method", "How long and how", "Where"
 _FEWSHOT, _CLASSIFIER = "Few-shot episodes", "Imbalanced and supervised"
 
 
@@ -44,6 +46,7 @@ class Flag:
         spelled: as typed.
         default: of the value.
         least: the smallest number that is allowed.
+        value: what stands for it in the help, where its type does not say enough.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Flag:
     spelled: tuple[str, ...] = ()
     default: Any = None
     least: int | None = None
+    value: str | None = None
 
     @property
     def typed(self) -> str:
@@ -64,7 +68,12 @@ class Flag:
     def parameter(self) -> Parameter:
         """The keyword of `run` that typer makes an option of."""
         option = typer.Option(
-            *self.spelled, help=self.help, autocompletion=self.completer, rich_help_panel=self.panel, min=self.least
+            *self.spelled,
+            help=self.help,
+            metavar=self.value or ("NAME" if self.completer else None),
+            autocompletion=self.completer,
+            rich_help_panel=self.panel,
+            min=self.least,
         )
         kind = self.kind if self.default is not None else self.kind | None
         return Parameter(self.name, Parameter.KEYWORD_ONLY, default=self.default, annotation=Annotated[kind, option])
@@ -72,22 +81,44 @@ class Flag:
 
 _RESUME = "auto: skip finished trials, go on with interrupted ones; never: start those again; force: run all again."
 FLAGS = (
-    Flag("dataset", _WHAT, "See: slabench list datasets.", "data.dataset", completer=complete.datasets),
-    Flag("sla", _WHAT, "Train with joint labels: --objective sla.", kind=bool, spelled=("--sla/--no-sla",)),
+    Flag("dataset", _FIRST, "See: slabench list datasets.", "data.dataset", completer=complete.datasets),
+    Flag("sla", _FIRST, "Train with joint labels: --objective sla.", kind=bool, spelled=("--sla/--no-sla",)),
+    Flag("shots", _FIRST, "Support images of a class (fewshot).", "protocol.shots", int),
+    Flag("head", _FIRST, "Few-shot head; see: slabench list heads.", "model.head", completer=complete.heads),
+    Flag("ratio", _FIRST, "Largest over smallest class, at least 1 (imbalanced).", "data.ratio", float),
+    Flag("loss", _FIRST, "Of a classifier; see: slabench list losses.", "loss.name", completer=complete.losses),
+    Flag("backbone", _FIRST, "See: slabench list backbones.", "model.backbone", completer=complete.backbones),
+    Flag("preset", _FIRST, "quick (never ranked), standard (the default) or paper."),
+    Flag("seeds", _FIRST, "Trials to run: 0 or 0,1,2", spelled=("--seeds", "--seed"), value="LIST"),
+    Flag(
+        "dry_run",
+        _FIRST,
+        "Show recipe, trials, images and time; run nothing.",
+        kind=bool,
+        spelled=("--dry-run",),
+        default=False,
+    ),
     Flag(
         "objective",
-        _WHAT,
+        _METHOD,
         "baseline, da, sla; rotated-classes (fewshot); mt, sla+sd (others).",
         "sla.objective",
         completer=complete.objectives,
     ),
-    Flag("transforms", _WHAT, "rotation, rotation2, color-perm, ...", "sla.transforms", completer=complete.transforms),
-    Flag("backbone", _WHAT, "See: slabench list backbones.", "model.backbone", completer=complete.backbones),
+    Flag(
+        "transforms", _METHOD, "rotation, rotation2, color-perm, ...", "sla.transforms", completer=complete.transforms
+    ),
+    Flag(
+        "settings",
+        _METHOD,
+        "Any recipe key: --set train.lr=0.01",
+        kind=list[str],
+        spelled=("--set",),
+        value="KEY=VALUE",
+    ),
     Flag("ways", _FEWSHOT, "Classes of an episode.", "protocol.ways", int),
-    Flag("shots", _FEWSHOT, "Support images of a class.", "protocol.shots", int),
     Flag("queries", _FEWSHOT, "Query images of a class in the test.", "protocol.queries", int),
     Flag("episodes", _FEWSHOT, "Test episodes.", "protocol.episodes", int),
-    Flag("head", _FEWSHOT, "See: slabench list heads.", "model.head", completer=complete.heads),
     Flag("learner", _FEWSHOT, "episodic, classifier (pre-trained on the classes), maml or anil.", "model.learner"),
     Flag(
         "support_profile",
@@ -96,13 +127,11 @@ FLAGS = (
         "protocol.support_profile",
     ),
     Flag("query_profile", _FEWSHOT, "Unequal queries in the test: dirichlet:2, ...", "protocol.query_profile"),
-    Flag("ratio", _CLASSIFIER, "Largest over smallest class, at least 1.", "data.ratio", float),
     Flag("profile", _CLASSIFIER, "exp or step.", "data.profile"),
     Flag("counts", _CLASSIFIER, "Own counts: a CSV with the columns class,count.", kind=Path),
     Flag("class_order", _CLASSIFIER, "Most frequent class first: label, reversed or random:SEED.", "data.class_order"),
     Flag("data_seed", _CLASSIFIER, "Of the draw of training images.", "data.seed", int),
     Flag("per_class", _CLASSIFIER, "Limited data: training images a class.", "data.per_class", int),
-    Flag("loss", _CLASSIFIER, "See: slabench list losses.", "loss.name", completer=complete.losses),
     Flag("reweight", _CLASSIFIER, "none, inverse, sqrt-inverse, effective, drw.", "balance.reweight"),
     Flag("sampler", _CLASSIFIER, "none, sqrt, class-balanced, progressive, deferred.", "balance.sampler"),
     Flag("mix", _CLASSIFIER, "none, mixup, cutmix, remix, cmo.", "mix.name"),
@@ -110,24 +139,13 @@ FLAGS = (
     Flag("cutout", _CLASSIFIER, "Side of the square, in pixels.", "augment.cutout", int),
     Flag("protocol", _CLASSIFIER, "ldam or sla: the training of a paper, in full."),
     Flag("epochs", _CLASSIFIER, "Epochs over the training images.", "train.epochs", int),
-    Flag("preset", _HOW, "quick (never ranked), standard (the default) or paper."),
     Flag("steps", _HOW, "Updates.", "train.steps", int),
     Flag("precision", _HOW, "auto, float32 or bfloat16.", "train.precision"),
     Flag("select", _HOW, "last or best-val.", "select.rule"),
-    Flag("settings", _HOW, "Any recipe key: --set train.lr=0.01", kind=list[str], spelled=("--set",)),
-    Flag("seeds", _HOW, "Trials to run: 0 or 0,1,2", spelled=("--seeds", "--seed")),
     Flag("resume", _HOW, _RESUME, default="auto"),
     Flag("device", _WHERE, "auto, cpu, cuda, cuda:1.", default="auto"),
     Flag("threads", _WHERE, "CPU threads.", kind=int, least=1),
     Flag("results", _WHERE, "Folder of records. Default: results/ here.", kind=Path),
-    Flag(
-        "dry_run",
-        _WHERE,
-        "Show recipe, trials, images and time; run nothing.",
-        kind=bool,
-        spelled=("--dry-run",),
-        default=False,
-    ),
 )
 """Every option, in the order of the help: what is typed, the recipe key behind it and its line in the help."""
 
@@ -149,9 +167,10 @@ def run(target: str, **given: Any) -> None:
     if given["dry_run"]:
         show_plan(console, recipes, seeds, results, device, threads)
         return
-    code = execute(console, recipes, seeds, results, device=device, threads=threads, resume=given["resume"])
-    if code:
-        raise typer.Exit(code)
+    outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=given["resume"])
+    say_next(console, outcomes, results)
+    if not all_done(outcomes):
+        raise typer.Exit(1)
 
 
 _TARGET = typer.Argument(
@@ -191,8 +210,8 @@ def execute(
     device: str = "auto",
     threads: int | None = None,
     resume: str = "auto",
-) -> int:
-    """Run, show progress, and return the exit code: 0, or 1 when a trial failed or another process holds it."""
+) -> list[Outcome]:
+    """Run, and show progress and how many trials are done in the end."""
     from slabench.runner import run as run_trials
 
     listener = ConsoleListener(console)
@@ -209,11 +228,15 @@ def execute(
         )
     finally:
         listener.close()
-    bad = [outcome for outcome in outcomes if outcome.state in ("failed", "busy")]
-    done = len(outcomes) - len(bad)
+    done = sum(outcome.state in ("ran", "skipped") for outcome in outcomes)
     where = paths.results(results)
     console.print(f"{done} of {len(outcomes)} trials are done; records in {where}", soft_wrap=True, markup=False)
-    return 1 if bad else 0
+    return outcomes
+
+
+def all_done(outcomes: Sequence[Outcome]) -> bool:
+    """Whether no trial failed, and none was held by another process: exit code 0."""
+    return all(outcome.state in ("ran", "skipped") for outcome in outcomes)
 
 
 def _objective(sla: bool | None, objective: str | None) -> str | None:

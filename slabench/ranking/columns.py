@@ -37,17 +37,9 @@ Format = Literal["table", "wide", "markdown", "latex", "html"]
 
 
 _ALL: tuple[Format, ...] = ("table", "wide", "markdown", "latex", "html")
-
-
 _PAPER: tuple[Format, ...] = ("markdown", "latex", "html")
-
-
 _WEB: tuple[Format, ...] = ("markdown", "html")
-
-
 _HTML: tuple[Format, ...] = ("html",)
-
-
 _WIDE: tuple[Format, ...] = ("wide", *_PAPER)
 
 
@@ -333,13 +325,17 @@ class Board:
         return "; ".join([*self.facts, *(f"{name} {digest}" for name, digest in self.digests.items() if digest)])
 
 
+def table_of(row: LeaderboardRow) -> tuple[Any, ...]:
+    """What rows of one table share: protocol, version and every digest, whether it is transductive, and why it is stale."""
+    digests = (row.protocol_digest, row.dataset_digest, row.split_digest, row.episodes_digest)
+    return (row.protocol, row.protocol_version, *digests, row.transductive, row.stale_why)
+
+
 def boards(rows: Sequence[LeaderboardRow], output: Format) -> list[Board]:
     """The tables of the leaderboard: rows of unequal protocol, version or digest stand apart; stale tables come last."""
     grouped: dict[tuple[Any, ...], list[LeaderboardRow]] = {}
     for row in rows:
-        digests = (row.protocol_digest, row.dataset_digest, row.split_digest, row.episodes_digest)
-        key = (row.protocol, row.protocol_version, *digests, row.transductive, row.stale_why)
-        grouped.setdefault(key, []).append(row)
+        grouped.setdefault(table_of(row), []).append(row)
     made = [_board(tuple(group), output) for group in grouped.values()]
     return sorted(made, key=lambda board: board.stale is not None)
 

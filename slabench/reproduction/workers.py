@@ -26,6 +26,7 @@ from rich.console import Console
 
 from slabench.progress import ConsoleListener
 from slabench.recipes import parse_recipe
+from slabench.records.agenda import announce
 from slabench.records.store import ResultStore
 from slabench.runner import Outcome, Trial, run
 from slabench.training.loop import Interrupted
@@ -75,20 +76,22 @@ def run_parallel(
 
     stopped = threading.Event()
     workers = [_Job(number, settings, tell, stopped) for number in range(1, min(jobs, len(trials)) + 1)]
-    with _stop_requests(workers, stopped), ThreadPoolExecutor(max(1, len(workers))) as pool:
-        try:
-            for future in as_completed([pool.submit(worker.work, waiting, outcomes) for worker in workers]):
-                future.result()
-        except BaseException:  # the screen is closed, say: no process is left to work on alone
-            stopped.set()
-            for worker in workers:
-                worker.interrupt()
-            raise
-    if stopped.is_set():
-        raise Interrupted(
-            f"stopped after {len(outcomes)} of {len(trials)} trials; the state of the others is saved",
-            "run the same command again to go on from there",
-        )
+    # Each process announces the trial that it is at; this one, all that wait.
+    with announce(results, [trial.planned for trial in trials]):
+        with _stop_requests(workers, stopped), ThreadPoolExecutor(max(1, len(workers))) as pool:
+            try:
+                for future in as_completed([pool.submit(worker.work, waiting, outcomes) for worker in workers]):
+                    future.result()
+            except BaseException:  # the screen is closed, say: no process is left to work on alone
+                stopped.set()
+                for worker in workers:
+                    worker.interrupt()
+                raise
+        if stopped.is_set():
+            raise Interrupted(
+                f"stopped after {len(outcomes)} of {len(trials)} trials; the state of the others is saved",
+                "run the same command again to go on from there",
+            )
     return outcomes
 
 

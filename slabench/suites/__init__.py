@@ -52,6 +52,11 @@ class Prepared(Protocol):
         """Readable id of the protocol."""
         ...
 
+    @property
+    def n_train(self) -> int:
+        """Images to train on."""
+        ...
+
     def facts(self) -> dict[str, Any]:
         """Fields of the record that say on what was trained and tested."""
         ...

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from slabench.ranking.columns import GROUPS, Board, Format, LeaderboardRow, boards, notes
+from slabench.ranking.order import in_order
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -13,9 +14,20 @@ if TYPE_CHECKING:
 WIDE = 120
 """Columns of a terminal from which on published numbers stand beside the rows."""
 
+ELISION = "..."
+"""Three characters that every terminal can print, where one of Unicode would do."""
+
+_NAMES = {"name": 15, "published_backbone": 8}
+"""Columns that give way where a line is too long, the last first, and what is left to them at least."""
+
+_COST = ("train_seconds", "images_seen")
+"""Left out, one after the other, where two recipes could not be told apart otherwise; files and the records have them."""
+
 
 def table(rows: Sequence[LeaderboardRow], width: int = 80) -> Table:
     """The rows for people, a table per group: accuracies in percent, the two uncertainties in columns of their own.
+
+    Protocols stand in the order in which people ask for them (`slabench.ranking.order`).
 
     Args:
         rows: as `slabench.ranking.entries.rows` gives them.
@@ -27,34 +39,73 @@ def table(rows: Sequence[LeaderboardRow], width: int = 80) -> Table:
     output: Format = "wide" if width >= WIDE else "table"
     made = Table.grid()
     made.add_column()
-    tables = boards(rows, output)
+    tables = boards(in_order(rows), output)
     for board in tables:
         digests = ", ".join(f"{name} {board.digests[name] or '-'}" for name in ("data", "episodes"))
         made.add_row(f"[bold]{escape(board.title)}[/bold], {escape(', '.join(board.facts))}; {escape(digests)}")
         if board.stale:
             made.add_row(f"[yellow]stale: {escape(board.stale)}[/yellow]")
-        made.add_row(_group_table(board))
+        made.add_row(_group_table(board, width))
         made.add_row("")
     made.add_row(f"[dim]{escape(' '.join(notes(tables)))}[/dim]")
     return made
 
 
-def _group_table(board: Board) -> Table:
+def _group_table(board: Board, width: int) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    # Names fold, numbers never: it is to be read in 80 columns.
+    # Names are elided, numbers never: it is to be read in 80 columns.
+    cells = {
+        column.name: [column.text(row) or ("n/a" if column.name in GROUPS else "-") for row in board.rows]
+        for column in board.columns
+    }
+    fitted = _fitted(board, cells, width)
+    for name in _COST:
+        if len(set(fitted["name"])) == len(set(cells["name"])):
+            break
+        cells.pop(name, None)
+        fitted = _fitted(board, cells, width)
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in board.columns:
-        fold = column.name in ("name", "published_backbone")
-        made.add_column(
-            column.heading,
-            justify="right" if column.numeric else "left",
-            no_wrap=not fold,
-            overflow="fold" if fold else "ellipsis",
-        )
-    for row in board.rows:
-        made.add_row(
-            *(escape(column.text(row)) or ("n/a" if column.name in GROUPS else "-") for column in board.columns)
-        )
+        if column.name in fitted:
+            made.add_column(column.heading, justify="right" if column.numeric else "left", no_wrap=True)
+    for line in zip(*fitted.values(), strict=True):
+        made.add_row(*map(escape, line))
     return made
+
+
+def _fitted(board: Board, cells: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
+    """The cells by column, with names short enough for lines of `width`."""
+    from rich.cells import cell_len
+
+    fitted = dict(cells)
+    wide = {
+        column.name: max(map(cell_len, (column.heading, *cells[column.name]))) + 1
+        for column in board.columns
+        if column.name in cells
+    }
+    for name, least in reversed(_NAMES.items()):
+        over = sum(wide.values()) - width
+        if name in cells and over > 0:
+            wide[name] = max(least + 1, wide[name] - over)
+            fitted[name] = elided(cells[name], wide[name] - 1)
+    return fitted
+
+
+def elided(names: Sequence[str], width: int) -> list[str]:
+    """The names in `width` characters at most, cut in the middle: `pretrained/b...+cosine`.
+
+    All are cut at the same place, so that they stay comparable: the one that keeps the most of them apart, and of those the
+    one nearest to the middle.
+    """
+    if all(len(name) <= width for name in names):
+        return list(names)
+    room = max(1, width - len(ELISION))
+
+    def cut(name: str, head: int) -> str:
+        return name if len(name) <= width else name[:head] + ELISION + name[len(name) - (room - head) :]
+
+    heads = sorted(range(1, room), key=lambda head: abs(head - room / 2)) or [room]
+    best = max(heads, key=lambda head: len({cut(name, head) for name in set(names)}))  # max() takes the first of equals
+    return [cut(name, best) for name in names]

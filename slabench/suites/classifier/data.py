@@ -59,6 +59,11 @@ class ClassifierPrepared:
         """Training images of each class."""
         return tuple(np.bincount(self.train.labels[self.rows], minlength=self.train.n_classes).tolist())
 
+    @property
+    def n_train(self) -> int:
+        """Images to train on."""
+        return len(self.rows)
+
     @cached_property
     def split_digest(self) -> str:
         """sha256 of the sorted rows that are trained on."""

@@ -58,6 +58,11 @@ class Prepared:
             episodes_digest=protocol_part(self.test_episodes),
         )
 
+    @property
+    def n_train(self) -> int:
+        """Images of the training classes."""
+        return len(self.train)
+
     def facts(self) -> dict[str, Any]:
         """Fields of the record that say on what was trained and tested."""
         sizes = [len(rows) for rows in self.train.class_rows()]

@@ -1,0 +1,156 @@
+"""What a process is about to run: a small file beside the checkpoints, for `slabench status`, and for nothing else.
+
+    ROOT/checkpoints/agenda-<id>.json     the trials, in order, and the one that is being run
+    ROOT/checkpoints/agenda-<id>.lock     held for as long as the process is at it, however it ends
+
+Nothing that decides a result is in it or read from it: a trial is guarded by its own lock, goes on from its own checkpoint and
+is done when its record is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from slabench.core.errors import DataError
+from slabench.core.files import SHORT, read_json, write_json
+
+SCHEMA = "slabench.agenda/1"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial that is to be run.
+
+    Attributes:
+        key: of the trial.
+        name: of its recipe.
+        objective: what it trains on: baseline, sla ...
+        protocol: readable id.
+        seed: the trial's.
+        steps: updates of its training.
+        images: seen in training, copies counted.
+    """
+
+    key: str
+    name: str
+    objective: str
+    protocol: str
+    seed: int
+    steps: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """What one process has told of itself.
+
+    Attributes:
+        trials: in the order in which they are run.
+        current: the key of the one that is being run; None between two, and for a process whose children run them.
+        started: when, ISO 8601 in UTC.
+        pid: of the process.
+        host: where it runs.
+        alive: whether the process still holds the agenda.
+        path: of the file.
+    """
+
+    trials: tuple[Planned, ...]
+    current: str | None
+    started: str
+    pid: int
+    host: str
+    alive: bool
+    path: Path
+
+
+class Announcement:
+    """The agenda of this process; see `announce`."""
+
+    def __init__(self, path: Path | None, trials: Sequence[Planned]) -> None:
+        self._path = path
+        self._says: dict[str, Any] = {
+            "schema": SCHEMA,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "current": None,
+            "trials": [asdict(trial) for trial in trials],
+        }
+
+    def at(self, key: str | None) -> None:
+        """The trial `key` is being run now; None: no one is. What cannot be written is not worth a trial."""
+        self._says["current"] = key
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                write_json(self._path, self._says)
+
+
+@contextlib.contextmanager
+def announce(root: Path, trials: Sequence[Planned]) -> Iterator[Announcement]:
+    """Tell `slabench status` of `trials` for as long as the block runs; where it ends in an exception, what it was at stays told.
+
+    Args:
+        root: the folder of results.
+        trials: to be run; without any, nothing is written.
+    """
+    if not trials:
+        yield Announcement(None, trials)
+        return
+    folder = root / "checkpoints"
+    path = folder / f"agenda-{uuid.uuid4().hex[:SHORT]}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    _forget(root, {trial.key for trial in trials})
+    own = Announcement(path, trials)
+    with FileLock(path.with_suffix(".lock")):
+        own.at(None)
+        yield own
+        path.unlink(missing_ok=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def agendas(root: Path) -> list[Agenda]:
+    """Every agenda in a folder of results, the oldest first; one that cannot be read is passed over."""
+    found = []
+    for path in (root / "checkpoints").glob("agenda-*.json"):
+        try:
+            says = read_json(path)
+            trials = tuple(Planned(**trial) for trial in says["trials"])
+            found.append(Agenda(trials, says["current"], says["started"], says["pid"], says["host"], held(path), path))
+        except (OSError, DataError, KeyError, TypeError):
+            continue
+    return sorted(found, key=lambda agenda: (agenda.started, agenda.path.name))
+
+
+def held(path: Path) -> bool:
+    """Whether a process holds the lock beside `path`. It is taken for a moment, so ask only for locks that nobody waits for."""
+    lock = path.with_suffix(".lock")
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # of another user: who cannot lock it cannot know
+        return False
+
+
+def _forget(root: Path, again: set[str]) -> None:
+    """Remove what processes that are gone have left, where all of it is run again now, or has a record."""
+    for agenda in agendas(root):
+        if agenda.alive:
+            continue
+        rest = (trial.key for trial in agenda.trials if trial.key not in again)
+        if all(any((root / "runs").rglob(f"seed*-{key[:SHORT]}.json")) for key in rest):
+            agenda.path.unlink(missing_ok=True)
+            agenda.path.with_suffix(".lock").unlink(missing_ok=True)
