@@ -111,6 +111,10 @@ class ConsoleListener:
         else:
             self._say(f"    [red]{outcome.state}[/red]: ", outcome.error or "")
 
+    def note(self, text: str) -> None:
+        """A line for what is no progress."""
+        self._say("    [dim]", text)
+
     def close(self) -> None:
         """Take the bar away; safe to call at any time."""
         if self._bar is not None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from slabench.records.store import ResultStore
 
 
+WAIT = "Before ending, wait for trials that other processes run, and take over those of a killed one."
+"""The help of `--wait/--no-wait`."""
+
+
 def numbers(text: str | None, flag: str, *, least: int = 1) -> list[int] | None:
     """`0,1,2` as distinct whole numbers of at least `least`; None where the flag was not given.
 

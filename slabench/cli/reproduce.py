@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from slabench.cli.common import names, numbers, public_argv
+from slabench.cli.common import WAIT, names, numbers, public_argv
 from slabench.core.errors import DataMissingError
 from slabench.progress import ConsoleListener, duration
 from slabench.ranking.columns import UNVERIFIED, marked
@@ -39,6 +39,7 @@ def reproduce(
         bool, typer.Option("--dry-run", help="Show trials, time, missing data and the table as it stands; run nothing.")
     ] = False,
     list_tables: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help=WAIT)] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of each process.", min=1)] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")] = None,
@@ -80,6 +81,7 @@ def reproduce(
             jobs=jobs,
             device=device,
             threads=threads,
+            wait=wait,
             listener=listener,
             say=lambda line: console.print(line, markup=False, soft_wrap=True),
             argv=public_argv(sys.argv[1:]),

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slabench.cli import complete
-from slabench.cli.common import numbers, public_argv
+from slabench.cli.common import WAIT, numbers, public_argv
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITES
@@ -117,6 +117,7 @@ FLAGS = (
     Flag("settings", _HOW, "Any recipe key: --set train.lr=0.01", kind=list[str], spelled=("--set",)),
     Flag("seeds", _HOW, "Trials to run: 0 or 0,1,2", spelled=("--seeds", "--seed")),
     Flag("resume", _HOW, _RESUME, default="auto"),
+    Flag("wait", _HOW, WAIT, kind=bool, spelled=("--wait/--no-wait",), default=True),
     Flag("device", _WHERE, "auto, cpu, cuda, cuda:1.", default="auto"),
     Flag("threads", _WHERE, "CPU threads.", kind=int, least=1),
     Flag("results", _WHERE, "Folder of records. Default: results/ here.", kind=Path),
@@ -146,10 +147,11 @@ def run(target: str, **given: Any) -> None:
     recipes = _asked_for(target, given)
     seeds = numbers(given["seeds"], "--seeds", least=0)
     results, device, threads = given["results"], given["device"], given["threads"]
+    resume, wait = given["resume"], given["wait"]
     if given["dry_run"]:
         show_plan(console, recipes, seeds, results, device, threads)
         return
-    code = execute(console, recipes, seeds, results, device=device, threads=threads, resume=given["resume"])
+    code = execute(console, recipes, seeds, results, device=device, threads=threads, resume=resume, wait=wait)
     if code:
         raise typer.Exit(code)
 
@@ -191,8 +193,9 @@ def execute(
     device: str = "auto",
     threads: int | None = None,
     resume: str = "auto",
+    wait: bool = True,
 ) -> int:
-    """Run, show progress, and return the exit code: 0, or 1 when a trial failed or another process holds it."""
+    """Run, show progress, and return the exit code: 0, or 1 when a trial failed or (without `wait`) another process holds it."""
     from slabench.runner import run as run_trials
 
     listener = ConsoleListener(console)
@@ -204,6 +207,7 @@ def execute(
             device=device,
             threads=threads,
             resume=resume,
+            wait=wait,
             listener=listener,
             argv=public_argv(sys.argv[1:]),
         )
