@@ -231,8 +231,8 @@ def _run_trial(
             return Outcome(trial, "busy", None, "another process is running this trial")
         if isinstance(state, OSError):
             note(
-                f"{checkpoint.parent} cannot lock files ({state.strerror or state}): nothing keeps two processes from running the "
-                "same trial. Run one process in this folder, or name one on a local disk with --results"
+                f"{checkpoint.parent} cannot lock files ({state.strerror or state}): nothing keeps two processes from running "
+                "the same trial. Run one process in this folder, or name one on a local disk with --results"
             )
         # Another process may have finished it, and let go of the lock, since the trials were planned.
         finished = store.finished_among([trial.key]).get(trial.key)

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from slabench.cli.complete import anything
+from slabench.cli.streams import Screen
 from slabench.core.errors import SlabenchError, UsageError, unknown_name
 from slabench.core.registry import REGISTRIES
 
@@ -100,13 +101,12 @@ def check(
     slabench check my_head.py
     slabench check protonet
     """
-    from rich.console import Console
 
     from slabench.conformance import check as run
 
     subjects = _subjects(target, kind)
     results = [(of, name, run(of, name)) for of, name in subjects]
-    console = Console(highlight=False)
+    console = Screen()
     if as_json:
         told = [
             {"kind": of, "name": name, "checks": [finding.__dict__ for finding in findings]}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli import complete
+from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import DataError, DataMissingError
 from slabench.data.catalog import DATASETS, info
@@ -34,12 +35,11 @@ def get(
     replace: _Replace = False,
 ) -> None:
     """Download a data set (or draw it, if it is embedded) and prepare it."""
-    from rich.console import Console
 
     from slabench.data.loading import prepare_store
     from slabench.data.store import is_prepared, store_folder
 
-    console = Console()
+    console = Screen(highlight=True)
     entry = info(name)
     path = store_folder(entry, paths.data())
     if is_prepared(path) and not replace:
@@ -66,11 +66,10 @@ def import_(
     ] = False,
 ) -> None:
     """Prepare a data set from files that are here. The layout of PATH is recognised."""
-    from rich.console import Console
 
     from slabench.data.sources.detect import import_dataset
 
-    console = Console()
+    console = Screen(highlight=True)
     entry = info(name)
     store, notes = import_dataset(entry, path, replace=replace, partial=partial)
     _tell(console, entry, store, notes)
@@ -84,11 +83,10 @@ def verify(
     ] = None,
 ) -> None:
     """Read all prepared data and check it against its sha256. Exit code 1 when something has changed."""
-    from rich.console import Console
 
     from slabench.data.store import differences, is_prepared, open_store, store_folder, verify_store
 
-    console = Console()
+    console = Screen(highlight=True)
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
     prepared = [entry for entry in entries if is_prepared(store_folder(entry, paths.data()))]
     if name and not prepared:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.common import find_file, verify_files
+from slabench.cli.streams import Screen
 
 if TYPE_CHECKING:
     from slabench.data.imageset import ImageSet
@@ -33,7 +34,6 @@ def make(
     folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
 ) -> None:
     """Draw balanced episodes: every class, and every image of a class, is used equally often."""
-    from rich.console import Console
 
     from slabench.core.errors import UsageError
     from slabench.data import load
@@ -45,7 +45,7 @@ def make(
     cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
     profiles = support_profile, query_profile
     path = make(images, dataset, split, ways, shots, queries, episodes, folder, cap, *profiles)
-    _print(Console(highlight=False), open_file(path, images), images)
+    _print(Screen(), open_file(path, images), images)
 
 
 @app.command()
@@ -61,9 +61,7 @@ def verify(
 @app.command()
 def show(name: _Name, first: Annotated[int, typer.Option(help="Print so many episodes.")] = 0) -> None:
     """Say what a file holds, and print its first episodes: rows of the split, supports before the bar."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = Screen()
     file, images = _open(_find(name))
     _print(console, file, images)
     for number, (rows, classes) in enumerate(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.common import notes_console, refuse_folder, warn
+from slabench.cli.streams import Screen, export
 from slabench.core.errors import SlabenchError, UsageError, did_you_mean, unknown_name
 from slabench.core.suites import SUITE_NAMES
 from slabench.ranking.formats.html import to_html
@@ -73,7 +74,6 @@ def leaderboard(
 
       slabench leaderboard -o board.html
     """
-    from rich.console import Console
 
     from slabench.core.files import write_text
 
@@ -100,10 +100,10 @@ def leaderboard(
         write_text(output, _text(rows, output_format))
         notes.print(f"{len(rows)} rows in {output}", soft_wrap=True)
     elif output_format == "table":
-        console = Console(highlight=False)
+        console = Screen()
         console.print(table(rows, console.width))
     else:
-        typer.echo(_text(rows, output_format), nl=False)
+        export(_text(rows, output_format))
 
 
 def _text(rows: Sequence[LeaderboardRow], output_format: str) -> str:

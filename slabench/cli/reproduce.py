@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from slabench.cli.common import WAIT, names, numbers, public_argv
+from slabench.cli.streams import Screen
 from slabench.core.errors import DataMissingError
 from slabench.progress import ConsoleListener, duration
 from slabench.ranking.columns import UNVERIFIED, marked
@@ -54,7 +55,7 @@ def reproduce(
     slabench reproduce sla2020/few-shot --only 'fc100-5shot/protonet*' --dry-run
     slabench reproduce sla2020/imbalanced --only cifar100-r100 --seeds 0,1,2 --jobs 2
     """
-    console = Console(highlight=False)
+    console = Screen()
     if name is None or list_tables:
         _list(console)
         return

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from slabench.cli import complete
 from slabench.cli.common import WAIT, numbers, public_argv
+from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITES
@@ -143,7 +144,7 @@ def run(target: str, **given: Any) -> None:
     slabench run fewshot --dataset glyphs --preset quick --sla
     slabench run fewshot/controls --dataset fc100 --seeds 0,1,2 --dry-run
     """
-    console = Console(highlight=False)
+    console = Screen()
     recipes = _asked_for(target, given)
     seeds = numbers(given["seeds"], "--seeds", least=0)
     results, device, threads = given["results"], given["device"], given["threads"]
