@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli import complete
+from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import DataError, DataMissingError
 from slabench.data.catalog import DATASETS, info
@@ -38,12 +39,11 @@ def get(
     \b
     slabench data get cifar100
     """
-    from rich.console import Console
 
     from slabench.data.loading import prepare_store
     from slabench.data.store import is_prepared, store_folder
 
-    console = Console()
+    console = Screen(highlight=True)
     entry = info(name)
     path = store_folder(entry, paths.data())
     if is_prepared(path) and not replace:
@@ -74,11 +74,10 @@ def import_(
     \b
     slabench data import cifar100 PATH
     """
-    from rich.console import Console
 
     from slabench.data.sources.detect import import_dataset
 
-    console = Console()
+    console = Screen(highlight=True)
     entry = info(name)
     store, notes = import_dataset(entry, path, replace=replace, partial=partial)
     _tell(console, entry, store, notes)
@@ -97,11 +96,10 @@ def verify(
     slabench data verify
     slabench data verify cifar100
     """
-    from rich.console import Console
 
     from slabench.data.store import differences, is_prepared, open_store, store_folder, verify_store
 
-    console = Console()
+    console = Screen(highlight=True)
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
     prepared = [entry for entry in entries if is_prepared(store_folder(entry, paths.data()))]
     if name and not prepared:

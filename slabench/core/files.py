@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,26 +25,116 @@ SHORT = 12
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary neighbour of `path` and rename it onto `path` when the block succeeds.
 
-    A reader sees the old file or the new one, never half of either; after an error nothing is left behind.
+    A reader sees the old file or the new one, never half of either; after an error nothing is left behind, and what a killed
+    process left of an earlier attempt at `path` is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    remove_abandoned(path)
+    handle, temporary = _claimed(path, lambda prefix: tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent))
     try:
         binary = "b" in mode
         with os.fdopen(handle, mode, encoding=None if binary else "utf-8", newline=None if binary else "") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; a record is to be read by colleagues, under the user's own umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+            # mkstemp makes files private; a record is to be read by colleagues, under the user's own umask.
+            temporary.chmod(0o666 & ~_umask())
+            if not _WINDOWS:
+                temporary.replace(path)  # while it is open, and so still locked: nobody takes it for abandoned
+        if _WINDOWS:
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path`, gone after the block unless it was renamed; what a killed process left of one is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path)
+
+    def make(prefix: str) -> tuple[int, str]:
+        name = tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+        return -1 if _WINDOWS else os.open(name, os.O_RDONLY), name
+
+    handle, temporary = _claimed(path, make)
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if handle >= 0:
+            os.close(handle)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of attempts to write `path`: `.<name>.<8 letters>.tmp`, files and folders.
+
+    A process that lives holds a lock on what it writes, which ends with it, so that nothing of a living one is touched. Where
+    the file system has no locks, what nobody has changed for a day counts as abandoned.
+    """
+    from filelock import lock_descriptor  # start-up time: commands that write nothing do not need it
+
+    for found in path.parent.glob(f"{glob.escape(_prefix(path))}????????.tmp"):
+        with contextlib.suppress(OSError):
+            kind = found.lstat().st_mode
+            if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
+                continue
+            if _WINDOWS:
+                free = _old(found)
+                handle = -1
+            else:
+                handle = os.open(found, os.O_RDONLY if stat.S_ISDIR(kind) else os.O_RDWR)
+                try:
+                    free = lock_descriptor(handle, blocking=False)
+                except OSError:
+                    free = _old(found)
+            try:
+                if free:
+                    shutil.rmtree(found) if stat.S_ISDIR(kind) else found.unlink()
+            finally:
+                if handle >= 0:
+                    os.close(handle)
+
+
+_WINDOWS = os.name == "nt"  # where an open file cannot be renamed, nor a folder be locked
+_ABANDONED_AFTER = 24 * 3600.0
+_LONG_NAME = 50
+
+
+def _prefix(path: Path) -> str:
+    """How the names of temporary neighbours begin: not with all of a long name, which may be as long as a name can be."""
+    return f".{path.name[:_LONG_NAME]}."
+
+
+def _claimed(path: Path, make: Callable[[str], tuple[int, str]]) -> tuple[int, Path]:
+    """What `make` makes, open and locked for as long as it is open."""
+    from filelock import lock_descriptor
+
+    while True:
+        handle, name = make(_prefix(path))
+        if _WINDOWS:
+            return handle, Path(name)
+        try:
+            # Before it was locked, another process may have taken it for abandoned, and removed it.
+            claimed = lock_descriptor(handle, blocking=False) and Path(name).exists()
+        except OSError:
+            claimed = True
+        if claimed:
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _old(path: Path) -> bool:
+    return time.time() - path.lstat().st_mtime > _ABANDONED_AFTER
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_bytes(path: Path, data: bytes) -> None:

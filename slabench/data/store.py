@@ -9,11 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slabench.core.errors import DataError, IntegrityError
-from slabench.core.files import canonical_json, read_json, sha256_file, write_json
+from slabench.core.files import canonical_json, read_json, sha256_file, temporary_folder, write_json
 from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet, RawImages
@@ -34,9 +29,6 @@ MANIFEST = "manifest.json"
 
 
 _BYTES_AT_ONCE = 64 << 20
-
-
-_ABANDONED_AFTER = 24 * 3600.0
 
 
 def pixel_digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
@@ -155,7 +147,7 @@ def write_store(path: Path, raw: RawImages, *, replace: bool = False) -> Store:
     labels, parts = raw.labels[order].astype("<i8"), raw.parts[order]
     n_classes = len(raw.class_names)
     columns = {"labels": labels, "parts": parts, "source_positions": raw.source_positions[order].astype("<i4")}
-    with _temporary_folder(path) as temporary:
+    with temporary_folder(path) as temporary:
         _save_rows(temporary / "images.npy", raw.images, order)
         for name, column in columns.items():
             np.save(temporary / f"{name}.npy", column, allow_pickle=False)
@@ -252,26 +244,9 @@ def _open_array(store: Store, name: str) -> npt.NDArray[Any]:
     return array
 
 
-@contextlib.contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # of an import that was killed, never of a running one
-        with contextlib.suppress(OSError):
-            if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
-                shutil.rmtree(abandoned)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o777 & ~umask)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _rename_into_place(temporary: Path, path: Path, replace: bool) -> None:
     if replace and path.exists():
-        with _temporary_folder(path) as aside:
+        with temporary_folder(path) as aside:
             with contextlib.suppress(FileNotFoundError):
                 path.rename(aside / "old")
             temporary.rename(path)

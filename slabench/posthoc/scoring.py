@@ -145,6 +145,8 @@ def posthoc(
     store = ResultStore(paths.results(results))
     record = store.match(run)
     outputs = open_outputs(record, store)
+    if save:  # what cannot be saved is not computed
+        store.check_writable(record.suite, record.protocol, f"{record.name}+{max(METHODS, key=len)}")
     started = datetime.now(UTC)
     found, left_out = apply(outputs, methods, tau=tau, norm_tau=norm_tau, seed=record.seed)
     truth = outputs.splits["test"].labels.numpy()

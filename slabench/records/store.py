@@ -28,6 +28,8 @@ from pydantic import ValidationError
 from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
 from slabench.core.files import SHORT, read_json, write_bytes, write_json
+from slabench.core.locks import hold
+from slabench.records.leftovers import check_place, leftovers, remove_leftovers
 from slabench.records.record import SCHEMA, RunRecord
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from slabench.records.outputs import ModelOutputs, ModelWeights
+
+
+_SAVING = 60.0  # seconds that another process may take to save the same result
 
 
 class ResultsWarning(UserWarning):
@@ -97,6 +102,8 @@ class ResultStore:
     ) -> Path:
         """Write a trial's result atomically, replacing an earlier one of the same key.
 
+        What was there stays until the new result is whole. A record of an attempt that failed does not replace one that is done.
+
         Args:
             record: its `side_file` and `side_sha256` are set here, on a copy.
             per_episode: per predictor, the accuracy of every test episode or image in order, [n] fractions (kept as float32).
@@ -110,7 +117,34 @@ class ResultStore:
             SlabenchError: an array that belongs to no score, is not [n], or holds a value outside [0, 1].
         """
         path = self.path(record)
-        before = _side_names(path)
+        with hold(path.with_suffix(".lock"), seconds=_SAVING) as state:
+            if record.status == "done" or (there := _readable(path)) is None or there.status != "done":
+                try:
+                    self._write(path, record, per_episode, outputs)
+                finally:
+                    if state == "held":
+                        _tidy(path)
+        return path
+
+    def tidy(self, record: RunRecord) -> None:
+        """Remove what a killed process left beside a record: side files that no record names, temporary files."""
+        path = self.path(record)
+        if leftovers(path, {record.side_file, record.outputs_file}):
+            with hold(path.with_suffix(".lock")) as state:
+                if state == "held":
+                    _tidy(path)
+
+    def check_writable(self, suite: str, protocol: str, name: str) -> None:
+        """Try whether results of this name can be saved, before anything is computed; errors as of `check_place`."""
+        check_place(self._place(suite, protocol, name, 2**31, "0" * SHORT), name)
+
+    def _write(
+        self,
+        path: Path,
+        record: RunRecord,
+        per_episode: Mapping[str, ArrayLike],
+        outputs: ModelOutputs | ModelWeights | None,
+    ) -> None:
         if per_episode:
             data = _pack(record, per_episode)
             sha256 = hashlib.sha256(data).hexdigest()
@@ -125,14 +159,13 @@ class ResultStore:
         # Through the validator: a record changed after it was made (lists, dicts) is checked as it is written.
         record = RunRecord.model_validate({**record.model_dump(by_alias=True), **update})
         write_json(path, record.model_dump(mode="json", by_alias=True))
-        for name in before - _side_names(path):
-            (path.parent / name).unlink(missing_ok=True)
-        return path
 
     def path(self, record: RunRecord) -> Path:
         """Where the record of this trial lies."""
-        folder = self.folder / slug(record.suite) / slug(record.protocol) / slug(record.name)
-        return folder / f"seed{record.seed}-{record.key[:SHORT]}.json"
+        return self._place(record.suite, record.protocol, record.name, record.seed, record.key)
+
+    def _place(self, suite: str, protocol: str, name: str, seed: int, key: str) -> Path:
+        return self.folder / slug(suite) / slug(protocol) / slug(name) / f"seed{seed}-{key[:SHORT]}.json"
 
     def records(self) -> list[RunRecord]:
         """Every readable record, ordered by path. A damaged file gets a `ResultsWarning` that names it."""
@@ -238,13 +271,17 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"
 
 
-def _side_names(path: Path) -> set[str]:
-    """The files that the record at `path` names; none when there is no such record."""
+def _readable(path: Path) -> RunRecord | None:
     try:
-        record = read_record(path)
+        return read_record(path)
     except (DataError, FileNotFoundError):
-        return set()
-    return {name for name in (record.side_file, record.outputs_file) if name}
+        return None
+
+
+def _tidy(path: Path) -> None:
+    record = _readable(path)
+    if record or not path.exists():  # of a damaged record, nobody knows which side files are its own
+        remove_leftovers(path, {record.side_file, record.outputs_file} if record else set())
 
 
 def _save_outputs(path: Path, outputs: ModelOutputs | ModelWeights) -> dict[str, Any]:

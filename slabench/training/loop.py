@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,31 @@ class Listener(Protocol):
     def point(self, point: dict[str, Any]) -> None:
         """A validation has been made: `point` is one of the record's curve."""
         ...
+
+
+class Undisturbed:
+    """Tells a listener what it is told, until the listener fails: what only shows a run neither stops it nor fails it.
+
+    Args:
+        listener: with any of the methods that are called here.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener: Listener | None = listener
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def tell(*arguments: Any) -> None:
+            if self._listener is None:
+                return
+            try:
+                getattr(self._listener, name)(*arguments)
+            except Interrupted:
+                raise
+            except Exception as error:
+                self._listener = None
+                warnings.warn(f"progress is not shown any more, and the run goes on: {error!r}", stacklevel=2)
+
+        return tell
 
 
 @dataclass

@@ -159,6 +159,9 @@ def score_heads(
     train, test = (load(recipe.data.dataset, split, data_folder) for split in ("train", "test"))
     # Before anything is embedded: a setting that the classes cannot serve stops here.
     files = {setting: _episodes(test, recipe.data.dataset, setting) for setting in settings}
+    for file in files.values() if save else ():  # what cannot be saved is not computed
+        prepared = Prepared(_info(recipe), train, test, test, file, file)
+        store.check_writable(record.suite, prepared.protocol, f"{record.name}+{max(chosen, key=len)}")
     learners = {name: _learner(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
     features = _features(learners[chosen[0]], recipe, test, store, record, told)
     centre = None
