@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,11 @@ from slabench.core.errors import DataError
 
 SHORT = 12
 """Letters of a key or digest that people read, and that files are named by."""
+
+_LEVELS = 64  # the deepest file that slabench writes or ships has six
+
+TEXT_LIMIT = 64 << 20
+"""Bytes of the largest JSON, TOML, CSV or list that is read; the largest that slabench writes has some hundred kB."""
 
 
 @contextlib.contextmanager
@@ -153,12 +159,92 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a damaged one is an error that names the file."""
+def read_plain(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a regular file; whatever else lies at `path` is an error that names it, and nothing ever waits.
+
+    Args:
+        path: of the file. A named pipe would block for ever, a device has no end, a folder has no bytes: all are refused.
+        limit: the most bytes that such a file may have; None for any number.
+
+    Raises:
+        DataError: there is no such file, it cannot be read, is no regular file, or is larger than `limit`.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        with open(path, "rb", opener=_open_at_once) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                kind = "a named pipe" if stat.S_ISFIFO(facts.st_mode) else "a device"
+                raise DataError(f"{path} is {kind}, not a file", "move it away")
+            if limit is not None and facts.st_size > limit:
+                raise DataError(f"{path} has {facts.st_size:,} bytes; such a file has at most {limit:,}", "move it away")
+            return file.read()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing", "restore it from its source") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder, not a file", "move it away") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"{path} cannot be read: {why}", "move it away, or restore it from its source") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """As `open` does, but that a named pipe without a writer is opened too, instead of waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a regular file of at most `TEXT_LIMIT` bytes, newlines as they are.
+
+    Raises:
+        DataError: see `read_plain`; or it is not text in this encoding, naming the line.
+    """
+    data = read_plain(path, TEXT_LIMIT)
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path} is not UTF-8 text: line {line} has the byte {data[error.start]:#04x}",
+            "save it as UTF-8 (the editor may call it so under 'Save as'), or restore it from its source",
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a damaged one is an error that names the file.
+
+    Half of a surrogate pair (`"\\ud800"`) is refused: it is no character, and nothing could write or print it again.
+    """
+    text = read_text(path)
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            canonical_json(value)
+        _refuse_depth(value)
+    except (ValueError, RecursionError) as error:  # not JSON, too many digits, half a surrogate; brackets without end
         raise DataError(f"{path} is not readable JSON: {error}", "remove it, or restore it from its source") from error
+    return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a damaged one is an error that names the file."""
+    text = read_text(path)
+    try:
+        value = tomllib.loads(text)
+        _refuse_depth(value)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not TOML: {error}", "fix the line it names") from error
+    return value
+
+
+def _refuse_depth(value: Any) -> None:
+    """What is nested by the hundred parses, and then fails in whatever walks through it."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_LEVELS):
+        level = [item for part in level for item in (part.values() if isinstance(part, dict) else part)]
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {_LEVELS} levels")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -27,10 +27,11 @@ from pydantic import ValidationError
 
 from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
-from slabench.core.files import SHORT, read_json, write_bytes, write_json
+from slabench.core.files import SHORT, read_json, read_plain, write_bytes, write_json
 from slabench.core.locks import hold
 from slabench.records.leftovers import check_place, leftovers, remove_leftovers
 from slabench.records.record import SCHEMA, RunRecord
+from slabench.records.settings import odd_setting
 
 if TYPE_CHECKING:
     import numpy
@@ -215,9 +216,9 @@ class ResultStore:
         path = self.path(record).parent / Path(record.side_file).name
         remedy = "run the trial again with --resume force, or restore the file from its source"
         try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise IntegrityError(f"{path} is missing: it holds the per-episode accuracies", remedy) from error
+            data = read_plain(path)
+        except DataError as error:
+            raise IntegrityError(f"{error.message}: it holds the per-episode accuracies", remedy) from error
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 != record.side_sha256:
             raise IntegrityError(f"{path} has the sha256 {sha256}, and its record says {record.side_sha256}", remedy)
@@ -259,11 +260,15 @@ def read_record(path: Path) -> RunRecord:
             f"{path} has the schema '{schema}', not '{SCHEMA}'", "it was written by another version of slabench"
         )
     try:
-        return RunRecord.model_validate(value)
+        record = RunRecord.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"
         raise DataError(f"{path} is not a valid record: {where}: {first['msg']}", "run the trial again") from error
+    odd = odd_setting(record.suite, record.recipe)
+    if odd is not None:
+        raise DataError(f"{path} is not a valid record: {odd}", "run the trial again")
+    return record
 
 
 def slug(text: str) -> str:
