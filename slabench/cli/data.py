@@ -72,7 +72,12 @@ def import_(
 
     console = Console()
     entry = info(name)
-    store, notes = import_dataset(entry, path, replace=replace, partial=partial)
+
+    def told(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.file.flush()  # where the output is a file or a pipe, too
+
+    store, notes = import_dataset(entry, path, replace=replace, partial=partial, told=told)
     _tell(console, entry, store, notes)
 
 
@@ -86,7 +91,7 @@ def verify(
     """Read all prepared data and check it against its sha256. Exit code 1 when something has changed."""
     from rich.console import Console
 
-    from slabench.data.store import differences, is_prepared, open_store, store_folder, verify_store
+    from slabench.data.store import differences, doubts, is_prepared, open_store, store_folder, verify_store
 
     console = Console()
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
@@ -100,11 +105,13 @@ def verify(
         path = store_folder(entry, paths.data())
         try:
             problems = verify_store(path)
-            notes = differences(entry, open_store(path))
+            store = open_store(path)
+            notes = [*differences(entry, store), *doubts(entry, store)]
         except DataError as error:
             problems, notes = [error.message], []
         failed = failed or bool(problems)
-        console.print(f"{entry.store}: {'[red]damaged[/red]' if problems else '[green]whole[/green]'}", highlight=False)
+        intact = "[yellow]intact, with remarks[/yellow]" if notes else "[green]whole[/green]"
+        console.print(f"{entry.store}: {'[red]damaged[/red]' if problems else intact}", highlight=False)
         for line in problems:
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
         if problems:
@@ -208,11 +215,12 @@ def _facts(entry: DatasetInfo) -> list[tuple[str, str]]:
     elif store is None:
         facts.append(("here", _state(entry)))
     else:
-        from slabench.data.store import differences
+        from slabench.data.store import differences, doubts
 
         facts.append(("here", f"{store.folder}, from {store.manifest['source']['kind']}"))
         facts.append(("digest here", store.digest + (" (as expected)" if store.digest == entry.digest else "")))
         facts += [("differs", line) for line in differences(entry, store)]
+        facts += [("note", line) for line in doubts(entry, store)]
     if entry.fewshot:
         split = load_split(entry.name)
         facts += [("split", split.source), ("split digest", split.digest)]
