@@ -61,7 +61,12 @@ class Trial:
     @property
     def notes(self) -> list[str]:
         """What a reader should know beforehand: the training set where it is chosen, and what is doubtful."""
-        return [*self.prepared.notes(), *(f"warning: {text}" for text in suite_of(self.recipe).warnings(self.recipe))]
+        return [*self.prepared.notes(), *(f"warning: {text}" for text in self.warnings)]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is doubtful about it, recipe and images."""
+        return [*suite_of(self.recipe).warnings(self.recipe), *self.prepared.doubts()]
 
 
 @dataclass(frozen=True)
@@ -252,7 +257,7 @@ def _record(
                 val_accuracy=next(iter(at_selected["val"].values()), None) if at_selected else None,
                 candidates=len(points) if recipe.select.rule == "best_val" else 1,
             ),
-            "warnings": suite_of(recipe).warnings(recipe),
+            "warnings": trial.warnings,
             "cost": Cost(
                 train_seconds=round(progress.seconds, 3),
                 eval_seconds=round(eval_seconds, 3),

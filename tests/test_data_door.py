@@ -12,9 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_layouts import TINY, Part, cifar10_batch_files, encode, write_archive, write_batches, write_folders, write_parquet
+from data_layouts import (
+    TINY,
+    Part,
+    cifar10_batch_files,
+    encode,
+    write_archive,
+    write_batches,
+    write_folders,
+    write_parquet,
+)
 from PIL import Image
 from processes import here
+from result_records import make_record
 from test_data_photographs import CLASSES, TEST, TRAIN, expected, small, tiny_imagenet
 
 from slabench.core import paths
@@ -25,6 +35,8 @@ from slabench.data.loading import ensure, load, load_images
 from slabench.data.plugin_dataset import dataset
 from slabench.data.sources.detect import import_dataset
 from slabench.data.store import Store, doubts
+from slabench.ranking.entries import rows
+from slabench.ranking.published import load as published_numbers
 
 Made = tuple[Any, Any, Any]
 
@@ -231,6 +243,17 @@ def test_jpeg_copies_of_cifar_are_told_by_import_show_verify_and_load(
     assert not info("mini-imagenet").lossless
 
 
+def test_no_published_number_stands_beside_a_run_on_jpeg_copies() -> None:
+    known = [row for row in published_numbers() if row.accuracy is not None]
+    facts = {"accuracies": {"single": [0.5, 0.6]}, "dataset": "fc100"}
+    (theirs,), (copies,) = (
+        rows([make_record(**facts, data_source=source)], None, published=known)
+        for source in (None, {"kind": "parquet", "jpeg_copies": 60_000})
+    )
+    assert theirs.published is not None
+    assert copies.published is None
+
+
 # --------------------------------------------------------------------------------------------------- tiny-ImageNet
 
 
@@ -245,7 +268,9 @@ def test_tiny_imagenet_has_the_wnids_that_others_list() -> None:
 
 def test_other_wnids_are_another_data_set(tmp_path: Path) -> None:
     tiny_imagenet(tmp_path)
-    with pytest.raises(DataError, match=r"is not tiny-imagenet: its classes do not match \(it has 'n03'; it lacks 'n07'\)"):
+    with pytest.raises(
+        DataError, match=r"is not tiny-imagenet: its classes do not match \(it has 'n03'; it lacks 'n07'\)"
+    ):
         import_dataset(replace(small("tiny-imagenet"), classes=("n01", "n02", "n07")), tmp_path, tmp_path / "data")
 
 

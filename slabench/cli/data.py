@@ -91,7 +91,7 @@ def verify(
     """Read all prepared data and check it against its sha256. Exit code 1 when something has changed."""
     from rich.console import Console
 
-    from slabench.data.store import differences, doubts, is_prepared, open_store, store_folder, verify_store
+    from slabench.data.store import differences, doubts, is_prepared, open_store, remarks, store_folder, verify_store
 
     console = Console()
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
@@ -106,11 +106,11 @@ def verify(
         try:
             problems = verify_store(path)
             store = open_store(path)
-            notes = [*differences(entry, store), *doubts(entry, store)]
+            odd, notes = bool(differences(entry, store) or doubts(entry, store)), remarks(entry, store)
         except DataError as error:
-            problems, notes = [error.message], []
+            problems, odd, notes = [error.message], False, []
         failed = failed or bool(problems)
-        intact = "[yellow]intact, with remarks[/yellow]" if notes else "[green]whole[/green]"
+        intact = "[yellow]intact, but not as published[/yellow]" if odd else "[green]whole[/green]"
         console.print(f"{entry.store}: {'[red]damaged[/red]' if problems else intact}", highlight=False)
         for line in problems:
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
@@ -215,12 +215,11 @@ def _facts(entry: DatasetInfo) -> list[tuple[str, str]]:
     elif store is None:
         facts.append(("here", _state(entry)))
     else:
-        from slabench.data.store import differences, doubts
+        from slabench.data.store import remarks
 
         facts.append(("here", f"{store.folder}, from {store.manifest['source']['kind']}"))
         facts.append(("digest here", store.digest + (" (as expected)" if store.digest == entry.digest else "")))
-        facts += [("differs", line) for line in differences(entry, store)]
-        facts += [("note", line) for line in doubts(entry, store)]
+        facts += [("remark", line) for line in remarks(entry, store)]
     if entry.fewshot:
         split = load_split(entry.name)
         facts += [("split", split.source), ("split digest", split.digest)]

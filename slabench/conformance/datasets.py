@@ -5,7 +5,16 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from slabench.conformance import OWN_GENERATOR, Check, Finding, NotApplicable, Wrong, expect, no_global_random, run_checks
+from slabench.conformance import (
+    OWN_GENERATOR,
+    Check,
+    Finding,
+    NotApplicable,
+    Wrong,
+    expect,
+    no_global_random,
+    run_checks,
+)
 from slabench.core import paths
 from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from slabench.core.errors import DataError
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 
-_IMAGES = "give images as uint8 [n, size, size, 3] with values 0..255 (of floats 0..1: (255 * x).round().astype(np.uint8))"
+_IMAGES = (
+    "give images as uint8 [n, size, size, 3] with values 0..255 (of floats 0..1: (255 * x).round().astype(np.uint8))"
+)
 _LABELS = "give one whole number 0..C-1 for each image, its place in the class names"
 _TEST = "say of each image whether it is an official test image: True or False"
 _FEW = "give every class images to learn from, or leave its name out"

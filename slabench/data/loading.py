@@ -21,7 +21,7 @@ from slabench.data.catalog import DATASETS, DatasetInfo, info
 from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet
 from slabench.data.sources.embedded import prepare
 from slabench.data.splits import load_split
-from slabench.data.store import Store, doubts, is_prepared, open_store, store_folder
+from slabench.data.store import Store, is_prepared, open_store, remarks, store_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,7 +87,7 @@ def prepare_store(
     path = store_folder(entry, paths.data(folder))
     if entry.embedded:
         store = prepare(entry, path, replace=replace)
-        return store, doubts(entry, store)
+        return store, remarks(entry, store)
     from slabench.data.sources.download import fetch
 
     try:

@@ -155,8 +155,9 @@ def open_store(path: Path) -> Store:
 def write_store(path: Path, raw: RawImages, *, entry: DatasetInfo | None = None, replace: bool = False) -> Store:
     """Bring `raw` into canonical order and write it to `path` as a prepared store.
 
-    Images that nothing could learn from are refused first, for `entry` also those that are not as it says. All of it is written to a temporary neighbour, which is then renamed: other processes see no store or a whole one.
-    When a store is already there, it is kept unless `replace`: of two concurrent imports the first to finish wins.
+    Images that nothing could learn from are refused first, for `entry` also those that are not as it says. All of it is
+    written to a temporary neighbour, which is then renamed: other processes see no store or a whole one. When a store is
+    already there, it is kept unless `replace`: of two concurrent imports the first to finish wins.
 
     Raises:
         DataError: see `slabench.data.checks`.
@@ -245,19 +246,33 @@ def differences(entry: DatasetInfo, store: Store) -> list[str]:
 
 
 def doubts(entry: DatasetInfo, store: Store) -> list[str]:
-    """What a reader of results on this store should know, in words: lossy copies, doubtful origin, images that repeat."""
+    """What a reader of results on this store should know, in words: lossy copies, doubtful origin, images that repeat.
+
+    Images that repeat in the data set as published are no doubt about this copy; see `remarks`.
+    """
     told, source = [], store.manifest["source"]
     if entry.lossless and (copies := source.get("image_formats", {}).get("JPEG", 0)):
         told.append(
-            f"{copies:,} of its {store.manifest['n_images']:,} images are JPEG copies: {entry.store} was published as raw pixels, "
-            "never as JPEG; these are other pixels, whose results never stand beside published ones"
+            f"{copies:,} of its {store.manifest['n_images']:,} images are JPEG copies: {entry.store} was published as raw "
+            "pixels, never as JPEG; these are other pixels, whose results never stand beside published ones"
         )
     if source.get("unpublished"):
         told.append(
             f"{source['unpublished']}; the original order is unknown, and a long tail drawn here has other images than a "
             "published one"
         )
-    found = store.manifest.get("repeats", {})
+    return told if store.digest == entry.digest else [*told, *_repeats(store)]
+
+
+def remarks(entry: DatasetInfo, store: Store) -> list[str]:
+    """All there is to say of a store: `differences`, `doubts`, and images that repeat in the data set as published, too."""
+    inherent = [f"{line} (as published)" for line in _repeats(store)] if store.digest == entry.digest else []
+    return [*differences(entry, store), *doubts(entry, store), *inherent]
+
+
+def _repeats(store: Store) -> list[str]:
+    """In words; nothing of a store that was made before they were counted."""
+    told, found = [], store.manifest.get("repeats", {})
     if n := found.get("test_in_train"):
         told.append(f"test images that are training images too, bit for bit: {n:,} of {sum(store.counts(TEST_PART)):,}")
     if n := found.get("other_class"):

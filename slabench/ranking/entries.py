@@ -163,7 +163,11 @@ def ranked(found: Iterable[Entry], published: Sequence[PublishedRow] | None = No
         rivals = [entry for entry in group if entry.ranked]
         for entry in group:
             rank = 1 + sum(_beats(other, entry) for other in rivals) if entry.ranked else None
-            made.append(_beside(replace(_row(entry), rank=rank), known))
+            row = replace(_row(entry), rank=rank)
+            copies = (entry.records[0].data_source or {}).get(
+                "jpeg_copies"
+            )  # other pixels than the published images have
+            made.append(row if copies else _beside(row, known))
     return made
 
 

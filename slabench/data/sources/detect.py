@@ -13,7 +13,7 @@ from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind, fewshot, images, parquet, photographs, pybatches
 from slabench.data.sources.images import COMPLETE, refuse_html
-from slabench.data.store import Store, differences, doubts, is_prepared, store_folder, write_store
+from slabench.data.store import Store, is_prepared, remarks, store_folder, write_store
 
 _ARCHIVE_ENDS = (".zip", ".tar", ".tgz", ".tar.gz")
 _PARTS = ((TRAIN_PART, "training"), (TEST_PART, "test"))
@@ -78,7 +78,7 @@ def import_dataset(
     if not partial:
         _refuse_other_counts(entry, raw, Path(path))
     store = write_store(target, raw, entry=entry, replace=replace)
-    return store, [*differences(entry, store), *doubts(entry, store)]
+    return store, remarks(entry, store)
 
 
 def _read(entry: DatasetInfo, path: Path) -> RawImages:
@@ -114,7 +114,8 @@ def _refuse_absent(entry: DatasetInfo, raw: RawImages, path: Path) -> None:
         if (entry.per_class[part] or entry.totals[part]) and not counts.all():
             absent = raw.class_names[int(counts.argmin())]
             raise DataError(
-                f"class '{absent}' has no {name} image in {path} ({np.count_nonzero(counts == 0)} such classes)", COMPLETE
+                f"class '{absent}' has no {name} image in {path} ({np.count_nonzero(counts == 0)} such classes)",
+                COMPLETE,
             )
 
 

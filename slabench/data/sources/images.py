@@ -243,14 +243,14 @@ def read(path: Path, entry: DatasetInfo) -> RawImages:
         )
         if set(classes) < set(entry.classes):
             absent = sorted(set(entry.classes) - set(classes))
-            raise DataError(f"class '{absent[0]}' has no folder in {path / name} ({len(absent)} such classes)", COMPLETE)
+            raise DataError(
+                f"class '{absent[0]}' has no folder in {path / name} ({len(absent)} such classes)", COMPLETE
+            )
         check_class_names(classes, sorted(entry.classes), path / name, entry.store)
         for label, class_name in enumerate(entry.classes):
             found = image_files(path / name / class_name, _ENDS)
             if not found:
-                raise DataError(
-                    f"class '{class_name}' has no image in {path / name / class_name}", COMPLETE
-                )
+                raise DataError(f"class '{class_name}' has no image in {path / name / class_name}", COMPLETE)
             files += found
             labels += [label] * len(found)
             parts += [part] * len(found)

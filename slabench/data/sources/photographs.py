@@ -111,7 +111,9 @@ def _lines(file: Path) -> list[tuple[str, str]]:
         raise DataError(f"{file} is missing", _AGAIN)
     refuse_html(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")  # editors write a byte order mark, which is no part of the first name
+        text = file.read_text(
+            encoding="utf-8-sig"
+        )  # editors write a byte order mark, which is no part of the first name
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not text: {error}", _AGAIN) from error
     lines = enumerate(text.splitlines(), start=1)
@@ -141,9 +143,7 @@ def _class_and_file(name: str, where: str) -> tuple[str, str]:
     """The two parts of `class/file`; anything else (a way out of the folder, too) is refused."""
     parts = name.split("/")
     if len(parts) != 2 or any(not part or part in (".", "..") or Path(part).name != part for part in parts):
-        raise DataError(
-            f"{where}: '{name}' is not of the form class/file", _LIST
-        )
+        raise DataError(f"{where}: '{name}' is not of the form class/file", _LIST)
     return parts[0], parts[1]
 
 
