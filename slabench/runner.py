@@ -29,6 +29,7 @@ from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.records.store import ResultStore, read_record
 from slabench.suites import Prepared, Scored, SuiteTask, suite_of
 from slabench.training.device import choose_device, choose_precision, keep_heap
+from slabench.training.finite import at_step
 from slabench.training.loop import Fitted, Interrupted, Listener, checkpoint_seconds, fit
 
 Resume = Literal["auto", "never", "force"]
@@ -217,7 +218,8 @@ def _run_trial(
             if listener:
                 listener.scoring()
             begin = time.perf_counter()
-            scored = task.score(fitted.progress)
+            with at_step(fitted.selected_step):
+                scored = task.score(fitted.progress)
             seconds = time.perf_counter() - begin
             record = _record(trial, task, fitted, scored, seconds, device, started, argv)
         except (Interrupted, KeyboardInterrupt):

@@ -20,6 +20,7 @@ from slabench.learners.maml import AdaptedLearner, Inner, adapted_logits, build_
 from slabench.sla import aggregate, joint_labels
 from slabench.suites import Scored, on_device
 from slabench.suites.fewshot.episodic import EpisodicTask
+from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class AdaptedTask(EpisodicTask):
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
             for rows in episodes.rows:
                 for name, logits in self._predict(self._views(images, rows), episodes.shots).items():
+                    require_finite(logits, "logits of the adapted layer")
                     right.setdefault(name, []).append(logits.argmax(-1).eq(truth))
         return {name: (tally(torch.stack(found), episodes, n_classes), None) for name, found in right.items()}
 
