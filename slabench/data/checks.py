@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slabench.core.errors import DataError
-from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
+from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet, RawImages
 
 _IMAGES = (
     "give images as uint8 [n, size, size, 3] with values 0..255 (of floats 0..1: (255 * x).round().astype(np.uint8))"
@@ -48,11 +48,11 @@ def check_made(images: Any, labels: Any, test: Any, name: str) -> None:
         raise DataError(f"the test flags of {name} are {test.dtype}{found}: not true or false", _TEST)
 
 
-def check_raw(raw: RawImages, name: str, size: int | None = None) -> None:
+def check_raw(raw: RawImages | ImageSet, name: str, size: int | None = None) -> None:
     """Refuse images that no training could use as they are.
 
     Args:
-        raw: what a source gave.
+        raw: what a source gave, or what a store holds.
         name: of the data set, for the message.
         size: height and width that the images should have, in pixels; None takes any square.
 

@@ -76,7 +76,7 @@ def _download(url: str, target: Path, md5: str, console: Console | None) -> None
     head = b""
     received = 0
     try:
-        # An opener of its own: urlopen keeps the proxies that were set when it was first called, for as long as the process lives.
+        # An opener of its own: urlopen keeps the proxies of its first call for as long as the process lives.
         with urllib.request.build_opener().open(request, timeout=_TIMEOUT) as response, open(target, "wb") as file:
             expected = int(response.headers.get("Content-Length") or 0)
             with _progress(console, target.name, expected) as advance:
