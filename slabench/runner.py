@@ -33,6 +33,7 @@ from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.records.store import ResultStore, read_record
 from slabench.suites import Prepared, Scored, SuiteTask, suite_of
 from slabench.training.device import choose_device, choose_precision, keep_heap
+from slabench.training.finite import at_step
 from slabench.training.loop import Fitted, Interrupted, Listener, Undisturbed, checkpoint_seconds, fit
 
 Resume = Literal["auto", "never", "force"]
@@ -79,7 +80,12 @@ class Trial:
     @property
     def notes(self) -> list[str]:
         """What a reader should know beforehand: the training set where it is chosen, and what is doubtful."""
-        return [*self.prepared.notes(), *(f"warning: {text}" for text in suite_of(self.recipe).warnings(self.recipe))]
+        return [*self.prepared.notes(), *(f"warning: {text}" for text in self.warnings)]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is doubtful about it, recipe and images."""
+        return [*suite_of(self.recipe).warnings(self.recipe), *self.prepared.doubts()]
 
 
 @dataclass(frozen=True)
@@ -281,7 +287,8 @@ def _run_trial(
             if listener:
                 listener.scoring()
             begin = time.perf_counter()
-            scored = task.score(fitted.progress)
+            with at_step(fitted.selected_step):
+                scored = task.score(fitted.progress)
             seconds = time.perf_counter() - begin
             record = _record(trial, task, fitted, scored, seconds, device, started, argv)
             saved = read_record(store.save(record, scored.per_unit, scored.outputs))
@@ -365,7 +372,7 @@ def _record(
                 val_accuracy=next(iter(at_selected["val"].values()), None) if at_selected else None,
                 candidates=len(points) if recipe.select.rule == "best_val" else 1,
             ),
-            "warnings": suite_of(recipe).warnings(recipe),
+            "warnings": trial.warnings,
             "cost": Cost(
                 train_seconds=round(progress.seconds, 3),
                 eval_seconds=round(eval_seconds, 3),

@@ -165,7 +165,9 @@ def ranked(found: Iterable[Entry], published: Sequence[PublishedRow] | None = No
         ranks = iter(_ranks([entry for entry in group if entry.ranked]))
         for entry in group:
             row = replace(_row(entry), rank=next(ranks) if entry.ranked else None)
-            made.append(_beside(row, known[row.dataset]))
+            # JPEG copies have other pixels than the images of the paper.
+            copies = (entry.records[0].data_source or {}).get("jpeg_copies")
+            made.append(row if copies else _beside(row, known[row.dataset]))
     return made
 
 

@@ -155,6 +155,7 @@ class RunRecord(_Strict):
     `key` names the trial: a digest of the resolved recipe, the seed, the protocol version and the data, split and
     episode digests, and of no path or device. `recipe_digest` is that of the recipe alone, so equal over seeds.
     `protocol_digest` covers everything that must agree before two numbers are compared (see `protocol_digest`).
+    `data_source` says from what kind of files the images were read, and how many of them are lossy copies.
     `training_set` says which training images a classifier learned from. `outputs_file` holds a classifier's logits, features and
     layers; it is large and stays where the trial was run. `derived` says of which trial, by which post-hoc method and with what
     chosen values a record was made without training. `limited` marks runs of a reduced budget, which are never ranked.
@@ -181,6 +182,7 @@ class RunRecord(_Strict):
     train_classes: Count | None = None
     test_classes: Count | None = None
     images_per_class: dict[str, Count] | Count | None = None
+    data_source: PlainDict | None = None
     training_set: PlainDict | None = None
     derived: PlainDict | None = None
     scores: list[Score] = Field(default_factory=list)

@@ -61,6 +61,10 @@ class Prepared(Protocol):
         """Fields of the record that say on what was trained and tested."""
         ...
 
+    def doubts(self) -> list[str]:
+        """What is doubtful about the images, for the record's warnings."""
+        ...
+
     def notes(self) -> list[str]:
         """Lines for the reader before the first trial on this data."""
         ...

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from slabench.core.errors import SlabenchError, UsageError
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from slabench.training.finite import at_step, diverged, require_finite_weights
 from slabench.training.schedule import Optimisation, build_optimizer, learning_rate
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def fit(
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with the state saved.
-        SlabenchError: the loss is no longer finite.
+        NotFiniteError: the loss, the weights, or what validation computes of them are no longer finite; names the step.
     """
     module = task.module
     optimizer = build_optimizer(train, module)
@@ -182,6 +183,7 @@ def fit(
     module.train()
     # Loss and accuracy stay on the device until someone reads them: asking every step would stop a GPU's queue.
     sums = torch.tensor([progress.loss_sum, progress.accuracy_sum], device=next(module.parameters()).device)
+    finite_steps = torch.tensor(progress.step, device=sums.device)
     begin = saved = reported = time.perf_counter()
     before, last_images = progress.seconds, progress.images_seen
 
@@ -194,6 +196,7 @@ def fit(
             result.loss.backward()
             optimizer.step()
             sums += torch.stack([result.loss.detach().float(), result.accuracy.float()])
+            finite_steps += torch.isfinite(sums).all()
             progress.step += 1
             progress.since += 1
             progress.images_seen += result.images
@@ -208,11 +211,7 @@ def fit(
             if due or stop.is_set() or now - saved >= interval:
                 progress.seconds = before + now - begin
                 progress.loss_sum, progress.accuracy_sum = sums.tolist()
-                if not torch.isfinite(sums).all():
-                    raise SlabenchError(
-                        f"the loss is no longer finite at step {progress.step}",
-                        "lower the learning rate (--set train.lr=...), or use --set train.precision=float32",
-                    )
+                _require_finite_losses(finite_steps, progress)
                 if due:
                     point = _validate(task, progress)
                     if listener:
@@ -230,11 +229,19 @@ def fit(
                         f"stopped at step {progress.step} of {train.steps}; the state is saved",
                         "run the same command again to go on from there",
                     )
+    _require_finite_losses(finite_steps, progress)
     selected = train.steps
     if select.rule == "best_val" and best is not None and progress.best_step is not None:
         module.load_state_dict(best)
         selected = progress.best_step
+    require_finite_weights(module, selected)
     return Fitted(progress, selected, resumed_at)
+
+
+def _require_finite_losses(finite_steps: Tensor, progress: Progress) -> None:
+    """Losses stay on the device until now; `finite_steps` counts the steps up to the first that is not finite."""
+    if (finite := int(finite_steps)) < progress.step:
+        raise diverged(f"the loss is no longer finite at step {finite + 1}")
 
 
 def _validation_steps(steps: int, points: int) -> frozenset[int]:
@@ -242,7 +249,8 @@ def _validation_steps(steps: int, points: int) -> frozenset[int]:
 
 
 def _validate(task: Task, progress: Progress) -> dict[str, Any]:
-    accuracies, watched = task.validate(), task.watch()
+    with at_step(progress.step):
+        accuracies, watched = task.validate(), task.watch()
     task.module.train()
     point: dict[str, Any] = {
         "step": progress.step,

@@ -61,7 +61,7 @@ def fetch(
             _learn2learn_mini_imagenet(source)
         else:
             raise DataMissingError(f"there is no download for {entry.store}")
-        return import_dataset(entry, source, folder, replace=replace)
+        return import_dataset(entry, source, folder, replace=replace, told=console.print if console else _nobody)
 
 
 def _download(url: str, target: Path, md5: str, console: Console | None) -> None:
@@ -121,6 +121,10 @@ def _progress(console: Console | None, name: str, total: int) -> Iterator[Callab
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(name, total=total or None)
         yield lambda n: progress.update(task, advance=n)
+
+
+def _nobody(text: str) -> None:
+    """Told, and does nothing."""
 
 
 class _DownloadedError(Exception):

@@ -31,6 +31,7 @@ from slabench.sla.transforms import TransformSet, transform_set
 from slabench.suites import Scored, on_device
 from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared, prepare, task_id
 from slabench.suites.classifier.rules import check, uses_cosine, warnings
+from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
 from slabench.training.schedule import Resolved
 
@@ -275,6 +276,8 @@ class ClassifierTask:
         """Logits `[n, C]` by predictor on the CPU, as the layers give them (cosines unscaled)."""
         flat = features.flatten(0, 1).to(self.device)
         outputs = {name: value.float() for name, value in self.module.outputs(flat).items()}
+        for name, value in outputs.items():
+            require_finite(value, f"logits of the layer '{name}'")
         return {name: value.cpu() for name, value in self.objective.predictors(outputs, self.transforms.M).items()}
 
     def _test_images(self) -> Tensor:

@@ -71,6 +71,7 @@ class Prepared:
             "protocol_version": PROTOCOL_VERSION,
             "protocol_digest": self.protocol_digest,
             "dataset_digest": self.test.digest,
+            "data_source": self.test.origin.facts() if self.test.origin else None,
             "split_digest": self.test.split_digest,
             "episodes": self.test_episodes.name,
             "episodes_digest": protocol_part(self.test_episodes),
@@ -80,6 +81,10 @@ class Prepared:
             if len(set(sizes)) == 1
             else dict(zip(self.train.class_names, sizes, strict=True)),
         }
+
+    def doubts(self) -> list[str]:
+        """What is doubtful about the images."""
+        return list(self.test.origin.doubts) if self.test.origin else []
 
     def notes(self) -> list[str]:
         """No lines: the recipe says it all."""

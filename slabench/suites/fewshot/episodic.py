@@ -149,4 +149,5 @@ def scored(task: EpisodeScoring, module: nn.Module) -> Scored:
         [episode_score(name, score, names, residual) for name, (score, residual) in found.items()],
         {name: score.accuracy.numpy() for name, (score, _) in found.items()},
         ModelWeights(trial_key(task.recipe, task.seed, task.prepared), module.state_dict()),
+        task.transductive(),
     )

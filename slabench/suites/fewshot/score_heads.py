@@ -34,7 +34,13 @@ from slabench.records.store import ResultStore
 from slabench.sla.transforms import transform_set
 from slabench.suites import on_device
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.scoring import base_mean, episode_score, score_watched
+from slabench.suites.fewshot.scoring import (
+    MEASURED_EPISODES,
+    base_mean,
+    episode_score,
+    looks_at_queries,
+    score_watched,
+)
 from slabench.training.device import choose_device
 
 
@@ -190,7 +196,8 @@ def score_heads(
                     right[predictor] = found.accuracy.numpy()
                 seconds = time.perf_counter() - begin
                 spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
-                made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, started, argv)
+                seen = looks_at_queries(learner, x, files[setting].episodes[:MEASURED_EPISODES])
+                made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
                 if save:
                     store.save(made, right)
                 yield HeadScores(name, setting, made, seconds)
@@ -321,8 +328,10 @@ class _Derivation:
         self.given = {"head": head, "protocol": prepared.protocol_digest}
         self.key = derived_key(of.key, "score", self.given, self.code)
 
-    def record(self, scores: list[Score], seconds: float, started: datetime, argv: Sequence[str]) -> RunRecord:
-        """With these scores, which took so long."""
+    def record(
+        self, scores: list[Score], seconds: float, transductive: bool, started: datetime, argv: Sequence[str]
+    ) -> RunRecord:
+        """With these scores, which took so long, of a head that was found to look at other queries or not to."""
         of, recipe = self.of, self.recipe
         episodes = {name: getattr(self.setting, name) for name in ("ways", "shots", "queries", "episodes")}
         profiles = {
@@ -343,6 +352,7 @@ class _Derivation:
             "recipe": made,
             **self.prepared.facts(),
             "scores": scores,
+            "transductive": transductive,
             "derived": {"of": of.key, "method": "score", "head": self.head},
             "cost": of.cost.model_copy(update={"eval_seconds": round(seconds, 3)}),
             "warnings": [],
