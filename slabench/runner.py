@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from slabench.backbones import n_parameters
 from slabench.core import paths
 from slabench.core.errors import SlabenchError, UsageError
 from slabench.recipes import AnyRecipe
+from slabench.recipes.base import checked_seeds
 from slabench.records.environment import describe, peak_memory_bytes
 from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.records.store import ResultStore, read_record
@@ -45,6 +46,7 @@ class Trial:
         key: digest of all that decides the result.
         prepared: opened data and episodes.
         done: the finished record, if there is one already.
+        code: what it takes from plug-ins (`slabench.plugins.used`), as it was when the trial was planned.
     """
 
     recipe: AnyRecipe
@@ -52,6 +54,18 @@ class Trial:
     key: str
     prepared: Prepared
     done: RunRecord | None
+    code: tuple[dict[str, str], ...] = ()
+
+    @property
+    def untold(self) -> str | None:
+        """Why nobody can know that two trials of this key run the same code; None where they do."""
+        return plugins.untold(self.code)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is doubtful about the trial, with the reason; the record keeps it."""
+        own = [f"{self.untold}; run anew each time, never ranked"] if self.untold else []
+        return [*suite_of(self.recipe).warnings(self.recipe), *own]
 
     @property
     def label(self) -> str:
@@ -61,7 +75,7 @@ class Trial:
     @property
     def notes(self) -> list[str]:
         """What a reader should know beforehand: the training set where it is chosen, and what is doubtful."""
-        return [*self.prepared.notes(), *(f"warning: {text}" for text in suite_of(self.recipe).warnings(self.recipe))]
+        return [*self.prepared.notes(), *(f"warning: {text}" for text in self.warnings)]
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ class RunListener(Listener, Protocol):
 
 def plan(
     recipes: AnyRecipe | Sequence[AnyRecipe],
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     results: Path | None = None,
     data_folder: Path | None = None,
 ) -> list[Trial]:
@@ -105,29 +119,32 @@ def plan(
         data_folder: of prepared data; missing data is prepared now.
     """
     recipes = list(recipes) if isinstance(recipes, Sequence) else [recipes]
+    chosen = None if seeds is None else checked_seeds(seeds)
     prepared: dict[str, Any] = {}
-    trials: dict[str, tuple[AnyRecipe, int, Any]] = {}
+    trials: dict[str, tuple[AnyRecipe, int, Any, tuple[dict[str, str], ...]]] = {}
     for recipe in recipes:
         suite_of(recipe).check(recipe)
-    depth = max((len(seeds or recipe.seeds) for recipe in recipes), default=0)
+    code = [tuple(plugins.used(recipe)) for recipe in recipes]
+    depth = max((len(chosen or recipe.seeds) for recipe in recipes), default=0)
     for place in range(depth):  # all recipes at the first seed, then all at the next: comparable early
-        for recipe in recipes:
-            own = list(seeds or recipe.seeds)
+        for recipe, used in zip(recipes, code, strict=True):
+            own = chosen or recipe.seeds
             if place >= len(own):
                 continue
             suite = suite_of(recipe)
             task = f"{recipe.suite} {suite.task_id(recipe)}"
             if task not in prepared:
                 prepared[task] = suite.prepare(recipe, data_folder)
-            key = plugins.bound(suite.trial_key(recipe, own[place], prepared[task]), plugins.used(recipe))
-            trials.setdefault(key, (recipe, own[place], prepared[task]))
-    done = ResultStore(paths.results(results)).finished_among(trials)
-    return [Trial(recipe, seed, key, data, done.get(key)) for key, (recipe, seed, data) in trials.items()]
+            key = suite.trial_key(recipe, own[place], prepared[task], used)
+            trials.setdefault(key, (recipe, own[place], prepared[task], used))
+    known = [key for key, (*_, used) in trials.items() if not plugins.untold(used)]
+    done = ResultStore(paths.results(results)).finished_among(known)
+    return [Trial(recipe, seed, key, data, done.get(key), used) for key, (recipe, seed, data, used) in trials.items()]
 
 
 def run(
     recipes: AnyRecipe | Sequence[AnyRecipe],
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     *,
     results: Path | None = None,
     data_folder: Path | None = None,
@@ -195,7 +212,7 @@ def _run_trial(
         if not free:
             return Outcome(trial, "busy", None, "another process is running this trial")
         # Another process may have finished it, and let go of the lock, since the trials were planned.
-        if resume != "force" and (finished := store.finished_among([trial.key])):
+        if resume != "force" and not trial.untold and (finished := store.finished_among([trial.key])):
             return Outcome(trial, "skipped", finished[trial.key])
         try:
             autocast = choose_precision(trial.recipe.train.precision, device)
@@ -206,7 +223,7 @@ def _run_trial(
                 trial.recipe.select,
                 trial.key,
                 checkpoint,
-                resume == "auto",
+                resume == "auto" and not trial.untold,  # a checkpoint may be of other code
                 listener,
             )
             if listener:
@@ -252,7 +269,7 @@ def _record(
                 val_accuracy=next(iter(at_selected["val"].values()), None) if at_selected else None,
                 candidates=len(points) if recipe.select.rule == "best_val" else 1,
             ),
-            "warnings": suite_of(recipe).warnings(recipe),
+            "warnings": trial.warnings,
             "cost": Cost(
                 train_seconds=round(progress.seconds, 3),
                 eval_seconds=round(eval_seconds, 3),
@@ -271,20 +288,19 @@ def _record(
 def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
     recipe = trial.recipe
     precision = choose_precision(recipe.train.precision, device)
-    used = plugins.used(recipe)
     environment = describe(device) | {"precision": "bfloat16" if precision else "float32"}
     return RunRecord(
         key=trial.key,
         name=recipe.name,
         # What its digest is of: a setting that came later is not in it, so that old and new records of one recipe are alike.
         recipe={"name": recipe.name, **recipe.resolved()},
-        recipe_digest=plugins.bound(recipe.digest, used),
+        recipe_digest=plugins.bound(recipe.digest, trial.code),
         seed=trial.seed,
         suite=recipe.suite,
         dataset=recipe.data.dataset,
         **trial.prepared.facts(),
         limited=recipe.limited,
-        environment=environment | ({"plugins": used} if used else {}),
+        environment=environment | ({"plugins": list(trial.code)} if trial.code else {}),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         status="failed",
