@@ -11,7 +11,7 @@ import contextlib
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from slabench.core.errors import SlabenchError, UsageError
 from slabench.core.files import SHORT, remove_abandoned
 from slabench.core.locks import hold
 from slabench.recipes import AnyRecipe
+from slabench.recipes.base import checked_seeds
 from slabench.recipes.images import images_per_step, steps_of
 from slabench.records.agenda import Announcement, Planned, announce
 from slabench.records.environment import describe, peak_memory_bytes
@@ -50,6 +51,7 @@ class Trial:
         key: digest of all that decides the result.
         prepared: opened data and episodes.
         done: the finished record, if there is one already.
+        code: what it takes from plug-ins (`slabench.plugins.used`), as it was when the trial was planned.
     """
 
     recipe: AnyRecipe
@@ -57,6 +59,18 @@ class Trial:
     key: str
     prepared: Prepared
     done: RunRecord | None
+    code: tuple[dict[str, str], ...] = ()
+
+    @property
+    def untold(self) -> str | None:
+        """Why nobody can know that two trials of this key run the same code; None where they do."""
+        return plugins.untold(self.code)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is doubtful about the trial, with the reason; the record keeps it."""
+        own = [f"{self.untold}; run anew each time, never ranked"] if self.untold else []
+        return [*suite_of(self.recipe).warnings(self.recipe), *self.prepared.doubts(), *own]
 
     @property
     def label(self) -> str:
@@ -81,11 +95,6 @@ class Trial:
     def notes(self) -> list[str]:
         """What a reader should know beforehand: the training set where it is chosen, and what is doubtful."""
         return [*self.prepared.notes(), *(f"warning: {text}" for text in self.warnings)]
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is doubtful about it, recipe and images."""
-        return [*suite_of(self.recipe).warnings(self.recipe), *self.prepared.doubts()]
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class RunListener(Listener, Protocol):
 
 def plan(
     recipes: AnyRecipe | Sequence[AnyRecipe],
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     results: Path | None = None,
     data_folder: Path | None = None,
 ) -> list[Trial]:
@@ -138,29 +147,32 @@ def plan(
         data_folder: of prepared data; missing data is prepared now.
     """
     recipes = list(recipes) if isinstance(recipes, Sequence) else [recipes]
+    chosen = None if seeds is None else checked_seeds(seeds)
     prepared: dict[str, Any] = {}
-    trials: dict[str, tuple[AnyRecipe, int, Any]] = {}
+    trials: dict[str, tuple[AnyRecipe, int, Any, tuple[dict[str, str], ...]]] = {}
     for recipe in recipes:
         suite_of(recipe).check(recipe)
-    depth = max((len(seeds or recipe.seeds) for recipe in recipes), default=0)
+    code = [tuple(plugins.used(recipe)) for recipe in recipes]
+    depth = max((len(chosen or recipe.seeds) for recipe in recipes), default=0)
     for place in range(depth):  # all recipes at the first seed, then all at the next: comparable early
-        for recipe in recipes:
-            own = list(seeds or recipe.seeds)
+        for recipe, used in zip(recipes, code, strict=True):
+            own = chosen or recipe.seeds
             if place >= len(own):
                 continue
             suite = suite_of(recipe)
             task = f"{recipe.suite} {suite.task_id(recipe)}"
             if task not in prepared:
                 prepared[task] = suite.prepare(recipe, data_folder)
-            key = plugins.bound(suite.trial_key(recipe, own[place], prepared[task]), plugins.used(recipe))
-            trials.setdefault(key, (recipe, own[place], prepared[task]))
-    done = ResultStore(paths.results(results)).finished_among(trials)
-    return [Trial(recipe, seed, key, data, done.get(key)) for key, (recipe, seed, data) in trials.items()]
+            key = suite.trial_key(recipe, own[place], prepared[task], used)
+            trials.setdefault(key, (recipe, own[place], prepared[task], used))
+    known = [key for key, (*_, used) in trials.items() if not plugins.untold(used)]
+    done = ResultStore(paths.results(results)).finished_among(known)
+    return [Trial(recipe, seed, key, data, done.get(key), used) for key, (recipe, seed, data, used) in trials.items()]
 
 
 def run(
     recipes: AnyRecipe | Sequence[AnyRecipe],
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     *,
     results: Path | None = None,
     data_folder: Path | None = None,
@@ -267,7 +279,7 @@ def _run_trial(
                 "the same trial. Run one process in this folder, or name one on a local disk with --results"
             )
         # Another process may have finished it, and let go of the lock, since the trials were planned.
-        finished = store.finished_among([trial.key]).get(trial.key)
+        finished = None if trial.untold else store.finished_among([trial.key]).get(trial.key)
         if finished is not None and (resume != "force" or finished != trial.done):
             return Outcome(trial, "skipped", finished)
         agenda.at(trial.key)
@@ -281,7 +293,7 @@ def _run_trial(
                 trial.recipe.select,
                 trial.key,
                 checkpoint,
-                resume == "auto",
+                resume == "auto" and not trial.untold,  # a checkpoint may be of other code
                 listener,
             )
             if listener:
@@ -391,20 +403,19 @@ def _record(
 def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
     recipe = trial.recipe
     precision = choose_precision(recipe.train.precision, device)
-    used = plugins.used(recipe)
     environment = describe(device) | {"precision": "bfloat16" if precision else "float32"}
     return RunRecord(
         key=trial.key,
         name=recipe.name,
         # What its digest is of: a setting that came later is not in it, so that old and new records of one recipe are alike.
         recipe={"name": recipe.name, **recipe.resolved()},
-        recipe_digest=plugins.bound(recipe.digest, used),
+        recipe_digest=plugins.bound(recipe.digest, trial.code),
         seed=trial.seed,
         suite=recipe.suite,
         dataset=recipe.data.dataset,
         **trial.prepared.facts(),
         limited=recipe.limited,
-        environment=environment | ({"plugins": used} if used else {}),
+        environment=environment | ({"plugins": list(trial.code)} if trial.code else {}),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         status="failed",

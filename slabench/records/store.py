@@ -19,7 +19,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ class ResultStore:
             record: its `side_file` and `side_sha256` are set here, on a copy.
             per_episode: per predictor, the accuracy of every test episode or image in order, [n] fractions (kept as float32).
                 Empty for a trial without scores.
-            outputs: a classifier's logits, features and layers, or the weights of a few-shot trial.
+            outputs: a classifier's logits, features and layers, or the weights of a few-shot trial. They get the record's key.
 
         Returns:
             The path of the JSON file.
@@ -156,7 +156,7 @@ class ResultStore:
         else:
             update = {"side_file": None, "side_sha256": None}
         if outputs is not None:
-            update |= _save_outputs(path, outputs)
+            update |= _save_outputs(path, replace(outputs, key=record.key))
         # Through the validator: a record changed after it was made (lists, dicts) is checked as it is written.
         record = RunRecord.model_validate({**record.model_dump(by_alias=True), **update})
         write_json(path, record.model_dump(mode="json", by_alias=True))

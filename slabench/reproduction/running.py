@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from slabench.core.errors import UsageError
@@ -24,7 +24,7 @@ def reproduce(
     preset: str = "standard",
     *,
     only: Sequence[str] = (),
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     jobs: int = 1,
     results: Path | None = None,
     data_folder: Path | None = None,

@@ -136,8 +136,11 @@ class Suite(Protocol):
         """Open the data of a recipe that `check` has accepted."""
         ...
 
-    def trial_key(self, recipe: Any, seed: int, prepared: Any) -> str:
-        """sha256 (hex) of all that decides the result."""
+    def trial_key(self, recipe: Any, seed: int, prepared: Any, code: Sequence[Mapping[str, str]] | None = None) -> str:
+        """sha256 (hex) of all that decides the result, the `code` of plug-ins (`slabench.plugins.used`) with it.
+
+        There is no other key of a trial: records, outputs, checkpoints and what is derived from them carry this one.
+        """
         ...
 
     def build_task(
