@@ -1,7 +1,7 @@
 """One picture that fits a page: of the records the standard protocols, of each protocol the rows that matter most.
 
-What is left out is said in the caption. Names, colours and controls are those of all records: a row is called in a picture what it
-is called in a table.
+What is left out is said in the caption. Names, colours and controls are those of all records: a row has the same name in a
+picture as in a table.
 """
 
 from __future__ import annotations

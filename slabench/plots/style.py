@@ -264,8 +264,15 @@ def render(figure: Figure, suffix: str, salt: str = "slabench") -> bytes:
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
     file = io.BytesIO()
+    layout = figure.get_layout_engine()
     with style(salt):
-        figure.savefig(file, format=suffix, dpi=150, metadata=metadata[suffix])
+        if layout is not None:
+            layout.execute(figure)
+        figure.set_layout_engine("none")  # savefig draws twice, and would lay out twice
+        try:
+            figure.savefig(file, format=suffix, dpi=150, metadata=metadata[suffix])
+        finally:
+            figure.set_layout_engine(layout)
     return file.getvalue()
 
 

@@ -1,11 +1,12 @@
 """The answer in one picture: SLA beside the plain baseline and its controls, task by task.
 
-`tasks` chooses what is shown, for this picture, the first table of the report and the README's table alike, and never by accuracy.
+`tasks` chooses what is shown, for this picture, the report's first table and the README's table alike, and never by accuracy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from slabench.comparison.controls import Control, Gain, controls, gain, model
@@ -52,8 +53,8 @@ class Task:
 def tasks(source: Source) -> list[Task]:
     """One task for each model that was trained with joint labels on a standard protocol; on any protocol where none is standard.
 
-    Of the recipes of a model `sla` goes before `sla+sd`, then the one with the most controls, then the most seeds; of the models of
-    a protocol those with the most controls are kept. Stale rows, reduced budgets and post-hoc methods do not count.
+    Of the recipes of a model `sla` goes before `sla+sd`, then the one with the most controls, then the most seeds; of the models
+    of a protocol those with the most controls are kept. Stale rows, reduced budgets and post-hoc methods do not count.
     """
     cache = EpisodeCache(source.store)
     made = [task for group in source.groups() for task in _tasks(group, cache)]
@@ -128,23 +129,43 @@ def summary(source: Source) -> Drawing:
         NothingToDraw: no recipe with joint labels stands beside a baseline.
     """
     every = tasks(source)
-    if not every:
-        raise NothingToDraw("no recipe with joint labels has a baseline of the same model and protocol", REMEDY)
     found = every if source.shown is None else every[:MOST_TASKS]
+    return _drawing(found, len(every) - len(found), source.columns, _span(found))
+
+
+def multiples(source: Source) -> list[Drawing]:
+    """The panels of `summary` on one page as drawings of their own, whose axes span as many points; none where it has none."""
+    every = tasks(source)
+    found = every[:MOST_TASKS]
+    whole = [_drawing(found, len(every) - len(found), 1, _span(found))] if found else []
+    made = [_drawing([task], 0, 1, _span(found)) for task in found]
+    return [replace(each, title=whole[0].title, caption=whole[0].caption) for each in made]
+
+
+def _span(found: Sequence[Task]) -> float:
+    if not found:
+        raise NothingToDraw("no recipe with joint labels has a baseline of the same model and protocol", REMEDY)
+    return max(high - low for low, high in map(_range, found))
+
+
+def _drawing(found: Sequence[Task], left_out: int, columns: int, span: float) -> Drawing:
     with style.style():
-        figure, axes = style.panels([6.2 * style.ROW + 0.62] * len(found), source.columns)
-        ranges = [_range(task) for task in found]
-        span = max(high - low for low, high in ranges)
-        for panel, task, (low, high) in zip(axes, found, ranges, strict=True):
-            middle = (low + high) / 2
+        figure, axes = style.panels([6.2 * style.ROW + 0.62] * len(found), columns)
+        for panel, task in zip(axes, found, strict=True):
+            middle = sum(_range(task)) / 2
             _draw(panel, task, middle - 0.56 * span, middle + 0.78 * span)
     groups = list({id(task.group): task.group for task in found}.values())
-    less = f" {len(every) - len(found)} further tasks are left out." if len(every) > len(found) else ""
+    less = (
+        f" {left_out} further task{'' if left_out == 1 else 's'} left out: slabench plot summary --all."
+        if left_out
+        else ""
+    )
     return Drawing(
         figure,
         "SLA beside the baseline and its controls",
         f"Test accuracy over {tested_on(groups)}, with 95 % intervals over {units(groups)} of means over seeds "
-        f"({seeds_of(groups)}). All axes span as many points. Hollow: one view of each test image; full: the mean over all views. "
+        f"({seeds_of(groups)}). All axes span as many points. "
+        "Hollow: one view of each test image; full: the mean over all views. "
         "Equal images seen: a baseline trained on as many images as SLA, copies counted, with the better of its predictors. "
         "Last line: SLA minus the best of these baselines, in points, paired on the same test; above 0, joint labels earned "
         f"what neither more views nor more training gives.{less}",
