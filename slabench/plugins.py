@@ -96,6 +96,11 @@ def load_plugin(path: str | Path) -> Plugin:
     return _loaded[file]
 
 
+def files() -> list[Path]:
+    """Where the files are that this process has loaded, in the order of loading: for a process that is to know the same names."""
+    return list(_loaded)
+
+
 def loaded() -> list[Plugin]:
     """The files that this process has loaded."""
     return list(_loaded.values())
