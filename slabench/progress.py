@@ -31,9 +31,11 @@ class ConsoleListener:
         self._last_line = 0.0
         self._begin: tuple[float, int] | None = None
         self._notes: list[str] = []
+        self._unit = "episodes"
 
     def trial(self, trial: Trial, number: int, count: int) -> None:
         """One line for the trial, after the notes on its data where these are new."""
+        self._unit = "episodes" if trial.recipe.suite == "fewshot" else "images"
         if trial.notes != self._notes:
             self._notes = trial.notes
             for line in trial.notes:
@@ -89,7 +91,7 @@ class ConsoleListener:
     def scoring(self) -> None:
         """Remove the bar."""
         self.close()
-        self._say("    scoring the test episodes")
+        self._say(f"    scoring the test {self._unit}")
 
     def outcome(self, outcome: Outcome) -> None:
         """The result of a trial in a line."""

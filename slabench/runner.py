@@ -125,6 +125,7 @@ def plan(
             task = f"{recipe.suite} {suite.task_id(recipe)}"
             if task not in prepared:
                 prepared[task] = suite.prepare(recipe, data_folder)
+            suite.check_data(recipe, prepared[task])
             key = plugins.bound(suite.trial_key(recipe, own[place], prepared[task]), plugins.used(recipe))
             trials.setdefault(key, (recipe, own[place], prepared[task]))
     done = ResultStore(paths.results(results)).finished_among(trials)

@@ -131,6 +131,10 @@ class Suite(Protocol):
         """Open the data of a recipe that `check` has accepted."""
         ...
 
+    def check_data(self, recipe: Any, prepared: Any) -> None:
+        """Refuse what this data cannot serve, with a UsageError: before anything is run."""
+        ...
+
     def trial_key(self, recipe: Any, seed: int, prepared: Any) -> str:
         """sha256 (hex) of all that decides the result."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slabench.ranking.columns import GROUPS, Board, Format, LeaderboardRow, boards, notes
+from slabench.ranking.columns import GROUPS, Board, Format, LeaderboardRow, boards, columns, notes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,8 +53,30 @@ def _group_table(board: Board) -> Table:
             no_wrap=not fold,
             overflow="fold" if fold else "ellipsis",
         )
-    for row in board.rows:
-        made.add_row(
-            *(escape(column.text(row)) or ("n/a" if column.name in GROUPS else "-") for column in board.columns)
-        )
+    for row, apart in zip(board.rows, _apart(board), strict=True):
+        cells = [escape(column.text(row)) or ("n/a" if column.name in GROUPS else "-") for column in board.columns]
+        if apart:
+            place = next(i for i, column in enumerate(board.columns) if column.name == "name")
+            cells[place] += f"\n[dim]{escape(apart)}[/dim]"
+        made.add_row(*cells)
     return made
+
+
+def _apart(board: Board) -> list[str]:
+    """What tells each row from others of its name and predictor: a head, a loss, ...; "" where its name does.
+
+    Files have a column for each of these; on a screen there is no room for them.
+    """
+    found = []
+    for row in board.rows:
+        others = [other for other in board.rows if (other.name, other.predictor) == (row.name, row.predictor)]
+        texts = [
+            f"{column.heading} {column.text(row) or '-'}"
+            for column in columns()
+            if column.fold and "latex" in column.shown and len({column.text(other) for other in others}) > 1
+        ]
+        alone = len({tuple(column.text(other) for column in columns() if column.fold) for other in others}) == len(
+            others
+        )
+        found.append(", ".join(texts if alone else [*texts, f"recipe {row.recipe_digest[:6]}"]))
+    return found
