@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from processes import here
 from result_records import make_record
-from test_classification_suite import tiny as tiny_classifier
-from test_fewshot_suite import tiny as tiny_fewshot
+from tiny_recipes import tiny_classifier, tiny_fewshot
 
 from slabench import runner
 from slabench.core import paths
