@@ -163,6 +163,7 @@ def plan(
             task = f"{recipe.suite} {suite.task_id(recipe)}"
             if task not in prepared:
                 prepared[task] = suite.prepare(recipe, data_folder)
+            suite.check_data(recipe, prepared[task])
             key = suite.trial_key(recipe, own[place], prepared[task], used)
             trials.setdefault(key, (recipe, own[place], prepared[task], used))
     known = [key for key, (*_, used) in trials.items() if not plugins.untold(used)]

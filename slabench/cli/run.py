@@ -168,7 +168,8 @@ def run(target: str, **given: Any) -> None:
     results, device, threads = given["results"], given["device"], given["threads"]
     resume, wait = given["resume"], given["wait"]
     if given["dry_run"]:
-        show_plan(console, recipes, seeds, results, device, threads)
+        with paths.nothing_stays():
+            show_plan(console, recipes, seeds, results, device, threads)
         return
     outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=resume, wait=wait)
     say_next(console, outcomes, results)
@@ -315,7 +316,8 @@ def show_plan(
 ) -> None:
     """What `--dry-run` prints: recipes, trials, images and time.
 
-    Data and episode files are prepared if need be; nothing is trained but a few measured steps.
+    Data is prepared if need be; episodes and subsets that nobody has frozen yet are drawn and not kept. Nothing is trained but a
+    few measured steps.
     """
     import torch
 
