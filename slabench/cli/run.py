@@ -16,7 +16,7 @@ from rich.table import Table
 
 from slabench.cli import complete
 from slabench.cli.common import WAIT, numbers, public_argv
-from slabench.cli.streams import Screen
+from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITES
@@ -199,6 +199,7 @@ def execute(
     """Run, show progress, and return the exit code: 0, or 1 when a trial failed or (without `wait`) another process holds it."""
     from slabench.runner import run as run_trials
 
+    forgive()
     listener = ConsoleListener(console)
     try:
         outcomes = run_trials(
