@@ -177,9 +177,10 @@ def run(
         torch.backends.cudnn.benchmark = False
     store = ResultStore(paths.results(results))
     trials = plan(recipes, seeds, results, data_folder)
-    _checkpoints(store).mkdir(parents=True, exist_ok=True)
     for trial in trials:  # what cannot be saved is not trained
-        _check_writable(trial, store)
+        if trial.done is None or resume == "force":
+            _checkpoints(store).mkdir(parents=True, exist_ok=True)
+            _check_writable(trial, store)
     told = None if listener is None else cast(RunListener, Undisturbed(listener))
     said: set[str] = set()
 

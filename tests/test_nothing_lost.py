@@ -19,6 +19,7 @@ from result_records import make_record
 from slabench import runner
 from slabench.core.files import atomic_file, remove_abandoned, temporary_folder
 from slabench.data import load
+from slabench.data.store import is_prepared
 from slabench.episodes import files as episode_files
 from slabench.records import store as store_module
 from slabench.records.store import ResultStore
@@ -75,6 +76,16 @@ class TestTemporaryFiles:
         (left / "images.npy").touch()
         with temporary_folder(tmp_path / "store"):
             assert not left.exists()
+
+    def test_a_folder_that_was_moved_aside_comes_back(self, tmp_path: Path) -> None:
+        path = tmp_path / "store"
+        path.mkdir()
+        (path / "manifest.json").write_bytes(b"{}")
+        aside = tmp_path / ".store.abcd1234.tmp"
+        aside.mkdir()
+        path.rename(aside / "old")  # here the process is killed
+        assert is_prepared(path)
+        assert contents(tmp_path) == {"store/manifest.json": b"{}"}
 
     def test_no_other_file_is_touched(self, tmp_path: Path) -> None:
         kept = [
