@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from slabench.cli.common import WAIT, names, numbers, public_argv
-from slabench.cli.streams import Screen
+from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import DataMissingError
 from slabench.progress import ConsoleListener, duration
@@ -78,6 +78,7 @@ def reproduce(
     if dry_run:
         show_result(console, collect(plan))
         return
+    forgive()
     listener = ConsoleListener(console)
     try:
         outcomes = run_missing(

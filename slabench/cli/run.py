@@ -17,7 +17,7 @@ from rich.table import Table
 from slabench.cli import complete
 from slabench.cli.after import say_next
 from slabench.cli.common import WAIT, numbers, public_argv
-from slabench.cli.streams import Screen
+from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITES
@@ -219,6 +219,7 @@ def execute(
     """Run, and show progress and how many trials are done in the end."""
     from slabench.runner import run as run_trials
 
+    forgive()
     listener = ConsoleListener(console)
     try:
         outcomes = run_trials(
