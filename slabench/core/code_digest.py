@@ -6,6 +6,7 @@ it, or by their compiled code, with defaults, closures and the globals that they
 """
 
 from __future__ import annotations
+import __future__
 
 import dis
 import hashlib
@@ -15,6 +16,8 @@ import sys
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -24,6 +27,7 @@ from slabench.core.registry import Entry, Registry
 from slabench.core.source_files import Files, imported_elsewhere, is_file, is_own, nested
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented))
+_FUTURE = reduce(or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names))
 _MOST = 100_000
 """Values that are looked at; what holds more is taken for unknown."""
 
@@ -175,10 +179,10 @@ class _Walk:
         name, file = [cls.__module__, cls.__qualname__], _file_of(cls.__module__)
         if file is not None:
             self.files.add_file(file, cls.__module__)
+        known = file is not None or cls.__module__.partition(".")[0] in sys.stdlib_module_names
+        if known and cls.__module__ != "__main__":  # where a script's classes and those of the prompt behind it meet
             return ["class", *name]
-        if cls.__module__.partition(".")[0] in sys.stdlib_module_names:
-            return ["class", *name]
-        self.loose = True
+        self.loose = self.loose or not known
         parts = {
             key: value
             for key, value in sorted(vars(cls).items())
@@ -250,7 +254,7 @@ def _text(code: CodeType) -> Any:
     lines = linecache.getlines(code.co_filename)
     if lines and code.co_name != "<lambda>":
         try:
-            whole = compile("".join(lines), code.co_filename, "exec", dont_inherit=True)
+            whole = compile("".join(lines), code.co_filename, "exec", code.co_flags & _FUTURE, dont_inherit=True)
             if any(own == code for own in nested(whole)):
                 return "".join(inspect.getblock(lines[code.co_firstlineno - 1 :]))
         except (SyntaxError, ValueError, tokenize.TokenError):

@@ -110,7 +110,8 @@ class Files:
         self._files.add(path)
         source = _read(name, spec)
         self.found[name] = source.sha256
-        self._follow(source, Path(spec.origin).parent)
+        depth = name.count(".") + (spec.submodule_search_locations is not None)
+        self._follow(source, path.parents[min(depth, len(path.parents) - 1)])
 
     def digest(self) -> str:
         """sha256 of all files: of a file that imports nothing of its own, that of its bytes."""
@@ -163,7 +164,7 @@ def _source(data: bytes, file: str, package: str) -> Source:
 
 
 def _find(name: str, beside: Path | None) -> ModuleSpec | None:
-    """Where Python finds a module, or `beside` the file that imports it; parents are looked up, and not imported."""
+    """Where Python finds a module, or, with `beside`, in that folder; parents are looked up, and not imported."""
     parent, _, _ = name.rpartition(".")
     try:
         if not parent:
