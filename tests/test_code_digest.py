@@ -93,6 +93,26 @@ def test_values_count_by_content() -> None:
 
 
 @pytest.mark.parametrize(
+    "wrapped",
+    [
+        "@functools.lru_cache\ndef loss(z, y, c):\n    return z * 1\n",
+        "@torch.no_grad()\ndef loss(z, y, c):\n    return z * 1\n",
+        "def f(z, k):\n    return z * k * 1\nloss = functools.partial(f, k=2)\n",
+        "class A:\n    @functools.cached_property\n    def k(self):\n        return 1\ndef loss(z, y, c):\n    return A().k\n",
+        "class A:\n    @classmethod\n    def of(cls, z):\n        return z * 1\nloss = A.of\n",
+        "@dataclasses.dataclass\nclass A:\n    k: int = 1\n    def f(self, z, y, c):\n        return z\nloss = A().f\n",
+        "A = type('A', (torch.nn.Linear,), {})\ntorch.manual_seed(0)\na = A(2, 1)\ndef loss(z, y, c):\n    return a(z)\n",
+    ],
+)
+def test_a_wrapper_of_a_library_does_not_hide_the_code(wrapped: str) -> None:
+    text = "import dataclasses, functools, torch\n" + wrapped
+    found, edited = typed(text), typed(text.replace("1\n", "3\n").replace("1)", "3)"))
+    assert found.unknown is None
+    assert typed(text) == found
+    assert edited.sha256 != found.sha256
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         (

@@ -16,7 +16,7 @@ import sys
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -28,6 +28,7 @@ from slabench.core.source_files import Files, imported_elsewhere, is_file, is_ow
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented))
 _FUTURE = reduce(or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names))
+_LONG = 1000
 _MOST = 100_000
 """Values that are looked at; what holds more is taken for unknown."""
 
@@ -107,7 +108,8 @@ class _Walk:
     def visit(self, value: Any, what: str) -> Any:
         """`value`, which is called `what` in reasons."""
         if type(value) in _PLAIN:
-            return [type(value).__name__, repr(value)]
+            long = isinstance(value, str | bytes) and len(value) > _LONG
+            return [type(value).__name__, _sha256(repr(value).encode()) if long else repr(value)]
         if id(value) in self._seen:
             return ["again", self._seen[id(value)]]
         if len(self._kept) == _MOST:
@@ -128,6 +130,8 @@ class _Walk:
             return [type(value).__name__, self.visit(value.__func__, what)]
         if isinstance(value, property):
             return ["property", *(self.visit(part, what) for part in (value.fget, value.fset, value.fdel))]
+        if isinstance(value, cached_property):
+            return ["property", self.visit(value.func, what)]
         if isinstance(value, ModuleType):
             self.files.add_module(value.__name__)
             return ["module", value.__name__]
@@ -142,7 +146,7 @@ class _Walk:
         if isinstance(value, set | frozenset):
             return ["set", *sorted((self.visit(item, what) for item in value), key=repr)]
         if isinstance(value, Mapping) and not hasattr(value, "__dict__"):
-            return ["mapping", *([self.visit(k, what), self.visit(v, f"{what}[{k!r}]")] for k, v in value.items())]
+            return ["mapping", *([self.visit(k, what), self.visit(v, what)] for k, v in value.items())]
         if hasattr(value, "detach") and "torch" in sys.modules:
             return self._tensor(value, what)
         return self._object(value, what)
@@ -212,8 +216,8 @@ class _Walk:
             return self._give_up(
                 f"{what} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be read"
             )
-        if isinstance(kept, str):
-            return ["named", type(value).__module__, kept]
+        if isinstance(kept, str):  # a name to look up, as of a NumPy ufunc, or of a function with a cache around it
+            return ["named", type(value).__module__, kept, self.visit(getattr(value, "__wrapped__", None), what)]
         parts = [list(part) if hasattr(part, "__next__") else part for part in kept]
         return ["object", *(self.visit(part, what) for part in parts)]
 

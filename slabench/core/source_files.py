@@ -56,7 +56,8 @@ def is_own(file: str) -> bool:
     path = Path(file).resolve()
     if path.is_relative_to(_PACKAGE) or any(part in _INSTALLED for part in path.parts):
         return False
-    return not any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib"))
+    folders = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return not any(path.is_relative_to(folder) for folder in folders)
 
 
 @dataclass
