@@ -274,7 +274,11 @@ def _rename_into_place(temporary: Path, path: Path, replace: bool) -> None:
         with _temporary_folder(path) as aside:
             with contextlib.suppress(FileNotFoundError):
                 path.rename(aside / "old")
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if not is_prepared(path):  # another process that replaces it too was faster
+                    raise
         return
     try:
         temporary.rename(path)
