@@ -49,6 +49,7 @@ LONGEST_FIRST = (
         "test_not_finite",
         "test_transductive",
         "test_evaluation",
+        "test_identity",
         "test_cosine_heads",
         "test_examples",
         "test_plugins",

@@ -308,7 +308,11 @@ def _open_array(store: Store, name: str) -> npt.NDArray[Any]:
 
 def _rename_into_place(temporary: Path, path: Path, replace: bool) -> None:
     if replace and path.exists():
-        replace_folder(temporary, path)
+        try:
+            replace_folder(temporary, path)
+        except OSError:
+            if not is_prepared(path):  # another process that replaces it too was faster
+                raise
         return
     try:
         temporary.rename(path)

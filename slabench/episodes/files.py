@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from slabench.core import manifests, paths
 from slabench.core.errors import DataError, UsageError
 from slabench.core.seeding import numpy_generator
+from slabench.data.catalog import DATASETS
 from slabench.data.imageset import ImageSet
 from slabench.episodes import episodes_digest
 from slabench.episodes.profiles import BALANCED, parse_profile
@@ -271,14 +272,23 @@ def load_episodes(
 ) -> EpisodeFile:
     """The frozen episodes of that name; made in the user's folder if nobody has frozen them yet.
 
+    Those of a plug-in's data set are made anew when its code has come to make classes of other sizes.
+
     Validation episodes use the first `VALIDATION_IMAGES` images of a class (as many as needed where a class needs more).
     """
     profiles = support_profile, query_profile
     path = find(episode_name(dataset, split, ways, shots, queries, n, *profiles))
-    if path is None:
+    if path is None or _outgrown(path, images, dataset):
         cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
         path = make(images, dataset, split, ways, shots, queries, n, paths.new_episodes(), cap, *profiles)
     return open_file(path, images)
+
+
+def _outgrown(path: Path, images: ImageSet, dataset: str) -> bool:
+    """Whether a plug-in's data set has changed so that the user's file cannot be its own any more."""
+    if dataset not in DATASETS or DATASETS[dataset].make is None or not path.is_relative_to(paths.user_episodes()):
+        return False
+    return read_manifest(path).class_sizes != [len(rows) for rows in images.class_rows()]
 
 
 def usage(file: EpisodeFile, images: ImageSet) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slabench.core.errors import DataError, IntegrityError, SlabenchError
 from slabench.core.files import SHORT, sha256_file, write_bytes
-from slabench.plugins import bound
+from slabench.plugins import bound, recorded
 from slabench.records.record import RunRecord
 
 REMEDY = "run the trial again with --resume force, or restore the file from its source"
@@ -270,5 +270,5 @@ def check_owner(outputs: ModelOutputs | ModelWeights, record: RunRecord, path: P
     Raises:
         DataError: they are another trial's.
     """
-    if record.key not in (outputs.key, bound(outputs.key, record.environment.get("plugins", []))):
+    if record.key not in (outputs.key, bound(outputs.key, recorded(record.environment))):
         raise DataError(f"{path} belongs to trial {outputs.key[:SHORT]}, not {record.key[:SHORT]}", REMEDY)

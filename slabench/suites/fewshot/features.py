@@ -21,7 +21,7 @@ from slabench.sla.transforms import transform_set
 from slabench.suites import on_device
 
 
-def test_features(
+def image_features(
     learner: EpisodicLearner,
     recipe: Recipe,
     test: ImageSet,
@@ -54,7 +54,7 @@ def test_features(
             "transforms": recipe.sla.transforms,
         }
     )
-    if plugins.untold(record.environment.get("plugins", [])):
+    if plugins.untold(plugins.recorded(record.environment)):
         return compute().to(device)  # nobody could tell whose they are
     path = root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features"
     for old in path.parent.glob(f"{record.key[:SHORT]}-*.features"):

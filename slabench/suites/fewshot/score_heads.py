@@ -32,7 +32,7 @@ from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
 from slabench.sla.transforms import transform_set
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.features import test_features
+from slabench.suites.fewshot.features import image_features
 from slabench.suites.fewshot.scoring import (
     MEASURED_EPISODES,
     base_mean,
@@ -169,7 +169,7 @@ def score_heads(
         prepared = Prepared(_info(recipe), train, test, test, file, file)
         store.check_writable(record.suite, prepared.protocol, f"{record.name}+{max(chosen, key=len)}")
     learners = {name: _learner(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
-    features = test_features(learners[chosen[0]], recipe, test, store.root, record, told)
+    features = image_features(learners[chosen[0]], recipe, test, store.root, record, told)
     centre = None
     if any(learner.head.centred for learner in learners.values()):
         told("embedding the training classes, for their mean")
@@ -247,7 +247,7 @@ def _check_code(recipe: Recipe, record: RunRecord) -> None:
     """
     then, now = (
         {(p["kind"], p["name"]): p["sha256"] for p in found if p["kind"] not in (HEADS.kind, DATASETS.kind)}
-        for found in (record.environment.get("plugins", []), plugins.used(recipe))
+        for found in (plugins.recorded(record.environment), plugins.used(recipe))
     )
     for kind, name in sorted(then.keys() | now.keys()):
         if then.get((kind, name)) != now.get((kind, name)):
