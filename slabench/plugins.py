@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from slabench.core import registry
+from slabench.core import registry, source_files
+from slabench.core.code_digest import code_of
 from slabench.core.errors import PluginError, SlabenchError, UsageError
 from slabench.core.files import digest_json
 from slabench.core.registry import Entry, Registry
@@ -71,6 +73,7 @@ def load_plugin(path: str | Path) -> Plugin:
     module.__file__ = str(file)
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
+        source_files.remember(str(file), data)
         with registry.registering(file.name, str(file)):
             # The very bytes that the digest is of: an editor may write between two readings.
             exec(compile(data, str(file), "exec"), module.__dict__)
@@ -93,6 +96,11 @@ def load_plugin(path: str | Path) -> Plugin:
     return _loaded[file]
 
 
+def files() -> list[Path]:
+    """Where the files are that this process has loaded, in the order of loading: for a process that is to know the same names."""
+    return list(_loaded)
+
+
 def loaded() -> list[Plugin]:
     """The files that this process has loaded."""
     return list(_loaded.values())
@@ -113,7 +121,7 @@ def problems() -> list[SlabenchError]:
 def used(recipe: BaseRecipe) -> list[dict[str, str]]:
     """What a recipe takes from plug-ins: kind, name, origin and the sha256 of the code; empty for slabench's own names.
 
-    For a package it is the digest of all of its Python files. It holds no path.
+    The code is that of `slabench.core.code_digest`; where it cannot be known, `unknown` says why. There is no path in it.
     """
     found = []
     for section, key, kind in _KEYS:
@@ -122,37 +130,28 @@ def used(recipe: BaseRecipe) -> list[dict[str, str]]:
             continue
         entry = kind.entry(name)
         if not entry.built_in:
-            found.append({"kind": kind.kind, "name": name, "origin": entry.origin, "sha256": code_digest(kind, entry)})
+            code = code_of(kind, entry)
+            facts = {"kind": kind.kind, "name": name, "origin": entry.origin, "sha256": code.sha256}
+            found.append(facts | ({"unknown": code.unknown} if code.unknown else {}))
     return found
 
 
-def bound(digest: str, plugins: list[dict[str, str]]) -> str:
+def untold(plugins: Sequence[Mapping[str, str]]) -> str | None:
+    """Why the code of some plug-ins cannot be known, as a phrase; None where all of it is."""
+    for plugin in plugins:
+        if "unknown" in plugin:
+            return (
+                f"the code of the {plugin['kind']} '{plugin['name']}' cannot be told from another: {plugin['unknown']}"
+            )
+    return None
+
+
+def bound(digest: str, plugins: Sequence[Mapping[str, str]]) -> str:
     """`digest` (of a trial or a recipe) together with the code of the plug-ins it uses; unchanged where there are none."""
     if not plugins:
         return digest
     code = sorted([plugin["kind"], plugin["name"], plugin["sha256"]] for plugin in plugins)
     return digest_json({"of": digest, "plugins": code})
-
-
-def code_digest(kind: Registry, entry: Entry) -> str:
-    """sha256 (hex) of the code behind a plug-in's entry: its file, or all Python files of its package."""
-    if entry.file in {str(file) for file in _loaded}:
-        return _loaded[Path(str(entry.file))].sha256
-    if not isinstance(entry.target, str):
-        return _digest(Path(entry.file)) if entry.file else digest_json([kind.kind, entry.name, entry.origin])
-    kind.get(entry.name)  # imports it, with an error that names the plug-in
-    top: Any = sys.modules[entry.target.partition(":")[0].partition(".")[0]]
-    if getattr(top, "__file__", None) is None or Path(top.__file__).name != "__init__.py":
-        # A module of its own, or a namespace package, of which only the module itself is known to be the plug-in's.
-        own: Any = sys.modules[entry.target.partition(":")[0]]
-        return _digest(Path(own.__file__))
-    folder = Path(top.__file__).parent
-    files = sorted(folder.rglob("*.py"))
-    return digest_json([[file.relative_to(folder).as_posix(), _digest(file)] for file in files])
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _entries() -> list[tuple[Registry, Entry]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -106,7 +108,8 @@ class ConsoleListener:
                 transient=True,
             )
             self._task = self._bar.add_task("", total=steps, completed=done, state="", all="")
-            self._bar.start()
+            with _no_exit():
+                self._bar.start()
 
     def step(self, done: int, loss: float, accuracy: float, images_per_second: float) -> None:
         """Loss and accuracy since the last validation, speed, time left."""
@@ -177,14 +180,27 @@ class ConsoleListener:
         else:
             self._say(f"    [red]{outcome.state}[/red]: ", outcome.error or "")
 
+    def note(self, text: str) -> None:
+        """A line for what is no progress."""
+        self._say("    [dim]", text)
+
     def close(self) -> None:
         """Take the bar away; safe to call at any time."""
         if self._bar is not None:
-            self._bar.stop()
+            with _no_exit():
+                self._bar.stop()
             self._bar = self._task = None
 
     def _say(self, markup: str, plain: str = "") -> None:
-        self.console.print(Text.from_markup(markup) + plain, soft_wrap=True, highlight=False)
+        with _no_exit():
+            self.console.print(Text.from_markup(markup) + plain, soft_wrap=True, highlight=False)
+
+
+@contextlib.contextmanager
+def _no_exit() -> Iterator[None]:
+    """rich ends the process when the reader of its output has gone; a training goes on."""
+    with contextlib.suppress(SystemExit):
+        yield
 
 
 def group_line(score: Score) -> str:

@@ -10,20 +10,23 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
-from filelock import FileLock, Timeout
 
 from slabench import plugins
 from slabench.backbones import n_parameters
 from slabench.core import paths
 from slabench.core.errors import SlabenchError, UsageError
+from slabench.core.files import SHORT, remove_abandoned
+from slabench.core.locks import hold
 from slabench.recipes import AnyRecipe
+from slabench.recipes.base import checked_seeds
 from slabench.recipes.images import images_per_step, steps_of
 from slabench.records.agenda import Announcement, Planned, announce
 from slabench.records.environment import describe, peak_memory_bytes
@@ -31,7 +34,8 @@ from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.records.store import ResultStore, read_record
 from slabench.suites import Prepared, Scored, SuiteTask, suite_of
 from slabench.training.device import choose_device, choose_precision, keep_heap
-from slabench.training.loop import Fitted, Interrupted, Listener, checkpoint_seconds, fit
+from slabench.training.finite import at_step
+from slabench.training.loop import Fitted, Interrupted, Listener, Undisturbed, checkpoint_seconds, fit
 
 Resume = Literal["auto", "never", "force"]
 RESUME: tuple[Resume, ...] = ("auto", "never", "force")
@@ -47,6 +51,7 @@ class Trial:
         key: digest of all that decides the result.
         prepared: opened data and episodes.
         done: the finished record, if there is one already.
+        code: what it takes from plug-ins (`slabench.plugins.used`), as it was when the trial was planned.
     """
 
     recipe: AnyRecipe
@@ -54,6 +59,18 @@ class Trial:
     key: str
     prepared: Prepared
     done: RunRecord | None
+    code: tuple[dict[str, str], ...] = ()
+
+    @property
+    def untold(self) -> str | None:
+        """Why nobody can know that two trials of this key run the same code; None where they do."""
+        return plugins.untold(self.code)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is doubtful about the trial, with the reason; the record keeps it."""
+        own = [f"{self.untold}; run anew each time, never ranked"] if self.untold else []
+        return [*suite_of(self.recipe).warnings(self.recipe), *self.prepared.doubts(), *own]
 
     @property
     def label(self) -> str:
@@ -77,12 +94,13 @@ class Trial:
     @property
     def notes(self) -> list[str]:
         """What a reader should know beforehand: the training set where it is chosen, and what is doubtful."""
-        return [*self.prepared.notes(), *(f"warning: {text}" for text in suite_of(self.recipe).warnings(self.recipe))]
+        return [*self.prepared.notes(), *(f"warning: {text}" for text in self.warnings)]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial: `ran`, `skipped` (finished before), `failed`, or `busy` (another process runs it)."""
+    """What became of a trial: `ran`, `skipped` (finished before, or meanwhile by another process), `failed`, or `busy` (another
+    process runs it, and this one does not wait)."""
 
     trial: Trial
     state: Literal["ran", "skipped", "failed", "busy"]
@@ -109,10 +127,14 @@ class RunListener(Listener, Protocol):
         """A trial has ended."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something that a reader should know: this process waits for others, a folder cannot lock."""
+        ...
+
 
 def plan(
     recipes: AnyRecipe | Sequence[AnyRecipe],
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     results: Path | None = None,
     data_folder: Path | None = None,
 ) -> list[Trial]:
@@ -125,35 +147,39 @@ def plan(
         data_folder: of prepared data; missing data is prepared now.
     """
     recipes = list(recipes) if isinstance(recipes, Sequence) else [recipes]
+    chosen = None if seeds is None else checked_seeds(seeds)
     prepared: dict[str, Any] = {}
-    trials: dict[str, tuple[AnyRecipe, int, Any]] = {}
+    trials: dict[str, tuple[AnyRecipe, int, Any, tuple[dict[str, str], ...]]] = {}
     for recipe in recipes:
         suite_of(recipe).check(recipe)
-    depth = max((len(seeds or recipe.seeds) for recipe in recipes), default=0)
+    code = [tuple(plugins.used(recipe)) for recipe in recipes]
+    depth = max((len(chosen or recipe.seeds) for recipe in recipes), default=0)
     for place in range(depth):  # all recipes at the first seed, then all at the next: comparable early
-        for recipe in recipes:
-            own = list(seeds or recipe.seeds)
+        for recipe, used in zip(recipes, code, strict=True):
+            own = chosen or recipe.seeds
             if place >= len(own):
                 continue
             suite = suite_of(recipe)
             task = f"{recipe.suite} {suite.task_id(recipe)}"
             if task not in prepared:
                 prepared[task] = suite.prepare(recipe, data_folder)
-            key = plugins.bound(suite.trial_key(recipe, own[place], prepared[task]), plugins.used(recipe))
-            trials.setdefault(key, (recipe, own[place], prepared[task]))
-    done = ResultStore(paths.results(results)).finished_among(trials)
-    return [Trial(recipe, seed, key, data, done.get(key)) for key, (recipe, seed, data) in trials.items()]
+            key = suite.trial_key(recipe, own[place], prepared[task], used)
+            trials.setdefault(key, (recipe, own[place], prepared[task], used))
+    known = [key for key, (*_, used) in trials.items() if not plugins.untold(used)]
+    done = ResultStore(paths.results(results)).finished_among(known)
+    return [Trial(recipe, seed, key, data, done.get(key), used) for key, (recipe, seed, data, used) in trials.items()]
 
 
 def run(
     recipes: AnyRecipe | Sequence[AnyRecipe],
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     *,
     results: Path | None = None,
     data_folder: Path | None = None,
     device: str = "auto",
     threads: int | None = None,
     resume: str = "auto",
+    wait: bool = True,
     listener: RunListener | None = None,
     argv: Sequence[str] = (),
 ) -> list[Outcome]:
@@ -168,12 +194,14 @@ def run(
         threads: CPU threads; None leaves torch's choice.
         resume: `auto` skips finished trials and continues interrupted ones; `never` restarts interrupted ones;
             `force` runs finished ones again too.
-        listener: told about progress.
+        wait: before it ends, wait for the trials that other processes run, and take over those whose process has died.
+        listener: told about progress; one that fails is not told any more, and the run goes on.
         argv: the command line, for the record.
 
     Raises:
         Interrupted: with the state saved.
         UsageError: the request cannot be served; nothing has been run.
+        OSError: nothing can be written into the folder of records; nothing has been run.
     """
     if resume not in RESUME:
         raise UsageError(f"--resume {resume} is unknown", f"known: {', '.join(RESUME)}")
@@ -187,22 +215,47 @@ def run(
         torch.backends.cudnn.benchmark = False
     store = ResultStore(paths.results(results))
     trials = plan(recipes, seeds, results, data_folder)
-    todo = [trial for trial in trials if trial.done is None or resume == "force"]
-    outcomes = []
-    if listener and hasattr(listener, "planned"):  # one that was written for version 0.1 has none
-        listener.planned(todo)
-    with announce(store.root, [trial.planned for trial in todo]) as agenda:
-        for number, trial in enumerate(trials, 1):
-            if listener:
-                listener.trial(trial, number, len(trials))
-            if trial.done is not None and resume != "force":
-                outcome = Outcome(trial, "skipped", trial.done)
+    _checkpoints(store).mkdir(parents=True, exist_ok=True)
+    for trial in trials:  # what cannot be saved is not trained
+        _check_writable(trial, store)
+    told = None if listener is None else cast(RunListener, Undisturbed(listener))
+    said: set[str] = set()
+
+    def note(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            if told and hasattr(listener, "note"):
+                told.note(text)
             else:
-                outcome = _run_trial(trial, store, where, resume, listener, argv, agenda)
-            outcomes.append(outcome)
-            if listener:
-                listener.outcome(outcome)
-    return outcomes
+                warnings.warn(RunWarning(text), stacklevel=3)
+
+    todo = [trial for trial in trials if trial.done is None or resume == "force"]
+    if told and hasattr(listener, "planned"):  # one that was written for version 0.1 has none
+        told.planned(todo)
+    numbered = list(enumerate(trials, 1))
+    outcomes: dict[str, Outcome] = {}
+    turn = numbered
+    with announce(store.root, [trial.planned for trial in todo]) as agenda:
+        while turn:
+            for number, trial in turn:
+                if told:
+                    told.trial(trial, number, len(trials))
+                if trial.done is not None and resume != "force":
+                    outcome = Outcome(trial, "skipped", trial.done)
+                    _tidy(trial, trial.done, store)
+                else:
+                    outcome = _run_trial(trial, store, where, resume, told, argv, note, agenda)
+                    agenda.at(None)
+                outcomes[trial.key] = outcome
+                if told:
+                    told.outcome(outcome)
+            held = [(number, trial) for number, trial in numbered if outcomes[trial.key].state == "busy"]
+            turn = _freed(held, store, note) if held and wait else []
+    return [outcomes[trial.key] for trial in trials]
+
+
+class RunWarning(UserWarning):
+    """What a reader of a run without a listener should know of it."""
 
 
 def _run_trial(
@@ -212,18 +265,26 @@ def _run_trial(
     resume: str,
     listener: RunListener | None,
     argv: Sequence[str],
+    note: Callable[[str], None],
     agenda: Announcement,
 ) -> Outcome:
-    checkpoint = store.root / "checkpoints" / f"{trial.key[:12]}.safetensors"
+    checkpoint = _checkpoint(trial, store)
     started = datetime.now(UTC)
-    with _lock(checkpoint.with_suffix(".lock")) as free:
-        if not free:
+    with hold(checkpoint.with_suffix(".lock")) as state:
+        if state == "busy":
             return Outcome(trial, "busy", None, "another process is running this trial")
+        if isinstance(state, OSError):
+            note(
+                f"{checkpoint.parent} cannot lock files ({state.strerror or state}): nothing keeps two processes from running "
+                "the same trial. Run one process in this folder, or name one on a local disk with --results"
+            )
         # Another process may have finished it, and let go of the lock, since the trials were planned.
-        if resume != "force" and (finished := store.finished_among([trial.key])):
-            return Outcome(trial, "skipped", finished[trial.key])
+        finished = None if trial.untold else store.finished_among([trial.key]).get(trial.key)
+        if finished is not None and (resume != "force" or finished != trial.done):
+            return Outcome(trial, "skipped", finished)
         agenda.at(trial.key)
         try:
+            _check_writable(trial, store)
             autocast = choose_precision(trial.recipe.train.precision, device)
             task = suite_of(trial.recipe).build_task(trial.recipe, trial.seed, trial.prepared, device, autocast)
             fitted = fit(
@@ -232,26 +293,69 @@ def _run_trial(
                 trial.recipe.select,
                 trial.key,
                 checkpoint,
-                resume == "auto",
+                resume == "auto" and not trial.untold,  # a checkpoint may be of other code
                 listener,
             )
             if listener:
                 listener.scoring()
             begin = time.perf_counter()
-            scored = task.score(fitted.progress)
+            with at_step(fitted.selected_step):
+                scored = task.score(fitted.progress)
             seconds = time.perf_counter() - begin
             record = _record(trial, task, fitted, scored, seconds, device, started, argv)
+            saved = read_record(store.save(record, scored.per_unit, scored.outputs))
         except (Interrupted, KeyboardInterrupt):
             raise
         except Exception as error:
             text = str(error) if isinstance(error, SlabenchError) else "".join(traceback.format_exception(error))
-            store.save(_failed(trial, text, device, started, argv), {})
-            agenda.at(None)
-            return Outcome(trial, "failed", None, str(error) or type(error).__name__)
-        saved = read_record(store.save(record, scored.per_unit, scored.outputs))
+            with contextlib.suppress(Exception):  # what failed may be the saving itself
+                store.save(_failed(trial, text, device, started, argv), {})
+            kept = "\nthe result of an earlier run stays as it was" if finished is not None else ""
+            return Outcome(trial, "failed", None, (str(error) or type(error).__name__) + kept)
         checkpoint.unlink(missing_ok=True)
-        agenda.at(None)
+        remove_abandoned(checkpoint)
     return Outcome(trial, "ran", saved)
+
+
+def _checkpoints(store: ResultStore) -> Path:
+    return store.root / "checkpoints"
+
+
+def _checkpoint(trial: Trial, store: ResultStore) -> Path:
+    return _checkpoints(store) / f"{trial.key[:SHORT]}.safetensors"
+
+
+def _check_writable(trial: Trial, store: ResultStore) -> None:
+    store.check_writable(trial.recipe.suite, trial.prepared.protocol, trial.recipe.name)
+
+
+def _tidy(trial: Trial, done: RunRecord, store: ResultStore) -> None:
+    """Remove what a process left that was killed after it had written the record of a trial."""
+    store.tidy(done)
+    checkpoint = _checkpoint(trial, store)
+    if any(checkpoint.parent.glob(f"*{checkpoint.stem}.*")):
+        with hold(checkpoint.with_suffix(".lock")) as state:
+            if state == "held":  # else it is another process's, which runs the trial again
+                checkpoint.unlink(missing_ok=True)
+                remove_abandoned(checkpoint)
+
+
+_POLL_SECONDS = 1.0
+
+
+def _freed(held: list[tuple[int, Trial]], store: ResultStore, note: Callable[[str], None]) -> list[tuple[int, Trial]]:
+    """Wait until other processes have let go of some of these trials, finished, failed or killed. Return those."""
+    count = f"{len(held)} trials" if len(held) > 1 else "a trial"
+    note(f"waiting for {count} that other processes run: what they leave open is run here (--no-wait ends at once)")
+    while True:
+        free = []
+        for number, trial in held:
+            with hold(_checkpoint(trial, store).with_suffix(".lock")) as state:
+                if state != "busy":
+                    free.append((number, trial))
+        if free:
+            return free
+        time.sleep(_POLL_SECONDS)
 
 
 def _record(
@@ -280,7 +384,7 @@ def _record(
                 val_accuracy=next(iter(at_selected["val"].values()), None) if at_selected else None,
                 candidates=len(points) if recipe.select.rule == "best_val" else 1,
             ),
-            "warnings": suite_of(recipe).warnings(recipe),
+            "warnings": trial.warnings,
             "cost": Cost(
                 train_seconds=round(progress.seconds, 3),
                 eval_seconds=round(eval_seconds, 3),
@@ -299,20 +403,19 @@ def _record(
 def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
     recipe = trial.recipe
     precision = choose_precision(recipe.train.precision, device)
-    used = plugins.used(recipe)
     environment = describe(device) | {"precision": "bfloat16" if precision else "float32"}
     return RunRecord(
         key=trial.key,
         name=recipe.name,
         # What its digest is of: a setting that came later is not in it, so that old and new records of one recipe are alike.
         recipe={"name": recipe.name, **recipe.resolved()},
-        recipe_digest=plugins.bound(recipe.digest, used),
+        recipe_digest=plugins.bound(recipe.digest, trial.code),
         seed=trial.seed,
         suite=recipe.suite,
         dataset=recipe.data.dataset,
         **trial.prepared.facts(),
         limited=recipe.limited,
-        environment=environment | ({"plugins": used} if used else {}),
+        environment=environment | ({"plugins": list(trial.code)} if trial.code else {}),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         status="failed",
@@ -323,22 +426,3 @@ def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[
 
 def _failed(trial: Trial, error: str, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
     return _base(trial, device, started, argv).model_copy(update={"error": error})
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Hold `path` for this process; False, at once, if another one holds it.
-
-    The file stays behind, empty: removed, it could be locked anew by one process while another still waits on the old one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()

@@ -173,7 +173,7 @@ def test_real_cifar100(cifar100_parquet, tmp_path):
     start = time.perf_counter()
     store, notes = import_dataset(info("cifar100"), cifar100_parquet, tmp_path / "data")
     seconds = time.perf_counter() - start
-    assert notes == []
+    assert [note for note in notes if not note.endswith("(as published)")] == []
     assert store.digest == info("cifar100").digest
     assert store.counts(0) == [500] * 100
     assert store.counts(1) == [100] * 100

@@ -130,7 +130,8 @@ def small(name: str) -> DatasetInfo:
     counts = (
         {"per_class": (TRAIN, TEST)} if any(info(name).per_class) else {"totals": (CLASSES * TRAIN, CLASSES * TEST)}
     )
-    return replace(info(name), n_classes=CLASSES, **counts)
+    classes = ("n01", "n02", "n03") if info(name).classes else ()
+    return replace(info(name), n_classes=CLASSES, classes=classes, **counts)
 
 
 def expected(file: Path, size: int) -> np.ndarray:

@@ -242,7 +242,7 @@ def test_the_weights_of_a_few_shot_run_are_no_damaged_outputs() -> None:
     store = ResultStore(Path("results"))
     (store.path(record).parent / "seed0.outputs.safetensors").parent.mkdir(parents=True)
     weight_files.save_weights(
-        weight_files.ModelWeights(record.key, {}), store.path(record).parent / "seed0.outputs.safetensors"
+        weight_files.ModelWeights({}, record.key), store.path(record).parent / "seed0.outputs.safetensors"
     )
     store.save(record, {"single": [0.5, 0.7]})
     source = Source.of(store.records(), store)
@@ -307,7 +307,7 @@ class TestScore:
         path = store.path(record).with_suffix(".outputs.safetensors")
         path.parent.mkdir(parents=True)
         if data is None:
-            weight_files.save_weights(weight_files.ModelWeights(key or record.key, {}), path)
+            weight_files.save_weights(weight_files.ModelWeights({}, key or record.key), path)
         else:
             path.write_bytes(data)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -324,7 +324,7 @@ class TestScore:
     def test_another_trial_s_weights(self) -> None:
         record, path = self.weights(key="f" * 64)
         message, remedy = refused("score", record.key[:8], code=1)
-        assert message == f"{path} holds no weights of trial {record.key[:12]}"
+        assert message == f"{path} belongs to trial {'f' * 12}, not {record.key[:12]}"
         assert remedy == "run the trial again with --resume force, or restore the file from its source"
 
     @pytest.mark.usefixtures("glyphs")

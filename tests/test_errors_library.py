@@ -196,7 +196,7 @@ def test_no_process(jobs: int, tmp_path: Path) -> None:
 
 def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "none.safetensors", "No such file or directory"), (tmp_path, "Is a directory")):
-        message, remedy = told(lambda path=path: load_weights(path, "0" * 64, "k"), DataError)  # type: ignore[misc]
+        message, remedy = told(lambda path=path: load_weights(path, "0" * 64), DataError)  # type: ignore[misc]
         assert message == f"weights {path} cannot be read: {why}"
         assert remedy == "run the trial again with --resume force, or restore the file from its source"
 

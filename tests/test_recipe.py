@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slabench.core.errors import DataError, UsageError
+from slabench.core.errors import UsageError
 from slabench.recipes import known_keys, load_recipe, parse_assignment, parse_recipe, recipe_names
 from slabench.records.environment import derived_key
 from slabench.suites import suite_of
@@ -125,7 +125,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"bad\.toml is not TOML.*line 1"):
+    with pytest.raises(UsageError, match=r"bad\.toml is not TOML.*line 1"):
         load_recipe(write(tmp_path / "bad.toml", "steps = = 3"))
     with pytest.raises(UsageError, match=r"there is no recipe file .*none\.toml"):
         load_recipe(str(tmp_path / "none.toml"))

@@ -67,8 +67,8 @@ set.data.dataset = "fc100"
 set.protocol = { shots = 1, queries = 5, episodes = 50 }
 """
 NUMBERS = f"""{",".join(COLUMNS)}
-P,Table 1,paper,fewshot,glyphs,5,1,,,s,Conv4,m,a,accuracy,55.0,0.5,last,yes,seen,,episodic,protonet,,,,,baseline,,single,conv4
-P,Table 1,memory,fewshot,glyphs,5,1,,,s,Conv4,m,b,accuracy,60.0,,last,no,memory,,episodic,protonet,,,,,sla,,aggregated,conv4
+P,Table 1,paper,fewshot,glyphs,5,1,,,s,Conv4,m,a,accuracy,55.0,0.5,last,yes,seen,,,episodic,protonet,,,,,baseline,,single,conv4
+P,Table 1,memory,fewshot,glyphs,5,1,,,s,Conv4,m,b,accuracy,60.0,,last,no,memory,,,episodic,protonet,,,,,sla,,aggregated,conv4
 """
 
 
@@ -224,6 +224,22 @@ def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) 
     assert [outcome.state for outcome in outcomes] == ["failed", "ran", "ran"]
     assert str(outcomes[0].error) == "its process ended by signal 9 (Killed): out of memory?"
     assert len(ResultStore(results).records()) == 2
+
+
+def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) -> None:
+    from slabench.plugins import load_plugin
+    from slabench.reproduction.running import in_order
+    from slabench.reproduction.workers import run_parallel
+
+    load_plugin(Path(__file__).parents[1] / "examples" / "own_methods.py")
+    rows = ROWS.replace('label = "ProtoNet"\n', 'label = "Mine"\nset.model.head = "nearest"\n')
+    table = write(tmp_path, TABLE + rows)
+    (trial, *_) = in_order(plan_table(str(table), "quick", results=tmp_path / "results"))
+    assert trial.recipe.model.head == "nearest"  # type: ignore[union-attr]
+    (outcome,) = run_parallel([trial], 1, tmp_path / "results", threads=1)
+    assert (outcome.state, outcome.error) == ("ran", None)
+    assert outcome.record is not None
+    assert outcome.record.key == trial.key
 
 
 def test_jobs_do_not_outlive_a_parent_that_is_killed(tmp_path: Path, glyphs: Path) -> None:

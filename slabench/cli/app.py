@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from slabench.cli.commands import Group
+from slabench.cli.streams import lasting
 from slabench.core.errors import SlabenchError
 from slabench.core.versions import __version__
 
@@ -61,6 +62,11 @@ def _main(
 
 def main() -> None:
     """Entry point: errors of slabench are printed without a traceback, with their exit code."""
+    with lasting():
+        _main_guarded()
+
+
+def _main_guarded() -> None:
     try:
         app()
     except SlabenchError as error:
@@ -71,10 +77,6 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone; that is its right.
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         # A place that cannot be written to, or a full disk; any other is a mistake of ours, and its traceback is wanted.
         where = error.filename2 or error.filename

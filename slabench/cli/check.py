@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.complete import anything
+from slabench.cli.streams import Screen
 from slabench.core.errors import SlabenchError, UsageError, unknown_name
 from slabench.core.registry import REGISTRIES
 
@@ -76,13 +77,12 @@ def check(
     slabench check my_head.py
     slabench check protonet
     """
-    from rich.console import Console
 
     from slabench.conformance import check as run
 
     subjects = _subjects(target, kind)
     results = [(of, name, run(of, name)) for of, name in subjects]
-    console = Console(highlight=False)
+    console = Screen()
     if as_json:
         told = [
             {"kind": of, "name": name, "checks": [finding.__dict__ for finding in findings]}

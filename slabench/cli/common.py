@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from slabench.cli.streams import Screen
 from slabench.core.errors import DataMissingError, SlabenchError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from slabench.plots.source import Source
     from slabench.records.record import RunRecord
     from slabench.records.store import ResultStore
+
+
+WAIT = "Before ending, wait for trials that other processes run, and take over those of a killed one."
+"""The help of `--wait/--no-wait`."""
 
 
 def numbers(text: str | None, flag: str, *, least: int = 1) -> list[int] | None:
@@ -67,9 +72,8 @@ def public_argv(words: list[str]) -> list[str]:
 
 def notes_console() -> Console:
     """The console on stderr; text is printed as it is."""
-    from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False)
+    return Screen(stderr=True, markup=False)
 
 
 def warn(notes: Console, problems: Iterable[str]) -> None:
@@ -160,9 +164,7 @@ class Frozen(Protocol):
 
 def verify_files(paths: Iterable[Path], read: Callable[[Path], Frozen]) -> None:
     """Check each file against its digest and its data, one line each; exit code 1 if one does not match."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = Screen()
     bad = 0
     for path in paths:
         try:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from slabench.cli.common import notes_console, warn
+from slabench.cli.streams import Screen, export
 from slabench.core.errors import UsageError, unknown_name
 
 FORMATS = ("table", "json", "csv")
@@ -51,7 +52,6 @@ def compare(
         slabench compare controls/sla controls/baseline --protocol fc100/5w5s
         slabench compare controls/baseline --published --protocol fc100/5w5s
     """
-    from rich.console import Console
 
     from slabench.comparison import compare as compare_runs
     from slabench.comparison.table import render, to_csv, to_json
@@ -75,9 +75,9 @@ def compare(
     made = compare_runs(a, b, results, predictor_a=predictor_a, predictor_b=predictor_b, protocol=protocol)
     warn(notes_console(), made.warnings)
     if output_format != "table":
-        typer.echo(to_json(made) if output_format == "json" else to_csv(made), nl=False)
+        export(to_json(made) if output_format == "json" else to_csv(made))
         return
-    console = Console(highlight=False)
+    console = Screen()
     for part in render(made):
         console.print(part, markup=False)
     console.print()
@@ -85,7 +85,6 @@ def compare(
 
 
 def _published(a: str, protocol: str | None, results: Path | None) -> None:
-    from rich.console import Console
 
     from slabench.comparison.published import compare_published
     from slabench.comparison.sides import choose_one
@@ -94,6 +93,6 @@ def _published(a: str, protocol: str | None, results: Path | None) -> None:
     opened = open_results(results)
     store, records = opened.store, opened.records
     warn(notes_console(), [*opened.problems, *([opened.note] if opened.note else [])])
-    console = Console(highlight=False, markup=False)
+    console = Screen(markup=False)
     for line in compare_published(choose_one(store, records, a, protocol), store, width=min(console.width, 120)):
         console.print(line, soft_wrap=True)

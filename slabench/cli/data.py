@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli import complete
+from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import DataError, DataMissingError
 from slabench.data.catalog import DATASETS, info
@@ -38,12 +39,11 @@ def get(
     \b
     slabench data get cifar100
     """
-    from rich.console import Console
 
     from slabench.data.loading import prepare_store
     from slabench.data.store import is_prepared, store_folder
 
-    console = Console()
+    console = Screen(highlight=True)
     entry = info(name)
     path = store_folder(entry, paths.data())
     if is_prepared(path) and not replace:
@@ -74,13 +74,17 @@ def import_(
     \b
     slabench data import cifar100 PATH
     """
-    from rich.console import Console
 
     from slabench.data.sources.detect import import_dataset
 
-    console = Console()
+    console = Screen(highlight=True)
     entry = info(name)
-    store, notes = import_dataset(entry, path, replace=replace, partial=partial)
+
+    def told(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.file.flush()  # where the output is a file or a pipe, too
+
+    store, notes = import_dataset(entry, path, replace=replace, partial=partial, told=told)
     _tell(console, entry, store, notes)
 
 
@@ -97,11 +101,10 @@ def verify(
     slabench data verify
     slabench data verify cifar100
     """
-    from rich.console import Console
 
-    from slabench.data.store import differences, is_prepared, open_store, store_folder, verify_store
+    from slabench.data.store import differences, doubts, is_prepared, open_store, remarks, store_folder, verify_store
 
-    console = Console()
+    console = Screen(highlight=True)
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
     prepared = [entry for entry in entries if is_prepared(store_folder(entry, paths.data()))]
     if name and not prepared:
@@ -113,11 +116,13 @@ def verify(
         path = store_folder(entry, paths.data())
         try:
             problems = verify_store(path)
-            notes = differences(entry, open_store(path))
+            store = open_store(path)
+            odd, notes = bool(differences(entry, store) or doubts(entry, store)), remarks(entry, store)
         except DataError as error:
-            problems, notes = [error.message], []
+            problems, odd, notes = [error.message], False, []
         failed = failed or bool(problems)
-        console.print(f"{entry.store}: {'[red]damaged[/red]' if problems else '[green]whole[/green]'}", highlight=False)
+        intact = "[yellow]intact, but not as published[/yellow]" if odd else "[green]whole[/green]"
+        console.print(f"{entry.store}: {'[red]damaged[/red]' if problems else intact}", highlight=False)
         for line in problems:
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
         if problems:
@@ -221,11 +226,11 @@ def _facts(entry: DatasetInfo) -> list[tuple[str, str]]:
     elif store is None:
         facts.append(("here", _state(entry)))
     else:
-        from slabench.data.store import differences
+        from slabench.data.store import remarks
 
         facts.append(("here", f"{store.folder}, from {store.manifest['source']['kind']}"))
         facts.append(("digest here", store.digest + (" (as expected)" if store.digest == entry.digest else "")))
-        facts += [("differs", line) for line in differences(entry, store)]
+        facts += [("remark", line) for line in remarks(entry, store)]
     if entry.fewshot:
         split = load_split(entry.name)
         facts += [("split", split.source), ("split digest", split.digest)]

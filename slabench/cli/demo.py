@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from slabench.cli.streams import Screen
 from slabench.evaluation.intervals import paired_difference
 
 
@@ -19,7 +20,6 @@ def demo(
 ) -> None:
     """Train ProtoNet with and without SLA on drawn characters, and compare them on the same episodes."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from slabench.cli.after import say_next
@@ -27,7 +27,7 @@ def demo(
     from slabench.recipes import load_recipe
     from slabench.records.store import ResultStore
 
-    console = Console(highlight=False)
+    console = Screen()
     recipes = load_recipe("fewshot/demo")
     with tempfile.TemporaryDirectory(prefix="slabench-demo-") as temporary:
         folder = results or Path(temporary)

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from slabench.cli.streams import Screen
 from slabench.core import paths, registry
 from slabench.core.errors import SlabenchError
 from slabench.core.versions import __version__
@@ -34,7 +35,6 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"ok": not broken, "facts": [fact.__dict__ for fact in facts]}, indent=2))
     else:
-        from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
 
@@ -50,7 +50,7 @@ def doctor(
             heading = f"[bold]{fact.section}[/bold]" if fact.section != section else ""
             table.add_row(heading, fact.name, _SIGNS[fact.state], text)
             section = fact.section
-        console = Console(highlight=False)
+        console = Screen()
         console.print(table)
         console.print(f"\n[red]{broken} problems[/red]" if broken else "\n[green]no problems[/green]")
     if broken:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.common import find_file, verify_files
+from slabench.cli.streams import Screen
 
 if TYPE_CHECKING:
     from slabench.data.imageset import ImageSet
@@ -37,7 +38,6 @@ def make(
     \b
     slabench episodes make fc100 --ways 10 --shots 5
     """
-    from rich.console import Console
 
     from slabench.core.errors import UsageError
     from slabench.data import load
@@ -49,7 +49,7 @@ def make(
     cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
     profiles = support_profile, query_profile
     path = make(images, dataset, split, ways, shots, queries, episodes, folder, cap, *profiles)
-    _print(Console(highlight=False), open_file(path, images), images)
+    _print(Screen(), open_file(path, images), images)
 
 
 @app.command()
@@ -73,9 +73,7 @@ def show(name: _Name, first: Annotated[int, typer.Option(help="Print so many epi
     \b
     slabench episodes show fc100/test-5w5s15q-2000 --first 2
     """
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = Screen()
     file, images = _open(_find(name))
     _print(console, file, images)
     for number, (rows, classes) in enumerate(

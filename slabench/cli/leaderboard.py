@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.common import notes_console, refuse_folder, warn
+from slabench.cli.streams import Screen, export
 from slabench.core.errors import SlabenchError, UsageError, did_you_mean, unknown_name
 from slabench.core.suites import SUITE_NAMES
 from slabench.ranking.formats.html import to_html
@@ -88,7 +89,6 @@ def leaderboard(
     slabench leaderboard --top 3
     slabench leaderboard -o board.html
     """
-    from rich.console import Console
 
     from slabench.cli.summary import show_summary
     from slabench.comparison.summary import summary
@@ -132,10 +132,10 @@ def leaderboard(
         write_text(output, _text(rows, output_format))
         notes.print(f"{len(rows)} rows in {output}", soft_wrap=True)
     elif output_format == "table":
-        console = Console(highlight=False)
+        console = Screen()
         console.print(table(rows, console.width))
     else:
-        typer.echo(_text(rows, output_format), nl=False)
+        export(_text(rows, output_format))
 
 
 def _say_more(

@@ -13,6 +13,7 @@ from slabench.cli import complete, episodes, longtail
 from slabench.cli.check import warn_of_problems
 from slabench.cli.complete import LISTS, SHOWS, _entries, names_of
 from slabench.cli.data import list_datasets, show_dataset
+from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.registry import REGISTRIES
@@ -34,9 +35,7 @@ def list_(
     results: _Results = None,
 ) -> None:
     """List what slabench knows under a kind of names."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = Screen()
     if kind is None:
         _print(console, "slabench list", list(LISTS.items()), as_json)
     elif kind == "datasets":
@@ -68,9 +67,7 @@ def show(
     results: _Results = None,
 ) -> None:
     """Show one thing of any kind that can be listed: a recipe resolved, a run, a head with what it is and where."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = Screen()
     if test_prior is not None and kind in SHOWS and kind != "run":
         raise UsageError(f"--test-prior has no effect in show {kind}", "slabench show run KEY --test-prior uniform")
     if kind == "dataset":

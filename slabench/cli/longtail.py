@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.common import find_file, verify_files
+from slabench.cli.streams import Screen, export
 from slabench.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,9 +86,8 @@ def show(
     """
     file, images = _open(_find(name))
     if counts:
-        typer.echo("class,count")
-        for class_name, count in zip(images.class_names, file.subset.counts, strict=True):
-            typer.echo(f"{class_name},{count}")
+        pairs = zip(images.class_names, file.subset.counts, strict=True)
+        export("class,count\n" + "".join(f"{class_name},{count}\n" for class_name, count in pairs))
     else:
         _print(file, images)
 
@@ -109,6 +109,6 @@ def _open(path: Path) -> tuple[SubsetFile, ImageSet]:
 def _print(file: SubsetFile, images: ImageSet) -> None:
     from slabench.data.longtail_files import describe
 
-    for line in describe(file, images.class_names):
-        typer.echo(line)
-    typer.echo(f"file: {file.path}")
+    screen = Screen(markup=False)
+    for line in [*describe(file, images.class_names), f"file: {file.path}"]:
+        screen.print(line, soft_wrap=True)

@@ -68,8 +68,13 @@ def plot(
         bool, typer.Option("--shipped", help="The records that travel with slabench, not your own.")
     ] = False,
     include_quick: Annotated[bool, typer.Option("--include-quick", help="Draw runs of a reduced budget too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every row of every protocol, on a page of any length.")
+    ] = False,
 ) -> None:
-    """Draw one kind of figure; a panel for each protocol of the records that are left.
+    """Draw one kind of figure on one page: the standard protocols, and of each the rows that matter most.
+
+    A note in the picture says what was left out.
 
     slabench list plots says what each kind shows. Your own results are drawn; where you have none, those that come with it.
     """
@@ -86,10 +91,12 @@ def plot(
             and (protocol is None or protocol in record.protocol)
         )
 
+    from slabench.plots.page import draw_page
+
     notes = notes_console()
     source = chosen(notes, results, shipped, include_quick=include_quick, keep=keep, columns=2)
     known = len(source.problems)
-    drawing = draw(kind, source)
+    drawing = draw(kind, source) if everything else draw_page(kind, source)
     warn(notes, source.problems[known:])
     deliver(output, picture(drawing, suffix))
     notes.print(f"{drawing.title} in {output}", soft_wrap=True)

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from slabench.cli.common import names, numbers, public_argv
+from slabench.cli.common import WAIT, names, numbers, public_argv
+from slabench.cli.streams import Screen
 from slabench.core.errors import DataMissingError
 from slabench.progress import ConsoleListener, duration
 from slabench.ranking.columns import UNVERIFIED, marked
@@ -39,6 +40,7 @@ def reproduce(
         bool, typer.Option("--dry-run", help="Show trials, time, missing data and the table as it stands; run nothing.")
     ] = False,
     list_tables: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help=WAIT)] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of each process.", min=1)] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")] = None,
@@ -53,7 +55,7 @@ def reproduce(
     slabench reproduce sla2020/few-shot --only 'fc100-5shot/protonet*' --dry-run
     slabench reproduce sla2020/imbalanced --only cifar100-r100 --seeds 0,1,2 --jobs 2
     """
-    console = Console(highlight=False)
+    console = Screen()
     if name is None or list_tables:
         _list(console)
         return
@@ -80,6 +82,7 @@ def reproduce(
             jobs=jobs,
             device=device,
             threads=threads,
+            wait=wait,
             listener=listener,
             say=lambda line: console.print(line, markup=False, soft_wrap=True),
             argv=public_argv(sys.argv[1:]),

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from slabench.cli import complete
 from slabench.cli.after import say_next
-from slabench.cli.common import numbers, public_argv
+from slabench.cli.common import WAIT, numbers, public_argv
+from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITES
@@ -143,6 +144,7 @@ FLAGS = (
     Flag("precision", _HOW, "auto, float32 or bfloat16.", "train.precision"),
     Flag("select", _HOW, "last or best-val.", "select.rule"),
     Flag("resume", _HOW, _RESUME, default="auto"),
+    Flag("wait", _HOW, WAIT, kind=bool, spelled=("--wait/--no-wait",), default=True),
     Flag("device", _WHERE, "auto, cpu, cuda, cuda:1.", default="auto"),
     Flag("threads", _WHERE, "CPU threads.", kind=int, least=1),
     Flag("results", _WHERE, "Folder of records. Default: results/ here.", kind=Path),
@@ -160,14 +162,15 @@ def run(target: str, **given: Any) -> None:
     slabench run fewshot --dataset glyphs --preset quick --sla
     slabench run fewshot/controls --dataset fc100 --seeds 0,1,2 --dry-run
     """
-    console = Console(highlight=False)
+    console = Screen()
     recipes = _asked_for(target, given)
     seeds = numbers(given["seeds"], "--seeds", least=0)
     results, device, threads = given["results"], given["device"], given["threads"]
+    resume, wait = given["resume"], given["wait"]
     if given["dry_run"]:
         show_plan(console, recipes, seeds, results, device, threads)
         return
-    outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=given["resume"])
+    outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=resume, wait=wait)
     say_next(console, outcomes, results)
     if not all_done(outcomes):
         raise typer.Exit(1)
@@ -210,6 +213,7 @@ def execute(
     device: str = "auto",
     threads: int | None = None,
     resume: str = "auto",
+    wait: bool = True,
 ) -> list[Outcome]:
     """Run, and show progress and how many trials are done in the end."""
     from slabench.runner import run as run_trials
@@ -223,6 +227,7 @@ def execute(
             device=device,
             threads=threads,
             resume=resume,
+            wait=wait,
             listener=listener,
             argv=public_argv(sys.argv[1:]),
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slabench.cli.common import names, numbers, public_argv
+from slabench.cli.streams import Screen
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,11 +47,10 @@ def score(
     The test images are embedded once under every transformation and kept; all heads, ways and shots are scored from these
     features, on frozen episodes.
     """
-    from rich.console import Console
 
     from slabench.suites.fewshot.score_heads import score_heads
 
-    console = Console(highlight=False)
+    console = Screen()
     chosen = None if heads == "all" else names(heads, "--heads")
     found = score_heads(
         run,
@@ -149,7 +149,6 @@ def posthoc(
     Works on the saved features, logits and layers of a run of the suites imbalanced and supervised. Parameters are chosen
     on validation images, never on the test.
     """
-    from rich.console import Console
 
     from slabench.posthoc import scoring as suite
 
@@ -157,7 +156,7 @@ def posthoc(
     found = suite.posthoc(
         run, chosen, tau=tau, norm_tau=norm_tau, results=results, save=save, argv=public_argv(sys.argv[1:])
     )
-    console = Console(highlight=False)
+    console = Screen()
     console.print(f"{found.of.name}, {found.of.protocol}, seed {found.of.seed}", markup=False, soft_wrap=True)
     console.print(table(found))
     for note in found.notes:

@@ -170,17 +170,18 @@ class Gain:
         return (self.value > self.half_width) - (self.value < -self.half_width)
 
 
-def gains(group: Sequence[Entry], store: ResultStore | None) -> list[Gain]:
+def gains(group: Sequence[Entry], store: ResultStore | None, of: Sequence[Entry] | None = None) -> list[Gain]:
     """Every row of a protocol that is no baseline beside each of its controls that was run.
 
     Args:
         group: entries that may be compared, of one protocol.
         store: reads the accuracies of single episodes; with None differences have no interval.
+        of: only these rows of `group`; their controls may be any.
     """
     cache = EpisodeCache(store)
     return [
         gain(entry, control, question, cache)
-        for entry in group
+        for entry in (group if of is None else of)
         if entry.objective != "baseline"
         for question, control in controls(entry, group)
     ]

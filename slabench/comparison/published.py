@@ -118,6 +118,8 @@ def differences(row: LeaderboardRow, record: RunRecord, published: PublishedRow)
     paper = _paper_recipe(row, published)
     if paper is not None:
         found += _training(row, record, paper)
+    if copies := (record.data_source or {}).get("jpeg_copies"):
+        found.append(f"{copies:,} images are JPEG copies, other pixels than the published ones")
     if (record.training_set or {}).get("source_order") is False and row.profile in ("exp", "step"):
         found.append("other images, as many of each class, than the published subset")
     if published.selection != "not known" and row.selection != published.selection:

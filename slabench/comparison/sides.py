@@ -189,7 +189,7 @@ def _models(store: ResultStore, records: Sequence[RunRecord], text: str, protoco
             raise unknown_name(f"protocol of '{text}'", protocol, {record.protocol for record in done})
         done = exact or kept
     models: dict[Any, Model] = defaultdict(dict)
-    for entry in entries(done, None, include_limited=True):
+    for entry in entries(done, None, include_limited=True, among=records):
         record = entry.records[0]
         models[entry.group, record.recipe_digest, record.limited, entry.stale][entry.predictor] = entry
     found_models = list(models.values())

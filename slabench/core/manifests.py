@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from slabench.core.errors import DataError, IntegrityError
-from slabench.core.files import read_json, sha256_file
+from slabench.core.files import read_json, remove_abandoned, sha256_file, write_bytes, write_json
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def write_frozen(path: Path, data: bytes, manifest: dict[str, Any]) -> None:
+    """Write an index file and its manifest. A process killed in between leaves an index file without one: see `is_frozen`.
+
+    Equal bytes are left alone, so that whoever reads the file meanwhile finds it whole.
+    """
+    beside = path.with_suffix(".json")
+    if not path.is_file() or path.read_bytes() != data:
+        beside.unlink(missing_ok=True)
+        write_bytes(path, data)
+    remove_abandoned(path)
+    write_json(beside, manifest)
+
+
+def is_frozen(path: Path) -> bool:
+    """Whether an index file is there with its manifest: one without is what a killed process left, and is made again."""
+    return path.is_file() and path.with_suffix(".json").is_file()
 
 
 def read_manifest(path: Path, kind: type[M], what: str, command: str) -> M:

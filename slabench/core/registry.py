@@ -17,6 +17,7 @@ from functools import reduce
 from importlib.metadata import entry_points
 from typing import Any
 
+from slabench.core import source_files
 from slabench.core.errors import PluginError, SlabenchError, UsageError, unknown_name
 
 BUILT_IN = "slabench"
@@ -84,7 +85,7 @@ class Registry:
             if module.partition(".")[0] == BUILT_IN:
                 origin = BUILT_IN
             else:
-                origin, file = _loading[-1] if _loading else (module, caller.get("__file__"))
+                origin, file = _loading[-1] if _loading else (module, _remembered(caller))
         elif _loading and origin != BUILT_IN:
             file = file or _loading[-1][1]
         if origin != BUILT_IN:
@@ -106,8 +107,8 @@ class Registry:
 
         def decorate(target: Any) -> Any:
             doc = (target.__doc__ or "").strip().split("\n")[0]
-            module = sys.modules.get(target.__module__)
-            origin, file = _loading[-1] if _loading else (target.__module__, getattr(module, "__file__", None))
+            module = vars(sys.modules[target.__module__]) if target.__module__ in sys.modules else {}
+            origin, file = _loading[-1] if _loading else (target.__module__, _remembered(module))
             self.add(name, target, summary or doc, origin=origin, file=file)
             return target
 
@@ -217,6 +218,15 @@ class _View(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _remembered(module: Mapping[str, Any]) -> str | None:
+    """The file of a module with these globals, with what is in it now kept; None where it has none, as at a prompt."""
+    file = module.get("__file__")
+    if not source_files.is_file(file):
+        return None
+    source_files.remember(str(file), package=module.get("__package__") or "")
+    return str(file)
 
 
 def _resolve(target: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from slabench.core import registry
@@ -60,6 +60,8 @@ class DatasetInfo:
         md5: the publisher's checksum of that archive.
         first_labels: labels of the first training images in the original order, by which a source that has kept that
             order is known; empty where unknown.
+        lossless: published as raw pixels: a JPEG file of one of its images is a lossy copy.
+        batch_md5: the publisher's checksums of the original batches, by file name; empty where unknown.
         note: what its store keeps of the original images, where that is not all of them.
         make: of a plug-in's embedded data set: makes its images; see `slabench.data.plugin_dataset.dataset`.
         class_split: of a plug-in's few-shot data set: names of the classes of `train`, `val` and `test`.
@@ -86,6 +88,8 @@ class DatasetInfo:
     url: str = ""
     md5: str = ""
     first_labels: tuple[int, ...] = ()
+    lossless: bool = False
+    batch_md5: Mapping[str, str] = field(default_factory=dict, hash=False)
     note: str = ""
     make: Callable[[], RawImages] | None = None
     class_split: Mapping[str, tuple[str, ...]] | None = None
@@ -116,6 +120,7 @@ def _cifar(
     md5: str,
     *,
     first_labels: tuple[int, ...] = (),
+    batch_md5: Mapping[str, str],
     digest: str | None = None,
     source: str = "https://www.cs.toronto.edu/~kriz/cifar.html",
     licence: str = "no licence was published; free to download for research, cite Krizhevsky (2009)",
@@ -141,6 +146,8 @@ def _cifar(
         url=url,
         md5=md5,
         first_labels=first_labels,
+        lossless=True,
+        batch_md5=batch_md5,
     )
 
 
@@ -178,6 +185,7 @@ def _photographs(
     *,
     size: int = 256,
     note: str = _SQUARES_NOTE,
+    classes: tuple[str, ...] = (),
     per_class: tuple[int, int] = (0, 0),
     totals: tuple[int, int] = (0, 0),
 ) -> DatasetInfo:
@@ -197,6 +205,7 @@ def _photographs(
         embedded=False,
         digest=None,
         dropblock_size=5,
+        classes=classes,
         per_class=per_class,
         totals=totals,
         note=note,
@@ -214,6 +223,27 @@ _CIFAR100_CLASSES = tuple(
     wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905 - a hundred lines otherwise
 )
 
+# tiny-ImageNet's wnids.txt, sorted.
+_TINY_CLASSES = tuple(
+    """n01443537 n01629819 n01641577 n01644900 n01698640 n01742172 n01768244 n01770393 n01774384 n01774750 n01784675 n01855672
+    n01882714 n01910747 n01917289 n01944390 n01945685 n01950731 n01983481 n01984695 n02002724 n02056570 n02058221 n02074367
+    n02085620 n02094433 n02099601 n02099712 n02106662 n02113799 n02123045 n02123394 n02124075 n02125311 n02129165 n02132136
+    n02165456 n02190166 n02206856 n02226429 n02231487 n02233338 n02236044 n02268443 n02279972 n02281406 n02321529 n02364673
+    n02395406 n02403003 n02410509 n02415577 n02423022 n02437312 n02480495 n02481823 n02486410 n02504458 n02509815 n02666196
+    n02669723 n02699494 n02730930 n02769748 n02788148 n02791270 n02793495 n02795169 n02802426 n02808440 n02814533 n02814860
+    n02815834 n02823428 n02837789 n02841315 n02843684 n02883205 n02892201 n02906734 n02909870 n02917067 n02927161 n02948072
+    n02950826 n02963159 n02977058 n02988304 n02999410 n03014705 n03026506 n03042490 n03085013 n03089624 n03100240 n03126707
+    n03160309 n03179701 n03201208 n03250847 n03255030 n03355925 n03388043 n03393912 n03400231 n03404251 n03424325 n03444034
+    n03447447 n03544143 n03584254 n03599486 n03617480 n03637318 n03649909 n03662601 n03670208 n03706229 n03733131 n03763968
+    n03770439 n03796401 n03804744 n03814639 n03837869 n03838899 n03854065 n03891332 n03902125 n03930313 n03937543 n03970156
+    n03976657 n03977966 n03980874 n03983396 n03992509 n04008634 n04023962 n04067472 n04070727 n04074963 n04099969 n04118538
+    n04133789 n04146614 n04149813 n04179913 n04251144 n04254777 n04259630 n04265275 n04275548 n04285008 n04311004 n04328186
+    n04356056 n04366367 n04371430 n04376876 n04398044 n04399382 n04417672 n04456115 n04465501 n04486054 n04487081 n04501370
+    n04507155 n04532106 n04532670 n04540053 n04560804 n04562935 n04596742 n04597913 n06596364 n07579787 n07583066 n07614500
+    n07615774 n07695742 n07711569 n07715103 n07720875 n07734744 n07747607 n07749582 n07753592 n07768694 n07871810 n07873807
+    n07875152 n07920052 n09193705 n09246464 n09256479 n09332890 n09428293 n12267677""".split()  # noqa: SIM905
+)
+
 _CIFAR100 = _cifar(
     "cifar100",
     _CIFAR100_CLASSES,
@@ -223,6 +253,10 @@ _CIFAR100 = _cifar(
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     "eb9058c3a382ffc7106e4002c42a8d85",
     first_labels=(19, 29, 0, 11, 1),
+    batch_md5={
+        "train": "16019d7e3df5f24257cddd939b257f8d",
+        "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    },
     # Computed from lossless PNG files of all 60,000 images; see slabench.data.store.dataset_digest.
     digest="b73708e141c1f8022b3909057aa1700be342b7998d5dd7ba6022894aebbf5ad0",
 )
@@ -238,6 +272,14 @@ _ALL = (
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
         "c58f30108f718f92721af3b95e74349a",
         first_labels=(6, 9, 9, 4, 1, 1, 2, 7, 8, 3),
+        batch_md5={
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+        },
     ),
     _fewshot_view(
         _CIFAR100,
@@ -276,6 +318,7 @@ _ALL = (
         _IMAGENET_LICENCE,
         size=64,
         note=_TINY_NOTE,
+        classes=_TINY_CLASSES,
         per_class=(500, 50),
     ),
     _photographs(

@@ -41,6 +41,25 @@ TRAIN_PART = 0
 TEST_PART = 1
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where the images of a store come from.
+
+    Attributes:
+        kind: as of `RawImages`.
+        jpeg_copies: images that were read from JPEG files although the data set was published without loss.
+        doubts: what a reader of results on them should know, in words.
+    """
+
+    kind: str
+    jpeg_copies: int = 0
+    doubts: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """As a record keeps it; without the doubts, which are among its warnings."""
+        return {"kind": self.kind} | ({"jpeg_copies": self.jpeg_copies} if self.jpeg_copies else {})
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images of one split, in the canonical order of the store they come from.
@@ -54,6 +73,7 @@ class ImageSet:
         split_digest: sha256 (hex) of the class split; empty for a whole data set.
         parts: uint8 `[n]`, 0 for an official training image, 1 for an official test image.
         source_positions: int32 `[n]`, place in the original order of its part; -1 where the source had lost that order.
+        origin: of the store; None where there is none.
     """
 
     name: str
@@ -64,6 +84,7 @@ class ImageSet:
     split_digest: str
     parts: npt.NDArray[np.uint8]
     source_positions: npt.NDArray[np.int32]
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -21,7 +21,7 @@ from slabench.data.catalog import DATASETS, DatasetInfo, info
 from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet
 from slabench.data.sources.embedded import prepare
 from slabench.data.splits import load_split
-from slabench.data.store import Store, is_prepared, open_store, store_folder
+from slabench.data.store import Store, is_prepared, open_store, remarks, store_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +44,8 @@ def load(dataset: str, split: str, folder: Path | None = None) -> ImageSet:
     entry = info(dataset)
     if split not in entry.splits:
         raise unknown_name(f"split of {dataset}", split, entry.splits)
-    whole = open_store(ensure(dataset, folder)).images(f"{dataset}/{split}")
+    store = open_store(ensure(dataset, folder))
+    whole = store.images(f"{dataset}/{split}", store.origin(entry))
     if entry.fewshot:
         classes = load_split(dataset)
         return whole.select_classes(classes.classes[split], f"{dataset}/{split}", classes.digest)
@@ -85,7 +86,8 @@ def prepare_store(
     """
     path = store_folder(entry, paths.data(folder))
     if entry.embedded:
-        return prepare(entry, path, replace=replace), []
+        store = prepare(entry, path, replace=replace)
+        return store, remarks(entry, store)
     from slabench.data.sources.download import fetch
 
     try:
@@ -145,7 +147,8 @@ def load_images(dataset: str, folder: Path | None = None) -> tuple[DatasetInfo, 
             f"'{entry.name}' is a few-shot split of {entry.store}",
             f"to classify all of its classes: --dataset {entry.store}",
         )
-    whole = open_store(ensure(dataset, folder)).images(dataset)
+    store = open_store(ensure(dataset, folder))
+    whole = store.images(dataset, store.origin(entry))
     if not (whole.parts == TEST_PART).any():
         parts = whole.parts.copy()
         for rows in whole.class_rows():

@@ -10,6 +10,7 @@ original one is lost, has as many images but other ones, and `-canonical` in its
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from slabench.core import manifests, paths
 from slabench.core.errors import DataError, IntegrityError
-from slabench.core.files import digest_json, sha256_file, write_bytes, write_json
+from slabench.core.files import digest_json
 from slabench.data.imageset import ImageSet
 from slabench.data.longtail import Subset, draw, groups, long_tail
 
@@ -109,14 +110,20 @@ def subset_name(
 def list_files() -> list[Path]:
     """Every subset file, published ones first."""
     folders = (paths.episodes() / FOLDER, paths.user_episodes() / FOLDER)
-    return [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.npy"))]
+    return [
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.rglob("*.npy"))
+        if manifests.is_frozen(path)
+    ]
 
 
 def find(name: str) -> Path | None:
     """The index file called `name`, published or the user's, or None."""
     for folder in (paths.episodes(), paths.user_episodes()):
         path = folder / FOLDER / f"{name}.npy"
-        if path.is_file():
+        if manifests.is_frozen(path):
             return path
     return None
 
@@ -156,7 +163,6 @@ def make_subset(
     buffer = io.BytesIO()
     np.save(buffer, subset.rows.astype(kind))
     target = (folder or paths.user_episodes() / FOLDER) / f"{name}.npy"
-    write_bytes(target, buffer.getvalue())
     manifest = Manifest(
         dataset=dataset,
         profile="counts" if counts is not None else profile,  # type: ignore[arg-type]
@@ -169,9 +175,9 @@ def make_subset(
         images=len(subset.rows),
         groups=_group_sizes(subset.counts),
         dataset_digest=images.digest,
-        sha256=sha256_file(target),
+        sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
     )
-    write_json(target.with_suffix(".json"), manifest.model_dump())
+    manifests.write_frozen(target, buffer.getvalue(), manifest.model_dump())
     return target
 
 
@@ -265,7 +271,7 @@ def load_subset(
     for name in names:
         for place in (paths.episodes() / FOLDER, own):
             path = place / f"{name}.npy"
-            if not path.is_file():
+            if not manifests.is_frozen(path):
                 continue
             manifest = read_manifest(path)
             if manifest.name != name:

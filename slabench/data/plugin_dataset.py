@@ -54,9 +54,11 @@ def dataset(
     def raw() -> RawImages:
         import numpy as np
 
+        from slabench.data.checks import check_made
         from slabench.data.imageset import RawImages
 
         images, labels, test = make()
+        check_made(images, labels, test, name)
         return RawImages(
             images=np.ascontiguousarray(images),
             labels=np.asarray(labels, np.int64),

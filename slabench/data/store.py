@@ -9,11 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from slabench.core.errors import DataError, IntegrityError
-from slabench.core.files import canonical_json, read_json, sha256_file, write_json
+from slabench.core.files import canonical_json, read_json, sha256_file, temporary_folder, write_json
 from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
-from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet, RawImages
+from slabench.data.checks import check_normalisation, check_raw, repeats
+from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet, Origin, RawImages
 
 STORE_FORMAT = 1
 
@@ -34,9 +30,6 @@ MANIFEST = "manifest.json"
 
 
 _BYTES_AT_ONCE = 64 << 20
-
-
-_ABANDONED_AFTER = 24 * 3600.0
 
 
 def pixel_digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
@@ -90,11 +83,17 @@ class Store:
         """Class names in label order."""
         return tuple(self.manifest["classes"])
 
+    def origin(self, entry: DatasetInfo) -> Origin:
+        """Where its images come from; `entry` says how they were published."""
+        source = self.manifest["source"]
+        lossy = source.get("image_formats", {}).get("JPEG", 0) if entry.lossless else 0
+        return Origin(source["kind"], lossy, tuple(doubts(entry, self)))
+
     def counts(self, part: int) -> list[int]:
         """Images of each class in the official training (0) or test (1) part."""
         return list(self.manifest["counts"]["test" if part == TEST_PART else "train"])
 
-    def images(self, name: str) -> ImageSet:
+    def images(self, name: str, origin: Origin | None = None) -> ImageSet:
         """The whole store as an `ImageSet` called `name`; pixels stay memory-mapped."""
         labels = np.asarray(_open_array(self, "labels"), dtype=np.int64)
         return ImageSet(
@@ -106,6 +105,7 @@ class Store:
             split_digest="",
             parts=np.asarray(_open_array(self, "parts")),
             source_positions=np.asarray(_open_array(self, "source_positions")),
+            origin=origin,
         )
 
 
@@ -144,18 +144,25 @@ def open_store(path: Path) -> Store:
     return Store(path, manifest)
 
 
-def write_store(path: Path, raw: RawImages, *, replace: bool = False) -> Store:
+def write_store(path: Path, raw: RawImages, *, entry: DatasetInfo | None = None, replace: bool = False) -> Store:
     """Bring `raw` into canonical order and write it to `path` as a prepared store.
 
-    All of it is written to a temporary neighbour, which is then renamed: other processes see no store or a whole one.
-    When a store is already there, it is kept unless `replace`: of two concurrent imports the first to finish wins.
+    Images that nothing could learn from are refused first, for `entry` also those that are not as it says. All of it is
+    written to a temporary neighbour, which is then renamed: other processes see no store or a whole one. When a store is
+    already there, it is kept unless `replace`: of two concurrent imports the first to finish wins.
+
+    Raises:
+        DataError: see `slabench.data.checks`.
     """
+    check_raw(raw, path.name, entry.image_size if entry else None)
+    if entry is not None:
+        check_normalisation(raw.images, entry.mean, entry.std)
     digests = pixel_digests(raw.images)
     order = canonical_order(raw, digests)
     labels, parts = raw.labels[order].astype("<i8"), raw.parts[order]
     n_classes = len(raw.class_names)
     columns = {"labels": labels, "parts": parts, "source_positions": raw.source_positions[order].astype("<i4")}
-    with _temporary_folder(path) as temporary:
+    with temporary_folder(path) as temporary:
         _save_rows(temporary / "images.npy", raw.images, order)
         for name, column in columns.items():
             np.save(temporary / f"{name}.npy", column, allow_pickle=False)
@@ -180,6 +187,7 @@ def write_store(path: Path, raw: RawImages, *, replace: bool = False) -> Store:
                     "original_order": bool((raw.source_positions >= 0).all()),
                     **raw.notes,
                 },
+                "repeats": repeats(digests, raw.labels, raw.parts),
                 "slabench": __version__,
                 "files": files,
                 "classes": list(raw.class_names),
@@ -229,6 +237,41 @@ def differences(entry: DatasetInfo, store: Store) -> list[str]:
     return told
 
 
+def doubts(entry: DatasetInfo, store: Store) -> list[str]:
+    """What a reader of results on this store should know, in words: lossy copies, doubtful origin, images that repeat.
+
+    Images that repeat in the data set as published are no doubt about this copy; see `remarks`.
+    """
+    told, source = [], store.manifest["source"]
+    if entry.lossless and (copies := source.get("image_formats", {}).get("JPEG", 0)):
+        told.append(
+            f"{copies:,} of its {store.manifest['n_images']:,} images are JPEG copies: {entry.store} was published as raw "
+            "pixels, never as JPEG; these are other pixels, whose results never stand beside published ones"
+        )
+    if source.get("unpublished"):
+        told.append(
+            f"{source['unpublished']}; the original order is unknown, and a long tail drawn here has other images than a "
+            "published one"
+        )
+    return told if store.digest == entry.digest else [*told, *_repeats(store)]
+
+
+def remarks(entry: DatasetInfo, store: Store) -> list[str]:
+    """All there is to say of a store: `differences`, `doubts`, and images that repeat in the data set as published, too."""
+    inherent = [f"{line} (as published)" for line in _repeats(store)] if store.digest == entry.digest else []
+    return [*differences(entry, store), *doubts(entry, store), *inherent]
+
+
+def _repeats(store: Store) -> list[str]:
+    """In words; nothing of a store that was made before they were counted."""
+    told, found = [], store.manifest.get("repeats", {})
+    if n := found.get("test_in_train"):
+        told.append(f"test images that are training images too, bit for bit: {n:,} of {sum(store.counts(TEST_PART)):,}")
+    if n := found.get("other_class"):
+        told.append(f"images that are, bit for bit, of another class too: {n:,} of {store.manifest['n_images']:,}")
+    return told
+
+
 def _save_rows(file: Path, images: npt.NDArray[np.uint8], order: npt.NDArray[np.int64]) -> None:
     """Write `images[order]` piece by piece: Stanford Dogs has 4 GB of pixels, and one copy in RAM is enough."""
     saved = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=images.shape)
@@ -252,26 +295,9 @@ def _open_array(store: Store, name: str) -> npt.NDArray[Any]:
     return array
 
 
-@contextlib.contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # of an import that was killed, never of a running one
-        with contextlib.suppress(OSError):
-            if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
-                shutil.rmtree(abandoned)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o777 & ~umask)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _rename_into_place(temporary: Path, path: Path, replace: bool) -> None:
     if replace and path.exists():
-        with _temporary_folder(path) as aside:
+        with temporary_folder(path) as aside:
             with contextlib.suppress(FileNotFoundError):
                 path.rename(aside / "old")
             temporary.rename(path)

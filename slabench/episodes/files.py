@@ -9,6 +9,7 @@ two users who make the same file get the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from pydantic import BaseModel, ConfigDict
 
 from slabench.core import manifests, paths
 from slabench.core.errors import DataError, UsageError
-from slabench.core.files import sha256_file, write_bytes, write_json
 from slabench.core.seeding import numpy_generator
 from slabench.data.imageset import ImageSet
 from slabench.episodes import episodes_digest
@@ -107,7 +107,7 @@ def find(name: str) -> Path | None:
     """The index file called `name`, published or the user's, or None."""
     for folder in (paths.episodes(), paths.user_episodes()):
         path = folder / f"{name}.npy"
-        if path.is_file():
+        if manifests.is_frozen(path):
             return path
     return None
 
@@ -116,7 +116,7 @@ def list_files() -> list[Path]:
     """Every episode file, published ones first; long-tail subsets, in a folder of their own beside them, are none."""
     folders = (paths.episodes(), paths.user_episodes())
     found = [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.npy"))]
-    return [path for path in found if path.parent.parent.name != "longtail"]
+    return [path for path in found if path.parent.parent.name != "longtail" and manifests.is_frozen(path)]
 
 
 def make(
@@ -164,7 +164,6 @@ def make(
     buffer = io.BytesIO()
     np.save(buffer, drawn.rows.numpy().astype(np.uint16))  # -1 becomes _NO_IMAGE
     target = (folder or paths.user_episodes()) / f"{name}.npy"
-    write_bytes(target, buffer.getvalue())
     manifest = Manifest(
         dataset=dataset,
         split=split,
@@ -177,7 +176,7 @@ def make(
         dataset_digest=images.digest,
         split_digest=images.split_digest,
         class_sizes=[len(rows) for rows in images.class_rows()],
-        sha256=sha256_file(target),
+        sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
     )
     if not all(profile.balanced for profile in profiles):
         columns = drawn.shots, drawn.queries
@@ -190,7 +189,7 @@ def make(
             }
         )
     # A balanced file has the very manifest that it always had.
-    write_json(target.with_suffix(".json"), manifest.model_dump(mode="json", exclude=_unused(manifest)))
+    manifests.write_frozen(target, buffer.getvalue(), manifest.model_dump(mode="json", exclude=_unused(manifest)))
     return target
 
 

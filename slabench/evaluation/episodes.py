@@ -18,6 +18,7 @@ from slabench.episodes.sampler import Episodes
 from slabench.learners import EpisodicLearner
 from slabench.sla import aggregate, joint_labels
 from slabench.sla.transforms import TransformSet
+from slabench.training.finite import require_finite
 
 
 class HasBackbone(Protocol):
@@ -50,6 +51,9 @@ def embed(
 
     Returns:
         float32 `[n, M, D]` on the learner's device.
+
+    Raises:
+        NotFiniteError: some are NaN or infinite.
     """
     device = next(learner.backbone.parameters()).device
     if device.type == "cuda":
@@ -65,6 +69,7 @@ def embed(
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             out = backbone(copies)
         features[start : start + len(part)] = out.float().unflatten(0, (len(part), transforms.M))
+    require_finite(features, "features")
     return features
 
 
@@ -128,6 +133,9 @@ def score_episodes(
         episodes: E episodes of rows of `features`.
         predictor: one of `PREDICTORS`.
         n_classes: C, classes of the split, for the counts by class.
+
+    Raises:
+        NotFiniteError: the head gives logits that are NaN or infinite.
     """
     logits = _LOGITS.get(predictor)
     if logits is None:
@@ -136,13 +144,12 @@ def score_episodes(
     truth = episodes.flat(query=True)[1].to(features.device)  # [E, T]
     per_episode = episodes.ways * (episodes.shots + episodes.queries) * views.shape[1] * views.shape[2]
     chunk = max(1, _CHUNK_FLOATS // per_episode)
-    right = torch.cat(
-        [
-            logits(learner, views, episodes[start : start + chunk]).argmax(-1).eq(truth[start : start + chunk])
-            for start in range(0, len(episodes), chunk)
-        ]
-    )
-    return tally(right, episodes, n_classes)
+    right = []
+    for start in range(0, len(episodes), chunk):
+        found = logits(learner, views, episodes[start : start + chunk])
+        require_finite(found, f"logits of the head {learner.head.name}")
+        right.append(found.argmax(-1).eq(truth[start : start + chunk]))
+    return tally(torch.cat(right), episodes, n_classes)
 
 
 def tally(right: Tensor, episodes: Episodes, n_classes: int) -> EpisodeScores:

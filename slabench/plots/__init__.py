@@ -19,28 +19,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure: what it shows in a line, and the function that draws it ("module:function")."""
+    """A kind of figure.
+
+    Attributes:
+        summary: what it shows, in a line.
+        target: the function that draws it, "module:function".
+        rows: so many rows of a protocol are drawn on one page (`slabench.plots.page`).
+    """
 
     summary: str
     target: str
+    rows: int = 12
 
 
 KINDS = {
+    "summary": Kind("SLA beside the baseline and its controls, task by task", "summary:summary"),
     "bars": Kind("test accuracy by method and predictor, with intervals and seeds", "bars:bars"),
-    "gains": Kind("difference of each method to its baselines, paired on the same test", "bars:gain_chart"),
+    "gains": Kind("difference of each method to its baselines, paired on the same test", "bars:gain_chart", rows=4),
     "map": Kind("where joint labels pay: gains by training images a class and images seen", "map:where_it_pays"),
-    "passes": Kind("validation accuracy against images seen in training", "curves:by_images_seen"),
+    "passes": Kind("validation accuracy against images seen in training", "curves:by_images_seen", rows=10),
     "groups": Kind("recall of many, medium and few classes of a long tail", "classes:by_size"),
-    "per-class": Kind("recall class by class", "classes:per_class"),
-    "reliability": Kind("accuracy against confidence of a classifier, with its ECE", "calibration:diagrams"),
-    "shots-ways": Kind("accuracy over the shots and ways of episodes", "sweeps:shots_and_ways"),
+    "per-class": Kind("recall class by class", "classes:per_class", rows=6),
+    "reliability": Kind("accuracy against confidence of a classifier, with its ECE", "calibration:diagrams", rows=4),
+    "shots-ways": Kind("accuracy over the shots and ways of episodes", "sweeps:shots_and_ways", rows=6),
     "transforms": Kind("accuracy by transformation set", "sweeps:transforms"),
-    "training": Kind("loss, and accuracy in training and on validation, in its course", "curves:training"),
+    "training": Kind("loss, and accuracy in training and on validation, in its course", "curves:training", rows=8),
 }
 
 
 def draw(kind: str, source: Source) -> Drawing:
-    """The figure `kind` of the records of `source`.
+    """The figure `kind` of all records of `source`; `slabench.plots.page.draw_page` gives one that fits a page.
 
     Raises:
         UsageError: there is no such kind; says what is near.

@@ -57,7 +57,7 @@ def _bars(panel: Axes, group: Group) -> None:
                 panel.plot(values, [y] * len(values), "o", color=style.INK, markersize=2.2, markeredgewidth=0)
             ends.append((y, max([100 * (entry.mean + (half or 0)), *values]), style.value(entry.mean, half)))
             y += 1
-        ticks.append(((start + y - 1) / 2, style.wrap(group.name(method[0]), 22)))
+        ticks.append(((start + y - 1) / 2, style.row_name(group.name(method[0]), len(method))))
         y += 0.5
     right = max(end for _, end, _ in ends)
     style.percent_axis(panel, right)
@@ -84,7 +84,7 @@ _BOX: dict[str, Any] = {"facecolor": style.PAPER, "edgecolor": "none", "alpha": 
 
 def gain_chart(source: Source) -> Drawing:
     """Paired difference of every method to its baselines: as papers compare, and to both controls; a panel a protocol."""
-    found = [(group, gains(group.entries, source.store)) for group in source.groups()]
+    found = [(group, gains(group.every, source.store, group.entries)) for group in source.groups()]
     found = [(group, own) for group, own in found if own]
     if not found:
         raise NothingToDraw(

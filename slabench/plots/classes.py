@@ -26,7 +26,7 @@ def by_size(source: Source) -> Drawing:
     """Recall of the classes with many, medium and few training images, by method and predictor; a panel a protocol."""
     found = []
     for group in source.groups():
-        own = [(entry, values) for entry in group.entries if (values := _parts(entry))]
+        own = [(entry, values) for entry in group.entries if (values := parts(entry))]
         if own:
             found.append((group, own))
     if not found:
@@ -53,7 +53,7 @@ def by_size(source: Source) -> Drawing:
     )
 
 
-def _parts(entry: Entry) -> dict[str, float]:
+def parts(entry: Entry) -> dict[str, float]:
     """Mean over seeds of each part that is defined."""
     values: dict[str, float] = {}
     for part in PARTS:
@@ -90,7 +90,7 @@ def _by_size(panel: Axes, group: Group, own: Mapping[int, Mapping[str, float]]) 
                 panel.plot(100 * value, y, _MARKS[part], markersize=5.5, **style.dot(colour, entry.predictor))
             y += 1
         if y > start:
-            ticks.append(((start + y - 1) / 2, style.wrap(group.name(method[0]), 22)))
+            ticks.append(((start + y - 1) / 2, style.row_name(group.name(method[0]), len(method))))
             y += 0.5
     panel.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
     panel.set_ylim(y - 0.8, -0.7)
@@ -112,7 +112,7 @@ def per_class(source: Source) -> Drawing:
     """Recall class by class: named and sorted where they are few, by rank of their training images where they are many."""
     found = []
     for group in source.groups():
-        own = [(entry, values) for entry in _chosen(group) if (values := _recalls(entry))]
+        own = [(entry, values) for entry in _chosen(group) if (values := recalls(entry))]
         if own:
             found.append((group, own))
     if not found:
@@ -148,7 +148,7 @@ def _chosen(group: Group) -> list[Entry]:
     return [*chosen.values()] if best in chosen.values() else [best, *chosen.values()]
 
 
-def _recalls(entry: Entry) -> dict[str, float]:
+def recalls(entry: Entry) -> dict[str, float]:
     """Mean over seeds by class, for the classes that all seeds have."""
     own = [score.per_class or {} for score in entry.scores]
     common = [name for name in own[0] if all(name in other for other in own)] if own else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from slabench.core.errors import DataError
@@ -49,12 +49,14 @@ class Group:
         title: the protocol in words, such as "fc100, 5-way 5-shot"; "(stale)" behind it where it is.
         entries: one per recipe and predictor.
         names: short names of recipes, by recipe digest; unique within the group.
+        every: the entries that may be compared with these, those included that are not shown.
         unit: "episodes" or "images".
     """
 
     title: str
     entries: tuple[Entry, ...]
     names: Mapping[str, str]
+    every: tuple[Entry, ...]
 
     @property
     def first(self) -> RunRecord:
@@ -118,12 +120,14 @@ class Source:
         store: reads the files beside the records; None when there are none.
         columns: panels side by side.
         problems: files that could not be read, a line each; filled while drawing.
+        shown: the entries that are drawn, by identity; None for all. The others still give names, titles and controls.
     """
 
     entries: tuple[Entry, ...]
     store: ResultStore | None = None
     columns: int = 1
     problems: list[str] = field(default_factory=list)
+    shown: frozenset[int] | None = None
 
     @classmethod
     def of(
@@ -143,7 +147,15 @@ class Source:
 
     def only(self, keep: Callable[[Entry], bool]) -> Source:
         """The same source with the entries for which `keep` holds; problems are shared."""
-        return Source(tuple(filter(keep, self.entries)), self.store, self.columns, self.problems)
+        return replace(self, entries=tuple(filter(keep, self.entries)))
+
+    def showing(self, chosen: Iterable[Entry]) -> Source:
+        """The same source, of which only `chosen` is drawn."""
+        return replace(self, shown=frozenset(map(id, chosen)))
+
+    def draws(self, entry: Entry) -> bool:
+        """Whether the entry is drawn."""
+        return self.shown is None or id(entry) in self.shown
 
     def groups(self) -> list[Group]:
         """The entries by protocol, in the order of the leaderboard: stale ones stand apart, and last."""
@@ -154,7 +166,9 @@ class Source:
         made = []
         for heading, own in zip(titles, gathered.values(), strict=True):
             twin = f" [{own[0].records[0].protocol_digest[:6]}]" if titles.count(heading) > 1 else ""
-            made.append(Group(heading + twin, tuple(own), short_names(own)))
+            drawn = tuple(filter(self.draws, own))
+            if drawn:
+                made.append(Group(heading + twin, drawn, short_names(own), tuple(own)))
         return made
 
 

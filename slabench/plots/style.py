@@ -171,9 +171,9 @@ _LEGEND = 6.5
 """Points of the letters in such a legend."""
 
 
-def line_panel(lines: int) -> float:
-    """Inches of height of a panel with so many lines: those of a legend want room."""
-    return 2.9 if lines <= MOST_LABELS else max(2.9, 0.6 + lines * _LEGEND * 1.3 / 72)
+def line_panel(lines: int, least: float = 2.9) -> float:
+    """Inches of height of a panel with so many lines, at least `least`: those of a legend want room."""
+    return least if lines <= MOST_LABELS else max(least, 0.6 + lines * _LEGEND * 1.3 / 72)
 
 
 def name_lines(axes: Axes, ends: Sequence[End]) -> None:
@@ -208,8 +208,10 @@ def end_labels(axes: Axes, ends: Sequence[End], size: float = 7.5) -> None:
     low, high = axes.get_ylim()
     last = max(end.x for end in ends)
     line = (high - low) * size * 1.3 / 72 / _height(axes)
-    for x in sorted({end.x for end in ends}):
-        ordered = sorted((end for end in ends if end.x == x), key=lambda end: (end.y, end.text))
+    # Lines that end within a tenth of the last one are named with it: their names would lie on each other.
+    places_of = {end.x: last if end.x >= 0.9 * last else end.x for end in ends}
+    for x in sorted(set(places_of.values())):
+        ordered = sorted((end for end in ends if places_of[end.x] == x), key=lambda end: (end.y, end.text))
         wrapped = [wrap(end.text, 16) for end in ordered]
         places = _apart([end.y for end in ordered], [line * (text.count("\n") + 1.15) for text in wrapped])
         for end, wrapped_text, place in zip(ordered, wrapped, places, strict=True):
@@ -262,16 +264,31 @@ def render(figure: Figure, suffix: str, salt: str = "slabench") -> bytes:
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
     file = io.BytesIO()
+    layout = figure.get_layout_engine()
     with style(salt):
-        figure.savefig(file, format=suffix, dpi=150, metadata=metadata[suffix])
+        if layout is not None:
+            layout.execute(figure)
+        figure.set_layout_engine("none")  # savefig draws twice, and would lay out twice
+        try:
+            figure.savefig(file, format=suffix, dpi=150, metadata=metadata[suffix])
+        finally:
+            figure.set_layout_engine(layout)
     return file.getvalue()
+
+
+def caption_height(figure: Figure, title: str, caption: str) -> float:
+    """Inches that `add_caption` puts below the panels."""
+    return 0.16 * len(_caption_lines(figure, title, caption)) + 0.12
+
+
+def _caption_lines(figure: Figure, title: str, caption: str) -> list[str]:
+    return textwrap.wrap(f"{title}. {caption}", int(float(figure.get_size_inches()[0]) * 15.5))
 
 
 def add_caption(figure: Figure, title: str, caption: str) -> None:
     """Write title and caption below the panels of a picture that goes into the world without the report around it."""
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(f"{title}. {caption}", int(width * 15.5))
-    strip = 0.16 * len(lines) + 0.12
+    lines, strip = _caption_lines(figure, title, caption), caption_height(figure, title, caption)
     figure.set_size_inches(width, height + strip)
     engine: Any = figure.get_layout_engine()
     if engine is not None:
@@ -290,3 +307,11 @@ def wrap(text: str, width: int = 24) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(line.strip() for line in lines)
+
+
+def row_name(text: str, rows: int) -> str:
+    """The name of so many rows of a chart, broken into as many lines as they have room for."""
+    width = 22
+    while wrap(text, width).count("\n") > rows:
+        width += 2
+    return wrap(text, width)

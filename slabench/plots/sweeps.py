@@ -13,20 +13,25 @@ from slabench.ranking.entries import Entry, copies, entry_interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_OTHER = {"shots": "ways", "ways": "shots"}
+OTHER = {"shots": "ways", "ways": "shots"}
+_PANELS = 10
+"""Of one page."""
 
 
 def shots_and_ways(source: Source) -> Drawing:
     """Test accuracy against shots at each number of ways, and against ways at each number of shots; a panel each."""
-    found = [(axis, fixed, own) for axis in _OTHER for fixed, own in _series(source, axis)]
+    found = [(axis, fixed, own) for axis in OTHER for fixed, own in series(source, axis)]
     if not found:
         raise NothingToDraw(
             "no method was scored on one data set at two different numbers of shots or ways",
             "slabench run fewshot/controls --dataset fc100 --shots 1",
         )
     used = [entry for _, _, lines in found for line in lines.values() for _, entry in line]
+    least = 2.9
+    if source.shown is not None:
+        found, least = found[:_PANELS], 2.6
     with style.style():
-        figure, axes = style.panels([style.line_panel(len(lines)) for _, _, lines in found], source.columns)
+        figure, axes = style.panels([style.line_panel(len(lines), least) for _, _, lines in found], source.columns)
         for panel, (axis, (dataset, other, predictor), lines) in zip(axes, found, strict=True):
             _sweep(panel, axis, lines)
             fixed = f"{other}-way" if axis == "shots" else f"{other}-shot"
@@ -47,12 +52,12 @@ def shots_and_ways(source: Source) -> Drawing:
 _Lines = dict[str, list[tuple[int, Entry]]]
 
 
-def _series(source: Source, axis: str) -> list[tuple[tuple[str, int, str], _Lines]]:
+def series(source: Source, axis: str) -> list[tuple[tuple[str, int, str], _Lines]]:
     """By data set, fixed number and predictor: the entries of each recipe name by what varies, two points at least."""
     gathered: dict[tuple[Any, ...], dict[str, dict[int, Entry]]] = defaultdict(lambda: defaultdict(dict))
-    for entry in (entry for entry in source.entries if not entry.stale):
+    for entry in (entry for entry in source.entries if not entry.stale and source.draws(entry)):
         first = entry.records[0]
-        x, fixed = (first.setting("protocol", name) for name in (axis, _OTHER[axis]))
+        x, fixed = (first.setting("protocol", name) for name in (axis, OTHER[axis]))
         if first.suite == "fewshot" and isinstance(x, int) and isinstance(fixed, int):
             # A scored head's line is of one training; a recipe that trains for each task has no such part.
             model = str([sorted((first.setting(*part) or {}).items()) for part in (("model",), ("score", "trained"))])

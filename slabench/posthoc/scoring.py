@@ -20,7 +20,7 @@ from slabench.losses import uses_counts
 from slabench.posthoc.methods import METHODS, PLAIN, Adjusted, logit_adjust, plain, tau_normalise, temperature
 from slabench.posthoc.training import DEFAULT, crt, lws
 from slabench.records.environment import derive
-from slabench.records.outputs import ModelOutputs, load_outputs
+from slabench.records.outputs import ModelOutputs, check_owner, load_outputs
 from slabench.records.record import RunRecord, Score
 from slabench.records.store import ResultStore
 from slabench.sla.objectives import classifier_objective
@@ -145,6 +145,8 @@ def posthoc(
     store = ResultStore(paths.results(results))
     record = store.match(run)
     outputs = open_outputs(record, store)
+    if save:  # what cannot be saved is not computed
+        store.check_writable(record.suite, record.protocol, f"{record.name}+{max(METHODS, key=len)}")
     started = datetime.now(UTC)
     found, left_out = apply(outputs, methods, tau=tau, norm_tau=norm_tau, seed=record.seed)
     truth = outputs.splits["test"].labels.numpy()
@@ -206,10 +208,7 @@ def open_outputs(record: RunRecord, store: ResultStore) -> ModelOutputs:
     """
     path = find_outputs(record, store.root)
     outputs = load_outputs(path, record.outputs_sha256 or "")
-    if outputs.key != record.key:
-        raise DataError(
-            f"{path} belongs to trial {outputs.key[:SHORT]}, not {record.key[:SHORT]}", "run the trial again"
-        )
+    check_owner(outputs, record, path)
     return outputs
 
 

@@ -12,7 +12,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from slabench.losses import needs_cosine
 from slabench.ranking import published as published_numbers
 from slabench.ranking.columns import LeaderboardRow, columns
 from slabench.records.record import RunRecord, Score
-from slabench.records.staleness import stale
+from slabench.records.staleness import outdated, stale
 from slabench.records.store import ResultStore, ResultsWarning
 from slabench.sla.transforms import transform_set
 
@@ -42,17 +42,19 @@ if TYPE_CHECKING:
 class Entry:
     """The records behind one row: one per seed, in order of the seed, and their episodes averaged over seeds.
 
-    `episodes` is [n] float64; None where a side file is missing, damaged or of another length than the others.
+    `episodes` is [n] float64; None where a side file is missing, damaged or of another length than the others. `outdated` says
+    why derived records are not of their trials' present weights, if so.
     """
 
     records: tuple[RunRecord, ...]
     predictor: str
     episodes: NDArray[numpy.float64] | None
+    outdated: str | None = None
 
     @cached_property
     def stale(self) -> str | None:
         """Why the records are not of what slabench measures now (`slabench.records.staleness`); None where they are."""
-        return next((why for record in self.records if (why := stale(record))), None)
+        return next((why for record in self.records if (why := stale(record))), self.outdated)
 
     @cached_property
     def scores(self) -> list[Score]:
@@ -103,7 +105,12 @@ class Entry:
         return not self.stale and not any(record.limited or _rule(record) == "oracle" for record in self.records)
 
 
-def entries(records: Iterable[RunRecord], episodes: EpisodeReader | None, include_limited: bool = False) -> list[Entry]:
+def entries(
+    records: Iterable[RunRecord],
+    episodes: EpisodeReader | None,
+    include_limited: bool = False,
+    among: Iterable[RunRecord] | None = None,
+) -> list[Entry]:
     """The finished records, gathered by recipe, protocol and predictor, the best of each group first.
 
     Args:
@@ -111,22 +118,26 @@ def entries(records: Iterable[RunRecord], episodes: EpisodeReader | None, includ
         episodes: reads the per-episode accuracies of a record (`ResultStore.episodes`). None only where nothing depends on them:
             without them entries have no interval of their own, and `ranked` goes by the mean alone.
         include_limited: keep the runs of a reduced budget too, as entries of their own.
+        among: where the trials of derived records are looked up; None: among `records`.
     """
+    records = list(records)
+    trials = {record.key: record for record in (records if among is None else among)}
     gathered: dict[tuple[Any, ...], dict[int, RunRecord]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: (record.finished, record.key)):
         if record.status == "done" and (include_limited or not record.limited):
             # A trial that was recorded twice (two folders, two devices) counts once: the later one.
             group = Entry((record,), "", None).group
             # A stale record neither joins nor replaces present ones.
-            gathered[(*group, record.recipe_digest, record.limited, stale(record))][record.seed] = record
+            old = outdated(record, trials.get((record.derived or {}).get("of", "")))
+            gathered[(*group, record.recipe_digest, record.limited, stale(record), old)][record.seed] = record
     found = []
-    for by_seed in gathered.values():
+    for (*_, old), by_seed in gathered.items():
         ordered = tuple(by_seed[seed] for seed in sorted(by_seed))
         arrays = _read_episodes(ordered, episodes)
         predictors = list(dict.fromkeys(score.predictor for record in ordered for score in record.scores))
         for predictor in predictors:
             scored = tuple(record for record in ordered if record.score(predictor))
-            found.append(Entry(scored, predictor, _average(scored, arrays, predictor)))
+            found.append(Entry(scored, predictor, _average(scored, arrays, predictor), old))
     return sorted(found, key=_order)
 
 
@@ -165,7 +176,9 @@ def ranked(found: Iterable[Entry], published: Sequence[PublishedRow] | None = No
         ranks = iter(_ranks([entry for entry in group if entry.ranked]))
         for entry in group:
             row = replace(_row(entry), rank=next(ranks) if entry.ranked else None)
-            made.append(_beside(row, known[row.dataset]))
+            # JPEG copies have other pixels than the images of the paper.
+            copies = (entry.records[0].data_source or {}).get("jpeg_copies")
+            made.append(row if copies else _beside(row, known[row.dataset]))
     return made
 
 
@@ -361,7 +374,6 @@ def _learner(suite: str) -> str | None:
     return SUITES[suite].learner if suite in SUITES else None
 
 
-@lru_cache
 def copies(transforms: str) -> int | None:
     """M of a transformation set; None for one of a plug-in that is not installed here."""
     try:

@@ -6,6 +6,7 @@ trial's key is a digest of the whole resolved recipe, so that no setting can cha
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from slabench.core import paths, suites
 from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
+from slabench.core.files import read_toml
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import ADAPTED, Recipe
 
@@ -25,6 +27,9 @@ SUITES: dict[str, type[AnyRecipe]] = {
     name: Recipe if suite.module == "fewshot" else ClassifierRecipe for name, suite in suites.SUITES.items()
 }
 """The type of recipe of each suite."""
+
+_MOST_VARIANTS = 1000  # the longest published recipe has fewer than 50
+_LONGEST_CHAIN = 16
 
 
 def recipe_names() -> list[str]:
@@ -50,11 +55,16 @@ def load_recipe(
     variants = table.pop("variants", [{}])
     if not isinstance(variants, list) or not all(isinstance(variant, dict) for variant in variants):
         raise UsageError(f"recipe {name}: 'variants' is not an array of tables", "write [[variants]] sections")
+    if len(variants) > _MOST_VARIANTS:
+        raise UsageError(
+            f"recipe {name} has {len(variants):,} variants; a recipe has at most {_MOST_VARIANTS:,}",
+            "cut it into several files",
+        )
     recipes = []
     for variant in variants:
         merged = _merge(table, {key: value for key, value in variant.items() if key != "name"})
         if "name" in variant:
-            merged["name"] = f"{merged.get('name', name)}/{variant['name']}"
+            merged["name"] = f"{_text(merged, 'name', name)}/{_text(variant, 'name', name)}"
         for key, value in (overrides or {}).items():
             if value is not None:
                 _assign(merged, key, value, (typed or {}).get(key, key))
@@ -78,7 +88,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set {text} is not key=value", "write for example --set train.lr=0.01")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # besides other text, a number without end, brackets without end
         return key.strip(), value.strip()
 
 
@@ -102,16 +112,22 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     elif not path.is_file():
         raise UsageError(f"there is no recipe file {path}", f"published ones: {', '.join(recipe_names())}")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not TOML: {error}", "fix the line it names") from error
+        table = read_toml(path)
+    except DataError as error:  # nothing has been run yet
+        raise UsageError(error.message, error.remedy) from error
     table.setdefault("name", name if published else path.stem)
-    base = table.pop("extends", None)
-    if base is None:
+    if "extends" not in table:
         return table
+    base = _text(table, "extends", name)
+    del table["extends"]
     if base in seen:
         raise UsageError(
             f"recipe {name} extends itself through {' -> '.join(seen)}", "remove `extends` from one of them"
+        )
+    if len(seen) >= _LONGEST_CHAIN:
+        raise UsageError(
+            f"recipe {seen[0]} extends {len(seen)} others, one through the next",
+            f"a chain has at most {_LONGEST_CHAIN}: let it extend the last of them",
         )
     return _merge({k: v for k, v in _read(base, (*seen, name)).items() if k != "name"}, table)
 
@@ -126,8 +142,18 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _text(table: Mapping[str, Any], key: str, name: str) -> str:
+    """The text at `key`; anything else there is an error of the recipe `name`."""
+    value = table.get(key, name)
+    if not isinstance(value, str):
+        raise UsageError(f"recipe {name}: {key} = {reprlib.repr(value)} is not text", f'write {key} = "NAME"')
+    return value
+
+
 def _recipe_type(table: Mapping[str, Any]) -> type[AnyRecipe]:
     suite = table.get("suite", "fewshot")
+    if not isinstance(suite, str):
+        raise UsageError(f"recipe: suite = {reprlib.repr(suite)} is not a name", f"known: {', '.join(SUITES)}")
     if suite not in SUITES:
         raise unknown_name("suite", str(suite), SUITES)
     return SUITES[suite]
@@ -145,7 +171,12 @@ def _assign(table: dict[str, Any], key: str, value: Any, typed: str) -> None:
         raise unknown_name("recipe key", key, known)
     *parents, leaf = key.split(".")
     for parent in parents:
-        table[parent] = dict(table.get(parent) or {})
+        section = table.get(parent, {})
+        if not isinstance(section, Mapping):
+            raise UsageError(
+                f"recipe: {parent} = {reprlib.repr(section)} is not a section", f"write [{parent}], or leave it out"
+            )
+        table[parent] = dict(section)
         table = table[parent]
     table[leaf] = value
     if key == "train.epochs":
@@ -154,7 +185,8 @@ def _assign(table: dict[str, Any], key: str, value: Any, typed: str) -> None:
 
 def _refuse_idle(table: Mapping[str, Any], overrides: Mapping[str, Any], typed: Mapping[str, str]) -> None:
     """What a person asks for must not be dropped silently: a head of a learner without one, or an inner loop of one without."""
-    learner = (table.get("model") or {}).get("learner", "episodic")
+    model = table.get("model")
+    learner = model.get("learner", "episodic") if isinstance(model, Mapping) else "episodic"
     for key, value in overrides.items():
         flag = typed.get(key, key)
         if value is not None and key == "model.head" and learner in ADAPTED and value != learner:
@@ -176,4 +208,7 @@ def _explain(error: ValidationError, origin: str, kind: type[BaseModel]) -> tupl
         return f"{origin}: unknown key '{key}'", did_you_mean(key, known_keys(kind))
     if first["type"] == "missing":
         return f"{origin}: the key '{key}' is missing", f"set it in the recipe or with --set {key}=..."
-    return f"{origin}: {key} = {first['input']!r}: {first['msg'].lower()}", f"fix it, or use --set {key}=..."
+    return (
+        f"{origin}: {key} = {reprlib.repr(first['input'])}: {first['msg'].lower()}",
+        f"fix it, or use --set {key}=...",
+    )

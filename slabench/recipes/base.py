@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from slabench.core.errors import UsageError
 from slabench.core.files import digest_json
 
 OptimizerName = Literal["adam", "sgd"]
@@ -13,6 +16,28 @@ OptimizerName = Literal["adam", "sgd"]
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+
+
+def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """Seeds as plain integers; NumPy's integers and arrays of them are welcome.
+
+    Raises:
+        UsageError: something that is no whole number from 0 on: names it.
+    """
+    remedy = "give whole numbers from 0 on, such as seeds=[0, 1, 2]"
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise UsageError(f"seeds={seeds!r} is not a list of seeds", remedy)
+    found = []
+    for seed in seeds:
+        try:
+            # To Python True is an integer, and so it is to NumPy; fractions have no index, however whole they look.
+            number = -1 if type(seed).__name__ in ("bool", "bool_") else operator.index(seed)
+        except TypeError:
+            number = -1
+        if number < 0:
+            raise UsageError(f"seed {seed!r} is not a whole number from 0 on", remedy)
+        found.append(number)
+    return tuple(found)
 
 
 class Part(BaseModel):
@@ -39,7 +64,7 @@ class BaseRecipe(Part):
 
     name: str
     limited: bool = Field(default=False, description="a reduced budget for a quick look: never ranked")
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: Annotated[tuple[Natural, ...], BeforeValidator(checked_seeds)] = (0,)
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults filled in, without the seeds and the name.

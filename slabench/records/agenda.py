@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from slabench.core.errors import DataError
 from slabench.core.files import SHORT, read_json, write_json
+from slabench.core.locks import hold
 
 SCHEMA = "slabench.agenda/1"
 
@@ -111,11 +112,10 @@ def announce(root: Path, trials: Sequence[Planned]) -> Iterator[Announcement]:
     folder.mkdir(parents=True, exist_ok=True)
     _forget(root, {trial.key for trial in trials})
     own = Announcement(path, trials)
-    with FileLock(path.with_suffix(".lock")):
+    with hold(path.with_suffix(".lock")):  # where the folder cannot lock, the process looks as if it were gone
         own.at(None)
         yield own
         path.unlink(missing_ok=True)
-    path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def agendas(root: Path) -> list[Agenda]:

@@ -148,7 +148,8 @@ def derive(
         given: what decides the result, apart from the trial; equal over seeds.
         started: when.
         argv: the command line.
-        changes: the fields that differ, `recipe`, `scores`, `derived` and `cost` among them.
+        changes: the fields that differ, `recipe`, `scores`, `derived` and `cost` among them; `derived` is given the digest of the
+            trial's weights here.
         code: what the method takes from plug-ins (`slabench.plugins.used`).
     """
     here = describe("cpu")
@@ -167,7 +168,9 @@ def derive(
         "outputs_sha256": None,
         "argv": list(argv),
     }
-    return RunRecord.model_validate(record.model_copy(update={**common, **changes}).model_dump(by_alias=True))
+    # The key stays one for all weights: what is made of new ones takes the place of what was made of the old ones.
+    of = {"derived": {**changes["derived"], "weights": record.outputs_sha256}}
+    return RunRecord.model_validate(record.model_copy(update={**common, **changes, **of}).model_dump(by_alias=True))
 
 
 def derived_key(of: str, kind: str, given: Mapping[str, Any], code: list[dict[str, str]] | None = None) -> str:

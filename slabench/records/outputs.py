@@ -19,6 +19,8 @@ from torch import Tensor
 
 from slabench.core.errors import DataError, IntegrityError, SlabenchError
 from slabench.core.files import SHORT, sha256_file, write_bytes
+from slabench.plugins import bound
+from slabench.records.record import RunRecord
 
 REMEDY = "run the trial again with --resume force, or restore the file from its source"
 
@@ -95,7 +97,6 @@ class ModelOutputs:
     """A trained classifier without its backbone.
 
     Attributes:
-        key: the trial's.
         objective: a name of `slabench.sla.objectives.CLASSIFIER_OBJECTIVES`.
         m: M, the number of transformations.
         scale: probabilities are softmax of scale * logits; 1 but for cosine layers.
@@ -107,12 +108,12 @@ class ModelOutputs:
         splits: `test`, and `train` and `val` where they were kept. The images of `val` are training images that the
             trained model has not seen.
         test_logits: by predictor, float `[n, C]`, not scaled, as the model itself gave them.
+        key: the trial's; the store sets it when it keeps them beside a record.
 
     Raises:
         SlabenchError: parts that do not fit each other; names the part and the shapes.
     """
 
-    key: str
     objective: str
     m: int
     scale: float
@@ -123,6 +124,7 @@ class ModelOutputs:
     layers: Mapping[str, Layer]
     splits: Mapping[str, FeatureSplit]
     test_logits: Mapping[str, Tensor]
+    key: str = ""
 
     def __post_init__(self) -> None:
         if "test" not in self.splits or not self.layers or len(self.counts) < 2:
@@ -233,12 +235,12 @@ class ModelWeights:
     """Weights and buffers by their names in the trained module.
 
     Attributes:
-        key: the trial's.
         tensors: its `state_dict`.
+        key: the trial's; the store sets it when it keeps them beside a record.
     """
 
-    key: str
     tensors: Mapping[str, Tensor]
+    key: str = ""
 
 
 def save_weights(weights: ModelWeights, path: Path) -> str:
@@ -247,14 +249,26 @@ def save_weights(weights: ModelWeights, path: Path) -> str:
     return seal(tensors, {"schema": WEIGHTS_SCHEMA, "key": weights.key}, path)
 
 
-def load_weights(path: Path, sha256: str, key: str) -> ModelWeights:
-    """Read what `save` wrote for the trial `key`.
+def load_weights(path: Path, sha256: str) -> ModelWeights:
+    """Read what `save` wrote.
 
     Raises:
         IntegrityError: the file has another digest.
-        DataError: the file is missing, holds no weights, or another trial's.
+        DataError: the file is missing, or holds no weights.
     """
     facts, tensors = unseal(path, sha256, "weights")
-    if facts != {"schema": WEIGHTS_SCHEMA, "key": key}:
-        raise DataError(f"{path} holds no weights of trial {key[:SHORT]}", REMEDY)
-    return ModelWeights(key, tensors)
+    if set(facts) != {"schema", "key"} or facts["schema"] != WEIGHTS_SCHEMA:
+        raise DataError(f"{path} holds no weights of this version", REMEDY)
+    return ModelWeights(tensors, str(facts["key"]))
+
+
+def check_owner(outputs: ModelOutputs | ModelWeights, record: RunRecord, path: Path) -> None:
+    """Refuse outputs of another trial than the record's.
+
+    Those of runs with plug-ins were once kept under the key without the plug-ins' code: the record's key is made of both.
+
+    Raises:
+        DataError: they are another trial's.
+    """
+    if record.key not in (outputs.key, bound(outputs.key, record.environment.get("plugins", []))):
+        raise DataError(f"{path} belongs to trial {outputs.key[:SHORT]}, not {record.key[:SHORT]}", REMEDY)

@@ -15,8 +15,12 @@ from slabench.core.files import canonical_json, digest_json
 
 SCHEMA: Literal["slabench.run/1"] = "slabench.run/1"
 
+_LARGEST = 2**63 - 1
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=_LARGEST)]
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""What people read in tables and folders are named by: one line, as long as a file system takes."""
 NonNegative = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")]
 
@@ -24,9 +28,19 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")]
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     try:
         canonical_json(value)
-    except TypeError as error:  # pydantic reports a ValueError (NaN raises one) with the field, a TypeError not
+        _check_numbers(value, "")
+    except (TypeError, RecursionError) as error:  # pydantic reports a ValueError with the field, these not
         raise ValueError(str(error)) from error
     return value
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Refuse whole numbers of more than 64 bits: no setting has one, and no mean or table can show it."""
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"'{where[:60]}' is a number of more than 64 bits")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, item in items:
+        _check_numbers(item, f"{where}.{key}" if where else str(key))
 
 
 def _utc(value: str) -> str:
@@ -76,7 +90,7 @@ class Score(_Strict):
     interval. `solver_residual` is the largest KKT residual of a head that solves a problem in each episode.
     """
 
-    predictor: str
+    predictor: Name
     metric: str = "accuracy"
     value: Fraction
     ci95: NonNegative | None = None
@@ -141,6 +155,7 @@ class RunRecord(_Strict):
     `key` names the trial: a digest of the resolved recipe, the seed, the protocol version and the data, split and
     episode digests, and of no path or device. `recipe_digest` is that of the recipe alone, so equal over seeds.
     `protocol_digest` covers everything that must agree before two numbers are compared (see `protocol_digest`).
+    `data_source` says from what kind of files the images were read, and how many of them are lossy copies.
     `training_set` says which training images a classifier learned from. `outputs_file` holds a classifier's logits, features and
     layers; it is large and stays where the trial was run. `derived` says of which trial, by which post-hoc method and with what
     chosen values a record was made without training. `limited` marks runs of a reduced budget, which are never ranked.
@@ -151,22 +166,23 @@ class RunRecord(_Strict):
 
     schema_: Literal["slabench.run/1"] = Field(default=SCHEMA, alias="schema")
     key: Digest
-    name: str
+    name: Name
     recipe: PlainDict
     recipe_digest: Digest
-    seed: int
-    suite: str
-    protocol: str
-    protocol_version: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
+    suite: Name
+    protocol: Name
+    protocol_version: Annotated[int, Field(ge=1, le=_LARGEST)]
     protocol_digest: Digest
-    dataset: str
+    dataset: Name
     dataset_digest: str
     split_digest: str | None = None
-    episodes: str | None = None
+    episodes: Name | None = None
     episodes_digest: str | None = None
     train_classes: Count | None = None
     test_classes: Count | None = None
     images_per_class: dict[str, Count] | Count | None = None
+    data_source: PlainDict | None = None
     training_set: PlainDict | None = None
     derived: PlainDict | None = None
     scores: list[Score] = Field(default_factory=list)
@@ -181,9 +197,9 @@ class RunRecord(_Strict):
     finished: UtcTime
     status: Literal["done", "failed", "interrupted"]
     error: str | None = None
-    side_file: str | None = None
+    side_file: Name | None = None
     side_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    outputs_file: str | None = None
+    outputs_file: Name | None = None
     outputs_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     argv: list[str] = Field(default_factory=list)
 

@@ -1,15 +1,19 @@
-"""Whether a record is still about what this slabench measures: the same protocol version, the same frozen files."""
+"""Whether a record is still about what this slabench measures: the same protocol version, the same frozen files, known code;
+and whether what was derived from a trial is still of the trial's present weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 from slabench.core import paths
-from slabench.core.files import sha256_file
+from slabench.core.files import SHORT, sha256_file
 from slabench.core.suites import SUITES
 from slabench.episodes import episodes_digest
+from slabench.plugins import untold
 from slabench.records.record import RunRecord
 
 
@@ -19,6 +23,9 @@ def stale(record: RunRecord) -> str | None:
     Only what is on this machine can contradict a record: episodes or a subset that are not here leave it as it is. Data that
     differs (another digest of the images) is a group of its own, not stale.
     """
+    for kind in ("plugins", "score_plugins"):
+        if why := untold(record.environment.get(kind, [])):
+            return f"not of known code: {why}"
     suite = SUITES.get(record.suite)
     if suite is not None and record.protocol_version != suite.protocol_version:
         return (
@@ -32,6 +39,32 @@ def stale(record: RunRecord) -> str | None:
     if subsets and sha256 not in subsets:
         return f"made with another subset than the present {subset}"
     return None
+
+
+def outdated(record: RunRecord, trial: RunRecord | None) -> str | None:
+    """Why a derived record is not of the weights that its trial has now, as a phrase; None where it is, or is not derived.
+
+    A derived record from before its `derived` named the digest of the weights counts until its trial is run again.
+
+    Args:
+        record: any.
+        trial: the record that `derived` names; None where it is not here, which contradicts nothing.
+    """
+    if record.derived is None or trial is None:
+        return None
+    weights = record.derived.get("weights")
+    if weights is None:
+        present = _time(record.finished) >= _time(trial.started)
+    else:
+        present = weights == trial.outputs_sha256
+    if present:
+        return None
+    again = f"slabench {'score' if 'score' in record.recipe else 'posthoc'} {trial.key[:SHORT]}"
+    return f"made from weights that its trial {trial.key[:SHORT]} no longer has (again: {again})"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _episodes_digests(record: RunRecord) -> list[str]:

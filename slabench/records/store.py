@@ -19,7 +19,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +27,20 @@ from pydantic import ValidationError
 
 from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
-from slabench.core.files import SHORT, read_json, write_bytes, write_json
+from slabench.core.files import SHORT, read_json, read_plain, write_bytes, write_json
+from slabench.core.locks import hold
+from slabench.records.leftovers import check_place, leftovers, remove_leftovers
 from slabench.records.record import SCHEMA, RunRecord
+from slabench.records.settings import odd_setting
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import ArrayLike, NDArray
 
     from slabench.records.outputs import ModelOutputs, ModelWeights
+
+
+_SAVING = 60.0  # seconds that another process may take to save the same result
 
 
 class ResultsWarning(UserWarning):
@@ -97,11 +103,13 @@ class ResultStore:
     ) -> Path:
         """Write a trial's result atomically, replacing an earlier one of the same key.
 
+        What was there stays until the new result is whole. A record of an attempt that failed does not replace one that is done.
+
         Args:
             record: its `side_file` and `side_sha256` are set here, on a copy.
             per_episode: per predictor, the accuracy of every test episode or image in order, [n] fractions (kept as float32).
                 Empty for a trial without scores.
-            outputs: a classifier's logits, features and layers, or the weights of a few-shot trial.
+            outputs: a classifier's logits, features and layers, or the weights of a few-shot trial. They get the record's key.
 
         Returns:
             The path of the JSON file.
@@ -110,7 +118,34 @@ class ResultStore:
             SlabenchError: an array that belongs to no score, is not [n], or holds a value outside [0, 1].
         """
         path = self.path(record)
-        before = _side_names(path)
+        with hold(path.with_suffix(".lock"), seconds=_SAVING) as state:
+            if record.status == "done" or (there := _readable(path)) is None or there.status != "done":
+                try:
+                    self._write(path, record, per_episode, outputs)
+                finally:
+                    if state == "held":
+                        _tidy(path)
+        return path
+
+    def tidy(self, record: RunRecord) -> None:
+        """Remove what a killed process left beside a record: side files that no record names, temporary files."""
+        path = self.path(record)
+        if leftovers(path, {record.side_file, record.outputs_file}):
+            with hold(path.with_suffix(".lock")) as state:
+                if state == "held":
+                    _tidy(path)
+
+    def check_writable(self, suite: str, protocol: str, name: str) -> None:
+        """Try whether results of this name can be saved, before anything is computed; errors as of `check_place`."""
+        check_place(self._place(suite, protocol, name, 2**31, "0" * SHORT), name)
+
+    def _write(
+        self,
+        path: Path,
+        record: RunRecord,
+        per_episode: Mapping[str, ArrayLike],
+        outputs: ModelOutputs | ModelWeights | None,
+    ) -> None:
         if per_episode:
             data = _pack(record, per_episode)
             sha256 = hashlib.sha256(data).hexdigest()
@@ -121,18 +156,17 @@ class ResultStore:
         else:
             update = {"side_file": None, "side_sha256": None}
         if outputs is not None:
-            update |= _save_outputs(path, outputs)
+            update |= _save_outputs(path, replace(outputs, key=record.key))
         # Through the validator: a record changed after it was made (lists, dicts) is checked as it is written.
         record = RunRecord.model_validate({**record.model_dump(by_alias=True), **update})
         write_json(path, record.model_dump(mode="json", by_alias=True))
-        for name in before - _side_names(path):
-            (path.parent / name).unlink(missing_ok=True)
-        return path
 
     def path(self, record: RunRecord) -> Path:
         """Where the record of this trial lies."""
-        folder = self.folder / slug(record.suite) / slug(record.protocol) / slug(record.name)
-        return folder / f"seed{record.seed}-{record.key[:SHORT]}.json"
+        return self._place(record.suite, record.protocol, record.name, record.seed, record.key)
+
+    def _place(self, suite: str, protocol: str, name: str, seed: int, key: str) -> Path:
+        return self.folder / slug(suite) / slug(protocol) / slug(name) / f"seed{seed}-{key[:SHORT]}.json"
 
     def records(self) -> list[RunRecord]:
         """Every readable record, ordered by path. A damaged file gets a `ResultsWarning` that names it."""
@@ -182,9 +216,9 @@ class ResultStore:
         path = self.path(record).parent / Path(record.side_file).name
         remedy = "run the trial again with --resume force, or restore the file from its source"
         try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise IntegrityError(f"{path} is missing: it holds the per-episode accuracies", remedy) from error
+            data = read_plain(path)
+        except DataError as error:
+            raise IntegrityError(f"{error.message}: it holds the per-episode accuracies", remedy) from error
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 != record.side_sha256:
             raise IntegrityError(f"{path} has the sha256 {sha256}, and its record says {record.side_sha256}", remedy)
@@ -226,11 +260,15 @@ def read_record(path: Path) -> RunRecord:
             f"{path} has the schema '{schema}', not '{SCHEMA}'", "it was written by another version of slabench"
         )
     try:
-        return RunRecord.model_validate(value)
+        record = RunRecord.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"
         raise DataError(f"{path} is not a valid record: {where}: {first['msg']}", "run the trial again") from error
+    odd = odd_setting(record.suite, record.recipe)
+    if odd is not None:
+        raise DataError(f"{path} is not a valid record: {odd}", "run the trial again")
+    return record
 
 
 def slug(text: str) -> str:
@@ -238,13 +276,17 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"
 
 
-def _side_names(path: Path) -> set[str]:
-    """The files that the record at `path` names; none when there is no such record."""
+def _readable(path: Path) -> RunRecord | None:
     try:
-        record = read_record(path)
+        return read_record(path)
     except (DataError, FileNotFoundError):
-        return set()
-    return {name for name in (record.side_file, record.outputs_file) if name}
+        return None
+
+
+def _tidy(path: Path) -> None:
+    record = _readable(path)
+    if record or not path.exists():  # of a damaged record, nobody knows which side files are its own
+        remove_leftovers(path, {record.side_file, record.outputs_file} if record else set())
 
 
 def _save_outputs(path: Path, outputs: ModelOutputs | ModelWeights) -> dict[str, Any]:

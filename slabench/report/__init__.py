@@ -11,13 +11,17 @@ from html import escape
 from importlib.resources import files
 
 from slabench.comparison.controls import CONTROLS
-from slabench.plots import KINDS, draw
+from slabench.plots import KINDS
+from slabench.plots.page import draw_page
 from slabench.plots.source import Group, NothingToDraw, Source
 from slabench.ranking.columns import PUBLISHED, STALE, UNVERIFIED
 from slabench.ranking.formats.html_table import script
+from slabench.ranking.standard import standard
 from slabench.report import html, provenance, summary
+from slabench.report.svg import share_styles
 
 _IN_PROTOCOL = ("bars", "gains", "passes", "groups", "per-class", "reliability", "transforms", "training")
+_FOLDED = ("bars", "gains")
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,14 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
     drawn: set[str] = set()
     sections = [Section("What SLA buys and what it costs", "summary", summary.section(source))]
     names: list[str] = []
-    for group in groups:
+    first = [group for group in groups if standard(group.first) and not group.stale] or groups
+    for group in [*first, *(group for group in groups if group not in first)]:
         if progress:
             progress(f"drawing {group.title}")
         name = html.anchor(group.title)
         name = name if name not in names else f"{name}-{len(names)}"
         names.append(name)
-        sections.append(Section(group.title, name, _protocol(source, group, name, drawn)))
+        sections.append(Section(group.title, name, _protocol(source, group, name, drawn, folded=group not in first)))
     datasets = sorted({entry.records[0].dataset for entry in source.entries})
     across = "".join(_across(source, dataset, drawn) for dataset in datasets)
     if across:
@@ -64,19 +69,23 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
     return _page(source, groups, sections)
 
 
-def _protocol(source: Source, group: Group, name: str, drawn: set[str]) -> str:
+def _protocol(source: Source, group: Group, name: str, drawn: set[str], folded: bool) -> str:
+    """Facts, table and figures; of a folded section the facts stand open, and only what tells most is drawn."""
     first = group.entries[0]
     own = source.only(lambda entry: (entry.group, entry.stale) == (first.group, first.stale))
-    body = html.facts(group) + html.leaderboard(group)
+    facts, body = html.facts(group), html.leaderboard(group)
     body += '<h3 class="quiet">Figures</h3>\n'
-    body += f'<div class="figures">\n{_figures(own, _IN_PROTOCOL, name, drawn)}</div>\n'
+    body += f'<div class="figures">\n{_figures(own, _FOLDED if folded else _IN_PROTOCOL, name, drawn)}</div>\n'
     outputs = any(e.records[0].outputs_file for e in group.entries) and group.first.suite != "fewshot"
     if f"{name}/reliability" not in drawn and outputs:
         try:
-            draw("reliability", own)
+            draw_page("reliability", own)
         except NothingToDraw as error:
             body += html.paragraph(f"No reliability diagram: {error.message}. {error.remedy}", "note")
-    return body
+    if not folded:
+        return facts + body
+    rows = f"{len(group.entries)} row{'' if len(group.entries) == 1 else 's'} and their figures"
+    return f'{facts}<details class="fold">\n<summary>{rows}</summary>\n{body}</details>\n'
 
 
 def _across(source: Source, dataset: str, drawn: set[str]) -> str:
@@ -88,7 +97,7 @@ def _figures(source: Source, kinds: tuple[str, ...], name: str, drawn: set[str])
     made = []
     for kind in kinds:
         try:
-            drawing = draw(kind, source)
+            drawing = draw_page(kind, source)
         except NothingToDraw:
             continue
         made.append(html.figure(drawing, f"{name}-{kind}"))
@@ -101,7 +110,7 @@ def _absent(source: Source, drawn: set[str]) -> str:
     for kind in KINDS:
         if kind not in drawn:
             try:
-                draw(kind, source)
+                draw_page(kind, source)
             except NothingToDraw as error:
                 why = f"{escape(KINDS[kind].summary)}: {escape(error.message)}. To have it: "
                 why += f"<code>{escape(error.remedy)}</code>"
@@ -118,15 +127,26 @@ def _page(source: Source, groups: list[Group], sections: list[Section]) -> str:
         "made from their records and from nothing else. It needs no network."
     )
     contents = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>\n' for part in sections)
-    first, *rest = sections
+    (first, rest), rules = _styled(_section(sections[0]), "".join(map(_section, sections[1:])))
     return _TEMPLATE.format(
-        style=(files(__name__) / "page.css").read_text(encoding="utf-8").strip(),
-        script=script(),
+        style=_file("page.css") + "\n" + rules.strip(),
+        script=script() + "\n" + _file("page.js"),
         lead=escape(lead),
-        first=_section(first),
+        first=first,
         contents=contents,
-        rest="".join(map(_section, rest)),
+        rest=rest,
     )
+
+
+def _styled(first: str, rest: str) -> tuple[list[str], str]:
+    """Both parts of the page with the styles of their figures in one sheet."""
+    parting = "<!-- contents -->"
+    page, rules = share_styles(first + parting + rest)
+    return page.split(parting), rules
+
+
+def _file(name: str) -> str:
+    return (files(__name__) / name).read_text(encoding="utf-8").strip()
 
 
 def _count(number: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 
 from slabench.core.files import SHORT
@@ -12,36 +13,24 @@ from slabench.ranking.columns import Column, LeaderboardRow, boards
 from slabench.ranking.entries import ranked
 from slabench.ranking.formats import html_table
 from slabench.ranking.formats.html_table import Cell, table
-
-_THEMED = {style.INK: "ink", style.MUTED: "muted", style.RULE: "rule", style.PAPER: "paper"}
+from slabench.report.svg import inline
 
 
 def figure(drawing: Drawing, name: str) -> str:
     """The drawing as inline SVG with its caption as text; `name` is unique in the page."""
-    svg = inline(style.render(drawing.figure, "svg", salt=name).decode(), drawing.alt)
-    caption = f"<strong>{escape(drawing.title)}.</strong> {escape(drawing.caption)}"
+    return figures([drawing], name)
+
+
+def figures(drawings: Sequence[Drawing], name: str) -> str:
+    """Several drawings as one figure, side by side where there is room, under the title and caption of the first."""
+    salts = [name, *(f"{name}-{place}" for place in range(1, len(drawings)))]
+    made = [
+        inline(style.render(drawing.figure, "svg", salt=salt).decode(), drawing.alt)
+        for drawing, salt in zip(drawings, salts, strict=True)
+    ]
+    svg = made[0] if len(made) == 1 else "\n".join(['<div class="multiples">', *made, "</div>"])
+    caption = f"<strong>{escape(drawings[0].title)}.</strong> {escape(drawings[0].caption)}"
     return f'<figure id="{escape(name)}">\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>\n'
-
-
-def inline(svg: str, alt: str) -> str:
-    """An SVG file as an element of a page: named for readers of the screen, of any width, in the colours of the theme.
-
-    Ids that nothing refers to are left out, since they occur in every figure; the others are made unique by their salt.
-    """
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
-    svg = re.sub(r'\s+id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
-    for colour, variable in _THEMED.items():
-        svg = svg.replace(f": {colour}", f": var(--{variable})")
-    box = re.search(r'viewBox="([^"]+)"', svg)
-    assert box is not None
-    width, height = box[1].split()[2:]
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1]}" '
-        f'role="img" aria-label="{escape(alt, quote=True)}" style="aspect-ratio:{width}/{height}">'
-    )
-    return re.sub(r"<svg\b[^>]*>", lambda _: opening, svg, count=1).strip()
 
 
 def paragraph(text: str, kind: str = "") -> str:

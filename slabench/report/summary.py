@@ -9,7 +9,8 @@ from html import escape
 from slabench.comparison.controls import CONTROLS, Control, Gain, gains
 from slabench.plots import style
 from slabench.plots.source import Group, Source
-from slabench.ranking.entries import Entry, copies
+from slabench.plots.summary import Task, multiples, tasks
+from slabench.ranking.entries import Entry, copies, entry_interval
 from slabench.ranking.formats.html_table import Cell, Head, table
 from slabench.report import html
 
@@ -52,7 +53,7 @@ def lines(source: Source) -> list[Line]:
 
 
 def section(source: Source) -> str:
-    """The summary as HTML."""
+    """The summary as HTML: the picture, the table of its numbers, what they say in sentences, and all rows behind them."""
     found = lines(source)
     if not found:
         return html.paragraph(
@@ -61,15 +62,64 @@ def section(source: Source) -> str:
             "To make one: slabench run fewshot/controls --dataset fc100 --shots 5",
         )
     trained, derived = [line for line in found if line.as_trained], [line for line in found if not line.as_trained]
-    text = (
-        "".join(f"<p>{escape(said.lead)}</p>\n" + _list(said.points) for said in sentences(trained)) if trained else ""
-    )
-    text += _table("Joint labels beside their controls", trained) if trained else ""
+    drawings = multiples(source)
+    text = html.figures(drawings, "summary-figure") + _first(tasks(source)[: len(drawings)]) if drawings else ""
+    if trained:
+        text += "".join(f"<p>{escape(said.lead)}</p>\n" + _list(said.points) for said in sentences(trained))
+        more = _table("Joint labels beside their controls", trained)
+        heading = f"All {len(trained)} rows trained with joint labels, each beside its controls"
+        text += f"<details>\n<summary>{escape(heading)}</summary>\n{more}</details>\n"
     if derived:
         heading = f"{len(derived)} rows with post-hoc methods, each beside the baseline under the same method"
         more = _table("Post-hoc methods on joint labels beside their controls", derived)
         text += f"<details>\n<summary>{escape(heading)}</summary>\n{more}</details>\n"
     return text
+
+
+def _first(found: Sequence[Task]) -> str:
+    """The numbers of the picture: short enough for a phone."""
+    columns = [
+        Head("task", numeric=False, key=True),
+        Head("baseline", help=Control.BASELINE.meaning),
+        Head("all views", help=Control.AGGREGATED.meaning),
+        Head("equal images", help=Control.EQUAL_IMAGES_SEEN.meaning),
+        Head("SLA", help="joint labels, the mean over all views"),
+        Head("SLA − best", help="SLA minus the best of the baselines, paired on the same test"),
+    ]
+    rows = []
+    for task in found:
+        least = task.earned
+        beside = [task.control(control) for control in CONTROLS]
+        rows.append(
+            [
+                Cell(task.title, task.title),
+                *(
+                    Cell(control.absent) if own is None else _accuracy(own)
+                    for control, own in zip(CONTROLS, beside, strict=True)
+                ),
+                _accuracy(task.sla),
+                _points(least),
+            ]
+        )
+    note = (
+        "Accuracy in percent: three baselines, SLA, and SLA minus the best of the three; ± is half of the 95 % interval"
+    )
+    return table(columns, rows, caption=note, kind="first")
+
+
+def _accuracy(entry: Entry) -> Cell:
+    half = entry_interval(entry)[0]
+    return Cell(f"{100 * entry.mean:.1f}", round(100 * entry.mean, 4), interval=_half(half))
+
+
+def _points(gain: Gain) -> Cell:
+    mark = {1: "good", 0: "", -1: "bad"}[gain.verdict]
+    text = style.value(gain.value, None, signed=True)
+    return Cell(text, round(100 * gain.value, 4), mark=mark, interval=_half(gain.half_width))
+
+
+def _half(half_width: float | None) -> str:
+    return "" if half_width is None else f"± {100 * half_width:.1f}"
 
 
 def _list(points: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ same trial as `slabench run` makes of the same settings. `docs/reproduce.md` des
 
 from __future__ import annotations
 
-import tomllib
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from slabench.comparison.controls import same_views
 from slabench.core import paths
 from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
+from slabench.core.files import read_toml
 from slabench.recipes import AnyRecipe, load_recipe
 from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import copies_per_image
@@ -168,10 +169,7 @@ def load_table(name: str) -> Table:
         path = paths.benchmarks() / "tables" / f"{name}.toml"
     elif not path.is_file():
         raise UsageError(f"there is no table file {path}", f"published ones: {', '.join(table_names())}")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not TOML: {error}", "fix the line it names") from error
+    values = read_toml(path)
     own = {"name": name if Path(name).suffix != ".toml" else path.stem, "folder": path.parent}
     for key in own:
         if key in values:
@@ -331,4 +329,6 @@ def _explain(error: ValidationError, path: Path) -> DataError:
         return DataError(f"{path}: unknown key '{where}'", did_you_mean(str(first["loc"][-1]), options))
     if first["type"] == "missing":
         return DataError(f"{path}: the key '{where}' is missing", "see docs/reproduce.md")
-    return DataError(f"{path}: {where} = {first['input']!r}: {first['msg'].lower()}", "see docs/reproduce.md")
+    return DataError(
+        f"{path}: {where} = {reprlib.repr(first['input'])}: {first['msg'].lower()}", "see docs/reproduce.md"
+    )

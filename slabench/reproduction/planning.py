@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from slabench.core.errors import DataError
 from slabench.data.catalog import info
 from slabench.data.store import is_prepared, store_folder
 from slabench.recipes import AnyRecipe
+from slabench.recipes.base import checked_seeds
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 from slabench.reproduction.definition import Cell, Table, cells, load_table
@@ -88,7 +89,7 @@ def plan_table(
     preset: str = "standard",
     *,
     only: Sequence[str] = (),
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     results: Path | None = None,
     data_folder: Path | None = None,
 ) -> TablePlan:
@@ -106,6 +107,7 @@ def plan_table(
         UsageError: an unknown table, preset or row.
         DataError: the table's file is damaged.
     """
+    given = None if seeds is None else checked_seeds(seeds)
     table = load_table(name)
     chosen = cells(table, preset, only)
     recipes = {recipe.digest: recipe for cell in chosen for recipe in of_cell(cell)}
@@ -118,15 +120,15 @@ def plan_table(
         why = _absent(dataset, data_folder)
         if why is None:
             try:
-                for trial in plan_trials(own, seeds, results, data_folder):
+                for trial in plan_trials(own, given, results, data_folder):
                     trials.setdefault(trial.recipe.digest, []).append(trial)
             except DataError as error:
                 why = Needs(dataset, error.message, error.remedy)
         if why is not None:
             needs |= {recipe.digest: why for recipe in own}
     root = paths.results(results)
-    recorded = _recorded(root, {digest: list(seeds or recipes[digest].seeds) for digest in needs})
-    return TablePlan(table, preset, chosen, tuple(seeds) if seeds else None, root, recipes, trials, needs, recorded)
+    recorded = _recorded(root, {digest: list(given or recipes[digest].seeds) for digest in needs})
+    return TablePlan(table, preset, chosen, given or None, root, recipes, trials, needs, recorded)
 
 
 def of_cell(cell: Cell) -> Iterator[AnyRecipe]:

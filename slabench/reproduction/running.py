@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from slabench.core.errors import UsageError
@@ -24,12 +24,13 @@ def reproduce(
     preset: str = "standard",
     *,
     only: Sequence[str] = (),
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     jobs: int = 1,
     results: Path | None = None,
     data_folder: Path | None = None,
     device: str = "auto",
     threads: int | None = None,
+    wait: bool = True,
 ) -> Reproduction:
     """A published table: what is missing is run, rows whose data is not here are left open.
 
@@ -43,6 +44,7 @@ def reproduce(
         data_folder: of prepared data.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         threads: CPU threads of each process.
+        wait: before it ends, wait for the trials that other commands run, and take over those whose process has died.
 
     Raises:
         UsageError: an unknown table, preset, row or device.
@@ -50,7 +52,7 @@ def reproduce(
         Interrupted: with the state saved.
     """
     plan = plan_table(name, preset, only=only, seeds=seeds, results=results, data_folder=data_folder)
-    outcomes = run_missing(plan, jobs=jobs, data_folder=data_folder, device=device, threads=threads)
+    outcomes = run_missing(plan, jobs=jobs, data_folder=data_folder, device=device, threads=threads, wait=wait)
     return collect(plan, outcomes)
 
 
@@ -61,6 +63,7 @@ def run_missing(
     data_folder: Path | None = None,
     device: str = "auto",
     threads: int | None = None,
+    wait: bool = True,
     listener: RunListener | None = None,
     say: Callable[[str], None] = lambda line: None,
     argv: Sequence[str] = (),
@@ -73,6 +76,7 @@ def run_missing(
         data_folder: of prepared data.
         device: of all processes.
         threads: CPU threads of each process.
+        wait: before it ends, wait for the trials that other commands run, and take over those whose process has died.
         listener: told about progress.
         say: told every line of a process.
         argv: the command line, for the records.
@@ -90,13 +94,31 @@ def run_missing(
             data_folder=data_folder,
             device=device,
             threads=threads,
+            wait=wait,
             listener=listener,
             argv=argv,
         )
     choose_device(device)  # a wrong one is an error before any process starts
-    return run_parallel(
+    outcomes = run_parallel(
         in_order(plan), jobs, plan.results, data_folder=data_folder, device=device, threads=threads, argv=argv, say=say
     )
+    if not wait:
+        return outcomes
+    return [
+        run(
+            outcome.trial.recipe,
+            [outcome.trial.seed],
+            results=plan.results,
+            data_folder=data_folder,
+            device=device,
+            threads=threads,
+            listener=listener,
+            argv=argv,
+        )[0]
+        if outcome.state == "busy"
+        else outcome
+        for outcome in outcomes
+    ]
 
 
 def in_order(plan: TablePlan) -> list[Trial]:

@@ -24,6 +24,7 @@ from typing import IO, Any, Literal, cast
 
 from rich.console import Console
 
+from slabench import plugins
 from slabench.progress import ConsoleListener
 from slabench.recipes import parse_recipe
 from slabench.records.agenda import announce
@@ -66,6 +67,7 @@ def run_parallel(
         "device": device,
         "threads": threads or max(1, (os.cpu_count() or 1) // jobs),
         "argv": list(argv),
+        "wait": False,  # a job takes another trial instead
     }
     waiting, outcomes = deque(trials), list[Outcome]()
     one_at_a_time = threading.Lock()
@@ -138,7 +140,8 @@ class _Job:
             reader, writer = context.Pipe(duplex=False)
             self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(writer,))
             self.lines = reader
-        future = self.pool.submit(_run_trial, self.settings, trial.recipe.model_dump(mode="json"), trial.seed)
+        recipe = trial.recipe.model_dump(mode="json")
+        future = self.pool.submit(_run_trial, plugins.files(), recipe, trial.seed, self.settings)
         if writer is not None:
             writer.close()  # the process has its own: when that one is closed, it has died
         assert self.lines is not None
@@ -240,8 +243,10 @@ def _begin(lines: Connection) -> None:
     lines.send(os.getpid())
 
 
-def _run_trial(settings: dict[str, Any], recipe: dict[str, Any], seed: int) -> tuple[State | None, str | None]:
-    """Run a trial; its state, None where it was stopped, and its error."""
+def _run_trial(
+    files: Sequence[Path], recipe: dict[str, Any], seed: int, settings: dict[str, Any]
+) -> tuple[State | None, str | None]:
+    """Run a trial with the plug-ins of these files; its state, None where it was stopped, and its error."""
     listener = ConsoleListener(
         Console(file=cast(IO[str], _Lines(_Own.lines.send)), highlight=False, color_system=None, width=120)
     )
@@ -249,6 +254,8 @@ def _run_trial(settings: dict[str, Any], recipe: dict[str, Any], seed: int) -> t
         _Own.working = True
         if _Own.asked_to_stop:
             return None, None
+        for file in files:
+            plugins.load_plugin(file)
         (outcome,) = run(parse_recipe(recipe), [seed], listener=listener, **settings)
     except (Interrupted, KeyboardInterrupt):
         _Own.lines.send("stopped; its state is saved")

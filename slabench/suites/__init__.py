@@ -61,6 +61,10 @@ class Prepared(Protocol):
         """Fields of the record that say on what was trained and tested."""
         ...
 
+    def doubts(self) -> list[str]:
+        """What is doubtful about the images, for the record's warnings."""
+        ...
+
     def notes(self) -> list[str]:
         """Lines for the reader before the first trial on this data."""
         ...
@@ -132,8 +136,11 @@ class Suite(Protocol):
         """Open the data of a recipe that `check` has accepted."""
         ...
 
-    def trial_key(self, recipe: Any, seed: int, prepared: Any) -> str:
-        """sha256 (hex) of all that decides the result."""
+    def trial_key(self, recipe: Any, seed: int, prepared: Any, code: Sequence[Mapping[str, str]] | None = None) -> str:
+        """sha256 (hex) of all that decides the result, the `code` of plug-ins (`slabench.plugins.used`) with it.
+
+        There is no other key of a trial: records, outputs, checkpoints and what is derived from them carry this one.
+        """
         ...
 
     def build_task(

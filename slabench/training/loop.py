@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from slabench.core.errors import SlabenchError, UsageError
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from slabench.training.finite import at_step, diverged, require_finite_weights
 from slabench.training.schedule import Optimisation, build_optimizer, learning_rate
 
 if TYPE_CHECKING:
@@ -89,6 +91,31 @@ class Listener(Protocol):
         ...
 
 
+class Undisturbed:
+    """Tells a listener what it is told, until the listener fails: what only shows a run neither stops it nor fails it.
+
+    Args:
+        listener: with any of the methods that are called here.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener: Listener | None = listener
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def tell(*arguments: Any) -> None:
+            if self._listener is None:
+                return
+            try:
+                getattr(self._listener, name)(*arguments)
+            except Interrupted:
+                raise
+            except Exception as error:
+                self._listener = None
+                warnings.warn(f"progress is not shown any more, and the run goes on: {error!r}", stacklevel=2)
+
+        return tell
+
+
 @dataclass
 class Fitted:
     """A finished training: the weights in `task.module` are the selected ones."""
@@ -137,7 +164,7 @@ def fit(
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with the state saved.
-        SlabenchError: the loss is no longer finite.
+        NotFiniteError: the loss, the weights, or what validation computes of them are no longer finite; names the step.
     """
     module = task.module
     optimizer = build_optimizer(train, module)
@@ -156,6 +183,7 @@ def fit(
     module.train()
     # Loss and accuracy stay on the device until someone reads them: asking every step would stop a GPU's queue.
     sums = torch.tensor([progress.loss_sum, progress.accuracy_sum], device=next(module.parameters()).device)
+    finite_steps = torch.tensor(progress.step, device=sums.device)
     begin = saved = reported = time.perf_counter()
     before, last_images = progress.seconds, progress.images_seen
 
@@ -168,6 +196,7 @@ def fit(
             result.loss.backward()
             optimizer.step()
             sums += torch.stack([result.loss.detach().float(), result.accuracy.float()])
+            finite_steps += torch.isfinite(sums).all()
             progress.step += 1
             progress.since += 1
             progress.images_seen += result.images
@@ -182,11 +211,7 @@ def fit(
             if due or stop.is_set() or now - saved >= interval:
                 progress.seconds = before + now - begin
                 progress.loss_sum, progress.accuracy_sum = sums.tolist()
-                if not torch.isfinite(sums).all():
-                    raise SlabenchError(
-                        f"the loss is no longer finite at step {progress.step}",
-                        "lower the learning rate (--set train.lr=...), or use --set train.precision=float32",
-                    )
+                _require_finite_losses(finite_steps, progress)
                 if due:
                     point = _validate(task, progress)
                     if listener:
@@ -204,11 +229,19 @@ def fit(
                         f"stopped at step {progress.step} of {train.steps}; the state is saved",
                         "run the same command again to go on from there",
                     )
+    _require_finite_losses(finite_steps, progress)
     selected = train.steps
     if select.rule == "best_val" and best is not None and progress.best_step is not None:
         module.load_state_dict(best)
         selected = progress.best_step
+    require_finite_weights(module, selected)
     return Fitted(progress, selected, resumed_at)
+
+
+def _require_finite_losses(finite_steps: Tensor, progress: Progress) -> None:
+    """Losses stay on the device until now; `finite_steps` counts the steps up to the first that is not finite."""
+    if (finite := int(finite_steps)) < progress.step:
+        raise diverged(f"the loss is no longer finite at step {finite + 1}")
 
 
 def _validation_steps(steps: int, points: int) -> frozenset[int]:
@@ -216,7 +249,8 @@ def _validation_steps(steps: int, points: int) -> frozenset[int]:
 
 
 def _validate(task: Task, progress: Progress) -> dict[str, Any]:
-    accuracies, watched = task.validate(), task.watch()
+    with at_step(progress.step):
+        accuracies, watched = task.validate(), task.watch()
     task.module.train()
     point: dict[str, Any] = {
         "step": progress.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from slabench.core.errors import DataError, UsageError
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind, fewshot, images, parquet, photographs, pybatches
-from slabench.data.sources.images import refuse_html
-from slabench.data.store import Store, differences, is_prepared, store_folder, write_store
+from slabench.data.sources.images import COMPLETE, refuse_html
+from slabench.data.store import Store, is_prepared, remarks, store_folder, write_store
 
 _ARCHIVE_ENDS = (".zip", ".tar", ".tgz", ".tar.gz")
+_PARTS = ((TRAIN_PART, "training"), (TEST_PART, "test"))
 _PHOTOGRAPHS = {
     "tiny-imagenet": photographs.TINY_IMAGENET,
     "cub200": photographs.CUB,
@@ -45,6 +47,7 @@ def import_dataset(
     *,
     replace: bool = False,
     partial: bool = False,
+    told: Callable[[str], None] = lambda text: None,
 ) -> tuple[Store, list[str]]:
     """Make the prepared store of `entry` from the files at `path`.
 
@@ -54,9 +57,10 @@ def import_dataset(
         folder: the data folder; by default `SLABENCH_DATA` or the user's cache.
         replace: write over a store that is already there.
         partial: go on when classes have other numbers of images than the data set as published.
+        told: told what is going on.
 
     Returns:
-        The store, and in words how it differs from the data set as published (empty: it does not).
+        The store, and in words how it differs from the data set as published, and what to know of its images (empty: nothing).
 
     Raises:
         UsageError: the data set is embedded, or its store exists and `replace` is not given.
@@ -67,11 +71,14 @@ def import_dataset(
         raise UsageError(f"dataset '{entry.name}' is made on this machine", "there is nothing to import: just use it")
     if is_prepared(target) and not replace:
         raise UsageError(f"{entry.store} is already prepared in {target}", "use --replace to import it anew")
+    told(f"reading {path}; a large data set takes minutes")
     raw = _read(entry, Path(path))
+    told(f"{len(raw.labels):,} images read from {raw.kind}; bringing them into order and writing them")
+    _refuse_absent(entry, raw, Path(path))
     if not partial:
         _refuse_other_counts(entry, raw, Path(path))
-    store = write_store(target, raw, replace=replace)
-    return store, differences(entry, store)
+    store = write_store(target, raw, entry=entry, replace=replace)
+    return store, remarks(entry, store)
 
 
 def _read(entry: DatasetInfo, path: Path) -> RawImages:
@@ -100,13 +107,25 @@ def _listing(path: Path) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
+def _refuse_absent(entry: DatasetInfo, raw: RawImages, path: Path) -> None:
+    """Raise when a class has no image in a part that every class has images in."""
+    for part, name in _PARTS:
+        counts = np.bincount(raw.labels[raw.parts == part], minlength=len(raw.class_names))
+        if (entry.per_class[part] or entry.totals[part]) and not counts.all():
+            absent = raw.class_names[int(counts.argmin())]
+            raise DataError(
+                f"class '{absent}' has no {name} image in {path} ({np.count_nonzero(counts == 0)} such classes)",
+                COMPLETE,
+            )
+
+
 def _refuse_other_counts(entry: DatasetInfo, raw: RawImages, path: Path) -> None:
     """Raise when a class, or a part as a whole, has too few or too many images, naming the class that is furthest off."""
     go_on = (
         "complete the files and import again, or use --partial to go on with what is there "
         "(its results are never ranked with those on the whole data set)"
     )
-    for part, name in ((TRAIN_PART, "training"), (TEST_PART, "test")):
+    for part, name in _PARTS:
         counts = np.bincount(raw.labels[raw.parts == part], minlength=len(raw.class_names))
         if entry.totals[part] and counts.sum() != entry.totals[part]:
             least = int(counts.argmin())

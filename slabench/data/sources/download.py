@@ -8,7 +8,6 @@ import http.client
 import io
 import os
 import pickle
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from slabench.core import paths
 from slabench.core.errors import DataError, DataMissingError
+from slabench.core.files import temporary_folder
 from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
 from slabench.data.sources.detect import import_dataset
@@ -52,16 +52,16 @@ def fetch(
     """
     root = paths.data(folder)
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{entry.store}.", suffix=".download", dir=root) as temporary:
+    with temporary_folder(root / f"{entry.store}.download") as temporary:
         if entry.url:
-            source = Path(temporary) / os.path.basename(entry.url)
+            source = temporary / os.path.basename(entry.url)
             _download(entry.url, source, entry.md5, console)
         elif entry.store == "mini-imagenet":
-            source = Path(temporary)
+            source = temporary
             _learn2learn_mini_imagenet(source)
         else:
             raise DataMissingError(f"there is no download for {entry.store}")
-        return import_dataset(entry, source, folder, replace=replace)
+        return import_dataset(entry, source, folder, replace=replace, told=console.print if console else _nobody)
 
 
 def _download(url: str, target: Path, md5: str, console: Console | None) -> None:
@@ -76,7 +76,7 @@ def _download(url: str, target: Path, md5: str, console: Console | None) -> None
     head = b""
     received = 0
     try:
-        # An opener of its own: urlopen keeps the proxies that were set when it was first called, as long as the process lives.
+        # An opener of its own: urlopen keeps the proxies of its first call for as long as the process lives.
         with urllib.request.build_opener().open(request, timeout=_TIMEOUT) as response, open(target, "wb") as file:
             expected = int(response.headers.get("Content-Length") or 0)
             with _progress(console, target.name, expected) as advance:
@@ -121,6 +121,10 @@ def _progress(console: Console | None, name: str, total: int) -> Iterator[Callab
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(name, total=total or None)
         yield lambda n: progress.update(task, advance=n)
+
+
+def _nobody(text: str) -> None:
+    """Told, and does nothing."""
 
 
 class _DownloadedError(Exception):

@@ -240,9 +240,13 @@ _DIGITS_TEST_EVERY = 5
 
 
 def prepare(entry: DatasetInfo, path: Path, *, replace: bool = False) -> Store:
-    """Make the embedded data set `entry` and write its store to `path`."""
+    """Make the embedded data set `entry` and write its store to `path`.
+
+    Raises:
+        DataError: a plug-in made what nothing could learn from; see `slabench.data.checks`.
+    """
     make = entry.make or {"glyphs": _glyphs, "digits": _digits}[entry.store]
-    return write_store(path, make(), replace=replace)
+    return write_store(path, make(), entry=entry, replace=replace)
 
 
 def _glyphs() -> RawImages:

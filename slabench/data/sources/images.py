@@ -60,7 +60,7 @@ def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.ND
             if image.width * image.height > _MAX_PIXELS:
                 raise DataError(f"{name} has {image.width} x {image.height} pixels", "remove it, or scale it down")
             kind = image.format or "unknown"
-            rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
+            rgb: Image.Image = image if image.mode == "RGB" else _to_rgb(image)
             if rgb.size != (size, size):
                 if fit == "exact":
                     raise DataError(
@@ -76,9 +76,18 @@ def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.ND
             return np.asarray(rgb), kind
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         start = "an HTML page" if looks_like_html(data) else "not a readable image"
+        # Pillow names the stream, which nobody has named: <_io.BytesIO object at 0x...>.
+        why = f"none of {', '.join(_FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(
-            f"{name} is {start} ({error})", "replace this file with an intact copy, then import again"
+            f"{name} is {start} ({why})", "replace this file with an intact copy, then import again"
         ) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """An image of another mode as 8-bit RGB; of 16-bit greys the upper 8 bits, as Pillow itself does for 16-bit colours."""
+    if image.mode.startswith("I"):  # convert() would cut all that is above 255 off: white
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
@@ -180,6 +189,10 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
+COMPLETE = "complete it, then import; --partial goes on with fewer images of a class, not with none"
+"""What to do about a class without images."""
+
+
 _LAYOUT = "class folders train/<class>/*.png|jpg and test/<class>/*.png|jpg"
 
 
@@ -187,6 +200,28 @@ _PARTS = (("train", TRAIN_PART), ("test", TEST_PART))
 
 
 _ENDS = (".png", ".jpg", ".jpeg")
+
+
+def image_files(folder: Path, ends: Sequence[str]) -> list[Path]:
+    """The images of a folder, by name; files that are no images, and hidden ones, are not among them.
+
+    Args:
+        folder: to look in.
+        ends: the file name extensions that the layout has, in lower case.
+
+    Raises:
+        DataError: a file is an image by its name, of a kind that would be left out in silence.
+    """
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    others = Image.registered_extensions()
+    for file in files:
+        end = file.suffix.lower()
+        if end in others and end not in ends and file.is_file():
+            raise DataError(
+                f"{file} is a {others[end]} file; slabench reads {', '.join(ends)} here",
+                "convert it to PNG, which loses nothing, or move it away",
+            )
+    return [file for file in files if file.suffix.lower() in ends]
 
 
 def find(path: Path) -> bool:
@@ -206,18 +241,16 @@ def read(path: Path, entry: DatasetInfo) -> RawImages:
         classes = sorted(
             child.name for child in (path / name).iterdir() if child.is_dir() and not child.name.startswith(".")
         )
+        if set(classes) < set(entry.classes):
+            absent = sorted(set(entry.classes) - set(classes))
+            raise DataError(
+                f"class '{absent[0]}' has no folder in {path / name} ({len(absent)} such classes)", COMPLETE
+            )
         check_class_names(classes, sorted(entry.classes), path / name, entry.store)
         for label, class_name in enumerate(entry.classes):
-            found = sorted(
-                file
-                for file in (path / name / class_name).iterdir()
-                if file.suffix.lower() in _ENDS and not file.name.startswith(".")
-            )
+            found = image_files(path / name / class_name, _ENDS)
             if not found:
-                raise DataError(
-                    f"class '{class_name}' has no image in {path / name / class_name}",
-                    "complete the folder, then import",
-                )
+                raise DataError(f"class '{class_name}' has no image in {path / name / class_name}", COMPLETE)
             files += found
             labels += [label] * len(found)
             parts += [part] * len(found)

@@ -21,9 +21,11 @@ from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
-from slabench.data.sources.images import decode_all, decoder_versions, refuse_html
+from slabench.data.sources.images import check_class_names, decode_all, decoder_versions, image_files, refuse_html
 
 _AGAIN = "it may be a cut-off copy: unpack or download it again, then import"
+_EXTRA = "it is no file of the data set: move it away, then import"
+_LIST = "the list is damaged or edited: get the publisher's, then import"
 _ENDS = (".jpg", ".jpeg", ".png")
 _PART_NAMES = {TRAIN_PART: "training", TEST_PART: "test"}
 
@@ -59,6 +61,7 @@ def _kind(layout: str, inner: str, marks: Sequence[str], listed: _Reader) -> Kin
 
 
 def _raw(images: list[Listed], class_names: tuple[str, ...], entry: DatasetInfo, root: Path) -> RawImages:
+    check_class_names(class_names, entry.classes, root, entry.store)
     if len(class_names) != entry.n_classes:
         raise DataError(
             f"{root} has {len(class_names)} classes; {entry.store} has {entry.n_classes}",
@@ -73,7 +76,7 @@ def _raw(images: list[Listed], class_names: tuple[str, ...], entry: DatasetInfo,
     seen: set[Path] = set()
     for image in images:
         if image.file in seen:
-            raise DataError(f"{image.file} is listed twice", _AGAIN)
+            raise DataError(f"{image.file} is listed twice", _LIST)
         seen.add(image.file)
     absent = [image.file for image in images if not image.file.is_file()]
     if absent:
@@ -108,7 +111,9 @@ def _lines(file: Path) -> list[tuple[str, str]]:
         raise DataError(f"{file} is missing", _AGAIN)
     refuse_html(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(
+            encoding="utf-8-sig"
+        )  # editors write a byte order mark, which is no part of the first name
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not text: {error}", _AGAIN) from error
     lines = enumerate(text.splitlines(), start=1)
@@ -120,7 +125,7 @@ def _words(file: Path, n: int) -> list[tuple[str, list[str]]]:
     rows = [(where, line.split()) for where, line in _lines(file)]
     for where, words in rows:
         if len(words) != n:
-            raise DataError(f"{where}: '{' '.join(words)[:60]}' has {len(words)} words, not {n}", _AGAIN)
+            raise DataError(f"{where}: '{' '.join(words)[:60]}' has {len(words)} words, not {n}", _LIST)
     return rows
 
 
@@ -129,7 +134,7 @@ def _table(file: Path) -> dict[str, str]:
     table: dict[str, str] = {}
     for where, (key, value) in _words(file, 2):
         if key in table:
-            raise DataError(f"{where}: '{key}' is listed twice", _AGAIN)
+            raise DataError(f"{where}: '{key}' is listed twice", _LIST)
         table[key] = value
     return table
 
@@ -138,16 +143,14 @@ def _class_and_file(name: str, where: str) -> tuple[str, str]:
     """The two parts of `class/file`; anything else (a way out of the folder, too) is refused."""
     parts = name.split("/")
     if len(parts) != 2 or any(not part or part in (".", "..") or Path(part).name != part for part in parts):
-        raise DataError(
-            f"{where}: '{name}' is not of the form class/file", "the list is damaged or forged; get it anew"
-        )
+        raise DataError(f"{where}: '{name}' is not of the form class/file", _LIST)
     return parts[0], parts[1]
 
 
 def _image_files(folder: Path) -> set[str]:
     if not folder.is_dir():
         raise DataError(f"{folder} is missing", _AGAIN)
-    return {f.name for f in folder.iterdir() if f.suffix.lower() in _ENDS and not f.name.startswith(".")}
+    return {file.name for file in image_files(folder, _ENDS)}
 
 
 def _tiny_imagenet(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
@@ -162,18 +165,34 @@ def _tiny_imagenet(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
         folder, boxes = root / "train" / wnid / "images", root / "train" / wnid / f"{wnid}_boxes.txt"
         with_box = {_file_name(words[0], where) for where, words in (_words(boxes, 5) if boxes.is_file() else [])}
         listed += [Listed(folder / name, label[wnid], TRAIN_PART) for name in sorted(_image_files(folder) | with_box)]
-    folder, annotations = root / "val" / "images", root / "val" / "val_annotations.txt"
-    unlisted = _image_files(folder)
+    return listed + _tiny_imagenet_tests(root, label), wnids
+
+
+def _tiny_imagenet_tests(root: Path, label: dict[str, int]) -> list[Listed]:
+    """The validation images: in `val/images/` as published, or sorted into `val/<wnid>/images/`, as folder loaders need them.
+
+    Where they have been sorted, the list may be gone: then folders say the class, and positions come by class and file name.
+    """
+    annotations, together = root / "val" / "val_annotations.txt", root / "val" / "images"
+    apart = {wnid: root / "val" / wnid / "images" for wnid in label if (root / "val" / wnid).is_dir()}
+    apart = {wnid: folder if folder.is_dir() else folder.parent for wnid, folder in apart.items()}
+    if apart and any(together.glob("*")):
+        raise DataError(f"{root / 'val'} has images in 'images' and in folders of classes", _EXTRA)
+    found = {folder / name for folder in (apart.values() if apart else (together,)) for name in _image_files(folder)}
+    if apart and not annotations.is_file():
+        lacking = sorted(set(label) - set(apart))
+        if lacking:
+            raise DataError(f"{root / 'val' / lacking[0]} is missing ({len(lacking)} such folders)", _AGAIN)
+        return [Listed(apart[w] / name, label[w], TEST_PART) for w in apart for name in sorted(_image_files(apart[w]))]
+    listed = []
     for where, (name, wnid, *_) in _words(annotations, 6):
-        unlisted.discard(name)
         if wnid not in label:
-            raise DataError(f"{where}: '{name}' has the unknown class '{wnid}', which wnids.txt lacks", _AGAIN)
-        listed.append(Listed(folder / _file_name(name, where), label[wnid], TEST_PART))
+            raise DataError(f"{where}: '{name}' has the unknown class '{wnid}', which wnids.txt lacks", _LIST)
+        listed.append(Listed(apart.get(wnid, together) / _file_name(name, where), label[wnid], TEST_PART))
+    unlisted = found - {image.file for image in listed}
     if unlisted:
-        raise DataError(
-            f"{folder / min(unlisted)} has no line in {annotations} ({len(unlisted):,} such images)", _AGAIN
-        )
-    return listed, wnids
+        raise DataError(f"{min(unlisted)} has no line in {annotations} ({len(unlisted):,} such images)", _EXTRA)
+    return listed
 
 
 def _file_name(name: str, where: str) -> str:
@@ -195,11 +214,11 @@ def _cub(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
         number, training = tables["image_class_labels"][image], tables["train_test_split"][image]
         if number not in label:
             where = root / "image_class_labels.txt"
-            raise DataError(f"{where}: image {image} ({name}) has the unknown class '{number}'", _AGAIN)
+            raise DataError(f"{where}: image {image} ({name}) has the unknown class '{number}'", _LIST)
         if classes[number] != folder:
-            raise DataError(f"image {image} ({name}) has the class '{classes[number]}' in {root}", _AGAIN)
+            raise DataError(f"image {image} ({name}) has the class '{classes[number]}' in {root}", _LIST)
         if training not in ("0", "1"):
-            raise DataError(f"{root / 'train_test_split.txt'}: image {image} is in the part '{training}'", _AGAIN)
+            raise DataError(f"{root / 'train_test_split.txt'}: image {image} is in the part '{training}'", _LIST)
         part = TRAIN_PART if training == "1" else TEST_PART
         listed.append(Listed(root / "images" / folder / file, label[number], part))
     for table, values in tables.items():
@@ -246,7 +265,7 @@ def _stanford_dogs(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
                     f"{file}, row {row}: '{name}' is of an unknown class, which has no folder in Images", _AGAIN
                 )
             if names.setdefault(number, folder) != folder:
-                raise DataError(f"{file}, row {row}: label {number} is '{names[number]}' and '{folder}'", _AGAIN)
+                raise DataError(f"{file}, row {row}: label {number} is '{names[number]}' and '{folder}'", _LIST)
             found.append((root / "Images" / folder / image, number, part))
     if sorted(names) != list(range(1, len(known) + 1)):
         lacking = sorted(set(known) - set(names.values()))
@@ -278,7 +297,7 @@ def _mat(file: Path) -> list[tuple[str, int]]:
 
 TINY_IMAGENET = _kind(
     "the unpacked tiny-imagenet-200/: wnids.txt, train/<wnid>/images/ and <wnid>_boxes.txt, val/images/ and "
-    "val/val_annotations.txt",
+    "val/val_annotations.txt (or the same images in val/<wnid>/images/)",
     "tiny-imagenet-200",
     ("wnids.txt", "val/val_annotations.txt"),
     _tiny_imagenet,

@@ -41,6 +41,7 @@ class Cell:
         colour: of a mark before the text, "#rrggbb".
         mark: "good" or "bad" for a difference whose interval lies on one side of 0; the text says it too, by its sign.
         also: in a key column, what else tells the row from others; shown only on a narrow page, where the rest scrolls away.
+        interval: behind the text, such as "± 0.4"; on a narrow page below it.
     """
 
     text: str
@@ -48,9 +49,17 @@ class Cell:
     colour: str | None = None
     mark: str = ""
     also: str = ""
+    interval: str = ""
 
 
-def table(heads: Sequence[Head], rows: Sequence[Sequence[Cell]], *, caption: str = "", labelled_by: str = "") -> str:
+def table(
+    heads: Sequence[Head],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    caption: str = "",
+    labelled_by: str = "",
+    kind: str = "",
+) -> str:
     """The table in a box of its own, which scrolls where the page is too narrow.
 
     Args:
@@ -58,12 +67,14 @@ def table(heads: Sequence[Head], rows: Sequence[Sequence[Cell]], *, caption: str
         rows: a cell for each column.
         caption: stands above the table, and names the box for readers of the screen.
         labelled_by: instead of a caption, the id of the heading that names the box.
+        kind: a further class of the box, for a style sheet.
     """
     label = f'aria-labelledby="{escape(labelled_by)}"' if labelled_by else f'aria-label="{escape(caption)}"'
+    box = f"scroll {kind}".strip()
     above = f"<caption><span>{escape(caption)}</span></caption>\n" if caption else ""
     body = "\n".join("<tr>" + "".join(map(_cell, heads, row)) + "</tr>" for row in rows)
     return (
-        f'<div class="scroll" role="region" tabindex="0" {label}>\n<table class="sortable">\n{above}'
+        f'<div class="{box}" role="region" tabindex="0" {label}>\n<table class="sortable">\n{above}'
         f"<thead><tr>{''.join(map(_head, heads))}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
     )
 
@@ -113,4 +124,5 @@ def _cell(head: Head, cell: Cell) -> str:
     if head.key:
         text = text.replace("/", "/<wbr>")  # on a phone names break there
     also = f'<span class="also" aria-hidden="true">{escape(cell.also)}</span>' if cell.also else ""
-    return f"<{kind}{scope}{_classes(head, cell.mark)}{sort}>{dot}{text}{also}</{kind}>"
+    half = f' <span class="half">{escape(cell.interval)}</span>' if cell.interval else ""
+    return f"<{kind}{scope}{_classes(head, cell.mark)}{sort}>{dot}{text}{half}{also}</{kind}>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from slabench.evaluation.metrics import ClassificationScores, balanced_accuracy,
 from slabench.learners import Classifier, build_classifier
 from slabench.losses.loss import build_loss, class_weights
 from slabench.losses.resampling import epoch_rows
+from slabench.plugins import bound, used
 from slabench.recipes.images import images_per_step, steps_of
 from slabench.records.outputs import FeatureSplit, ModelOutputs
 from slabench.records.record import Chosen, ClassScores, Score
@@ -31,6 +32,7 @@ from slabench.sla.transforms import TransformSet, transform_set
 from slabench.suites import Scored, on_device
 from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared, prepare, task_id
 from slabench.suites.classifier.rules import check, uses_cosine, warnings
+from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
 from slabench.training.schedule import Resolved
 
@@ -57,9 +59,18 @@ def label(recipe: ClassifierRecipe, seed: int) -> str:
     return f"{d.dataset} {what} {'+'.join(parts)} {recipe.model.backbone} {recipe.sla.objective} {length} seed {seed}"
 
 
-def trial_key(recipe: ClassifierRecipe, seed: int, prepared: ClassifierPrepared) -> str:
-    """sha256 (hex) of the whole resolved recipe, the seed, the protocol and the data; of no path and no device."""
-    return digest_json(
+def trial_key(
+    recipe: ClassifierRecipe, seed: int, prepared: ClassifierPrepared, code: Sequence[Mapping[str, str]] | None = None
+) -> str:
+    """sha256 (hex) of the whole resolved recipe, the seed, the protocol, the data and the code of plug-ins; of no path or device.
+
+    Args:
+        recipe: resolved.
+        seed: the trial's.
+        prepared: its data.
+        code: what `slabench.plugins.used` says of the recipe; None asks for it.
+    """
+    key = digest_json(
         {
             "recipe": recipe.resolved(),
             "seed": seed,
@@ -68,6 +79,7 @@ def trial_key(recipe: ClassifierRecipe, seed: int, prepared: ClassifierPrepared)
             "validation": prepared.validation_digest,
         }
     )
+    return bound(key, used(recipe) if code is None else code)
 
 
 class ClassifierTask:
@@ -253,7 +265,6 @@ class ClassifierTask:
             weight = layer.weight.detach().float().cpu()  # type: ignore[operator]
             layers[name] = (weight, None if bias is None else bias.detach().float().cpu())
         return ModelOutputs(
-            key=trial_key(self.recipe, self.seed, p),
             objective=self.objective.name,
             m=m,
             scale=float(self.loss.scale),
@@ -275,6 +286,8 @@ class ClassifierTask:
         """Logits `[n, C]` by predictor on the CPU, as the layers give them (cosines unscaled)."""
         flat = features.flatten(0, 1).to(self.device)
         outputs = {name: value.float() for name, value in self.module.outputs(flat).items()}
+        for name, value in outputs.items():
+            require_finite(value, f"logits of the layer '{name}'")
         return {name: value.cpu() for name, value in self.objective.predictors(outputs, self.transforms.M).items()}
 
     def _test_images(self) -> Tensor:

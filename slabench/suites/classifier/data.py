@@ -93,6 +93,7 @@ class ClassifierPrepared:
             "protocol_version": PROTOCOL_VERSION,
             "protocol_digest": self.protocol_digest,
             "dataset_digest": self.test.digest,
+            "data_source": self.test.origin.facts() if self.test.origin else None,
             "split_digest": self.split_digest,
             "train_classes": self.train.n_classes,
             "test_classes": self.test.n_classes,
@@ -118,6 +119,10 @@ class ClassifierPrepared:
                 "groups": {name: len(own) for name, own in groups(self.counts).items()},
             }
         return facts
+
+    def doubts(self) -> list[str]:
+        """What is doubtful about the images."""
+        return list(self.test.origin.doubts) if self.test.origin else []
 
     def notes(self) -> list[str]:
         """The histogram of a long tail, and how many images selection has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from slabench.data import ImageSet, load
 from slabench.data.catalog import DatasetInfo, info
 from slabench.episodes.files import EpisodeFile, load_episodes, profile_suffix, protocol_part
 from slabench.episodes.profiles import BALANCED
+from slabench.plugins import bound, used
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import protocol_digest
 from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
@@ -71,6 +73,7 @@ class Prepared:
             "protocol_version": PROTOCOL_VERSION,
             "protocol_digest": self.protocol_digest,
             "dataset_digest": self.test.digest,
+            "data_source": self.test.origin.facts() if self.test.origin else None,
             "split_digest": self.test.split_digest,
             "episodes": self.test_episodes.name,
             "episodes_digest": protocol_part(self.test_episodes),
@@ -80,6 +83,10 @@ class Prepared:
             if len(set(sizes)) == 1
             else dict(zip(self.train.class_names, sizes, strict=True)),
         }
+
+    def doubts(self) -> list[str]:
+        """What is doubtful about the images."""
+        return list(self.test.origin.doubts) if self.test.origin else []
 
     def notes(self) -> list[str]:
         """No lines: the recipe says it all."""
@@ -109,9 +116,16 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
     return Prepared(info(name), **splits, val_episodes=files["val"], test_episodes=files["test"])
 
 
-def trial_key(recipe: Recipe, seed: int, prepared: Prepared) -> str:
-    """sha256 (hex) of the whole resolved recipe, the seed, the protocol and the data; of no path and no device."""
-    return digest_json(
+def trial_key(recipe: Recipe, seed: int, prepared: Prepared, code: Sequence[Mapping[str, str]] | None = None) -> str:
+    """sha256 (hex) of the whole resolved recipe, the seed, the protocol, the data and the code of plug-ins; of no path or device.
+
+    Args:
+        recipe: resolved.
+        seed: the trial's.
+        prepared: its data.
+        code: what `slabench.plugins.used` says of the recipe; None asks for it.
+    """
+    key = digest_json(
         {
             "recipe": recipe.resolved(),
             "seed": seed,
@@ -120,3 +134,4 @@ def trial_key(recipe: Recipe, seed: int, prepared: Prepared) -> str:
             "validation": protocol_part(prepared.val_episodes),
         }
     )
+    return bound(key, used(recipe) if code is None else code)

@@ -18,7 +18,7 @@ from slabench.recipes.images import images_per_step
 from slabench.records.outputs import ModelWeights
 from slabench.sla.objectives import objective
 from slabench.suites import Scored, on_device
-from slabench.suites.fewshot.data import Prepared, trial_key
+from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.scoring import EpisodeScoring, episode_score
 from slabench.training.loop import StepResult
 
@@ -148,5 +148,6 @@ def scored(task: EpisodeScoring, module: nn.Module) -> Scored:
     return Scored(
         [episode_score(name, score, names, residual) for name, (score, residual) in found.items()],
         {name: score.accuracy.numpy() for name, (score, _) in found.items()},
-        ModelWeights(trial_key(task.recipe, task.seed, task.prepared), module.state_dict()),
+        ModelWeights(module.state_dict()),
+        task.transductive(),
     )

@@ -6,8 +6,6 @@ A layer of N outputs makes an N-way learner; under SLA it has N*M outputs, and a
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,13 +16,10 @@ from slabench.episodes.sampler import Episodes, gather
 from slabench.evaluation.episodes import EpisodeScores, tally
 from slabench.learners.maml import AdaptedLearner, Inner, adapted_logits, build_adapted
 from slabench.sla import aggregate, joint_labels
-from slabench.suites import Scored, on_device
+from slabench.suites import on_device
 from slabench.suites.fewshot.episodic import EpisodicTask
+from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
-
-if TYPE_CHECKING:
-    from slabench.training.checkpoint import Progress
-
 
 _MEASURED_EPISODES = 8
 
@@ -76,9 +71,9 @@ class AdaptedTask(EpisodicTask):
             accuracies.append(logits.detach().argmax(-1).eq(query_labels).float().mean())
         return StepResult(torch.stack(losses).mean(), torch.stack(accuracies).mean(), self.images_per_step)
 
-    def score(self, progress: Progress) -> Scored:
-        """As `EpisodicTask.score`; transductive where queries are normalised by their own statistics."""
-        return replace(super().score(progress), transductive=self.recipe.batch_norm == "batch")
+    def transductive(self) -> bool:
+        """Where queries are normalised by their own statistics; the tests show that nothing else makes them see each other."""
+        return self.recipe.batch_norm == "batch"
 
     def seconds_to_score(self) -> float:
         """Seconds that all validations and the test will take, measured on a few validation episodes."""
@@ -108,6 +103,7 @@ class AdaptedTask(EpisodicTask):
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
             for rows in episodes.rows:
                 for name, logits in self._predict(self._views(images, rows), episodes.shots).items():
+                    require_finite(logits, "logits of the adapted layer")
                     right.setdefault(name, []).append(logits.argmax(-1).eq(truth))
         return {name: (tally(torch.stack(found), episodes, n_classes), None) for name, found in right.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,30 +10,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from slabench import plugins
 from slabench.core import paths
 from slabench.core.errors import DataError, UsageError, unknown_name
-from slabench.core.files import SHORT, digest_json, write_bytes
-from slabench.core.registry import HEADS
+from slabench.core.files import SHORT
+from slabench.core.registry import DATASETS, HEADS
 from slabench.data import load
 from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
 from slabench.episodes.files import EpisodeFile, load_episodes
 from slabench.episodes.profiles import BALANCED
-from slabench.evaluation.episodes import PREDICTORS, embed
+from slabench.evaluation.episodes import PREDICTORS
 from slabench.learners import EpisodicLearner, build_backbone, with_head
 from slabench.recipes import parse_recipe
 from slabench.recipes.fewshot import Recipe
 from slabench.records.environment import derive, derived_key
-from slabench.records.outputs import ModelWeights, load_weights
+from slabench.records.outputs import ModelWeights, check_owner, load_weights
 from slabench.records.record import RunRecord, Score
+from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
 from slabench.sla.transforms import transform_set
-from slabench.suites import on_device
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.scoring import base_mean, episode_score, score_watched
+from slabench.suites.fewshot.features import test_features
+from slabench.suites.fewshot.scoring import (
+    MEASURED_EPISODES,
+    base_mean,
+    episode_score,
+    looks_at_queries,
+    score_watched,
+)
 from slabench.training.device import choose_device
 
 
@@ -134,6 +139,7 @@ def score_heads(
     weights = open_weights(record, store)
     recipe = parse_recipe({**record.recipe, "seeds": [record.seed]})
     assert isinstance(recipe, Recipe)
+    _check_code(recipe, record)
     own = recipe.model.head
     chosen, left_out = _heads(heads, own, recipe.model.learner)
     wanted = list(predictors or PREDICTORS)
@@ -159,8 +165,11 @@ def score_heads(
     train, test = (load(recipe.data.dataset, split, data_folder) for split in ("train", "test"))
     # Before anything is embedded: a setting that the classes cannot serve stops here.
     files = {setting: _episodes(test, recipe.data.dataset, setting) for setting in settings}
+    for file in files.values() if save else ():  # what cannot be saved is not computed
+        prepared = Prepared(_info(recipe), train, test, test, file, file)
+        store.check_writable(record.suite, prepared.protocol, f"{record.name}+{max(chosen, key=len)}")
     learners = {name: _learner(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
-    features = _features(learners[chosen[0]], recipe, test, store, record, told)
+    features = test_features(learners[chosen[0]], recipe, test, store.root, record, told)
     centre = None
     if any(learner.head.centred for learner in learners.values()):
         told("embedding the training classes, for their mean")
@@ -173,7 +182,7 @@ def score_heads(
             for name in chosen:
                 started, begin = datetime.now(UTC), time.perf_counter()
                 derivation = _Derivation(record, recipe, name, setting, prepared)
-                kept, right = _kept(store, derivation.key) if save else (None, {})
+                kept, right = _kept(store, derivation) if save else (None, {})
                 missing = [predictor for predictor in wanted if again or predictor not in right]
                 if kept is not None and not missing:
                     yield HeadScores(name, setting, kept, 0)
@@ -187,7 +196,8 @@ def score_heads(
                     right[predictor] = found.accuracy.numpy()
                 seconds = time.perf_counter() - begin
                 spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
-                made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, started, argv)
+                seen = looks_at_queries(learner, x, files[setting].episodes[:MEASURED_EPISODES])
+                made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
                 if save:
                     store.save(made, right)
                 yield HeadScores(name, setting, made, seconds)
@@ -222,7 +232,29 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
             f"the weights of {label} are not here: {path}",
             "they stay where the trial was run: copy the file from there, or run it again with --resume force",
         )
-    return load_weights(path, record.outputs_sha256, record.key)
+    weights = load_weights(path, record.outputs_sha256)
+    check_owner(weights, record, path)
+    return weights
+
+
+def _check_code(recipe: Recipe, record: RunRecord) -> None:
+    """Refuse weights of a network, or transformations, whose code is another one now than when the trial was run.
+
+    A head's code is in the key of its scores, and images have a digest of their own.
+
+    Raises:
+        DataError: names what differs.
+    """
+    then, now = (
+        {(p["kind"], p["name"]): p["sha256"] for p in found if p["kind"] not in (HEADS.kind, DATASETS.kind)}
+        for found in (record.environment.get("plugins", []), plugins.used(recipe))
+    )
+    for kind, name in sorted(then.keys() | now.keys()):
+        if then.get((kind, name)) != now.get((kind, name)):
+            raise DataError(
+                f"the {kind} '{name}' has other code than in run {record.key[:SHORT]}",
+                "load the plug-in as it was then, or run the trial again with this one",
+            )
 
 
 def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[str], list[str]]:
@@ -266,37 +298,12 @@ def _episodes(test: ImageSet, dataset: str, s: Setting) -> EpisodeFile:
     )
 
 
-def _features(
-    learner: EpisodicLearner,
-    recipe: Recipe,
-    test: ImageSet,
-    store: ResultStore,
-    record: RunRecord,
-    told: Callable[[str], None],
-) -> Tensor:
-    """`[n, M, D]` of all test images, from the cache of an earlier scoring where there is one."""
-    transforms = transform_set(recipe.sla.transforms)
-    device = next(learner.parameters()).device
-
-    def compute() -> Tensor:
-        told(f"embedding {len(test):,} test images under {transforms.M} transformations")
-        return embed(learner, on_device(test.images, torch.device("cpu")), transforms, _info(recipe))
-
-    key = digest_json(
-        {
-            "weights": record.outputs_sha256,
-            "data": test.digest,
-            "split": test.split_digest,
-            "transforms": recipe.sla.transforms,
-        }
-    )
-    return cached(store.root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features", key, compute).to(device)
-
-
-def _kept(store: ResultStore, key: str) -> tuple[RunRecord | None, dict[str, Any]]:
-    """What an earlier scoring kept, with the accuracies behind it; none where either is missing or damaged."""
-    kept = store.find(key)
-    if kept is None:
+def _kept(store: ResultStore, derivation: _Derivation) -> tuple[RunRecord | None, dict[str, Any]]:
+    """What an earlier scoring of the same weights by the same code kept, with the accuracies behind it; none where either is
+    missing, damaged or of others.
+    """
+    kept = store.find(derivation.key)
+    if kept is None or outdated(kept, derivation.of) or plugins.untold(derivation.code):
         return None, {}
     try:
         return kept, dict(store.episodes(kept))
@@ -318,8 +325,10 @@ class _Derivation:
         self.given = {"head": head, "protocol": prepared.protocol_digest}
         self.key = derived_key(of.key, "score", self.given, self.code)
 
-    def record(self, scores: list[Score], seconds: float, started: datetime, argv: Sequence[str]) -> RunRecord:
-        """With these scores, which took so long."""
+    def record(
+        self, scores: list[Score], seconds: float, transductive: bool, started: datetime, argv: Sequence[str]
+    ) -> RunRecord:
+        """With these scores, which took so long, of a head that was found to look at other queries or not to."""
         of, recipe = self.of, self.recipe
         episodes = {name: getattr(self.setting, name) for name in ("ways", "shots", "queries", "episodes")}
         profiles = {
@@ -340,39 +349,9 @@ class _Derivation:
             "recipe": made,
             **self.prepared.facts(),
             "scores": scores,
+            "transductive": transductive,
             "derived": {"of": of.key, "method": "score", "head": self.head},
             "cost": of.cost.model_copy(update={"eval_seconds": round(seconds, 3)}),
             "warnings": [],
         }
         return derive(of, "score", self.head, self.given, started, argv, changes, self.code)
-
-
-_LIMIT = 2**30  # bytes; larger ones are computed again
-
-
-def cached(path: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
-    """The features of `key`, from the file if it holds them whole, otherwise computed and written.
-
-    Args:
-        path: of the file; any damage to it, or another key in it, means computing again.
-        key: a digest of all that decides the features.
-        compute: makes them, float32.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts, features = file.metadata() or {}, file.get_tensor("features")
-        if facts == {"key": key, "sha256": _digest(features)}:
-            return features  # type: ignore[no-any-return]
-    except (SafetensorError, OSError):
-        pass
-    features = compute().cpu().contiguous()
-    if features.numel() * features.element_size() <= _LIMIT:
-        write_bytes(path, save({"features": features}, metadata={"key": key, "sha256": _digest(features)}))
-    return features
-
-
-def _digest(features: Tensor) -> str:
-    return hashlib.sha256(features.contiguous().view(torch.uint8).numpy().data).hexdigest()

@@ -14,6 +14,7 @@ from slabench.episodes.sampler import Episodes
 from slabench.evaluation.episodes import PREDICTORS, EpisodeScores, HasBackbone, embed, embed_episodes, score_episodes
 from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.heads import watch_residuals
+from slabench.heads.apart import query_gap
 from slabench.learners import EpisodicLearner
 from slabench.records.record import Score
 from slabench.sla.transforms import TransformSet, transform_set
@@ -77,6 +78,13 @@ class EpisodeScoring:
         images = on_device(self.prepared.test.images, torch.device("cpu"))
         return self._score(images, self.prepared.test_episodes.episodes, self.prepared.test.n_classes, None)
 
+    def transductive(self) -> bool:
+        """Whether the head looks at other queries of an episode, or at their order: measured on a few test episodes."""
+        images, few = on_device(self.prepared.test.images, torch.device("cpu")), self.prepared.test_episodes.episodes
+        plain = TransformSet("plain", ((0, (0, 1, 2)),))
+        features, rows = embed_episodes(self.learner, images, few[:MEASURED_EPISODES], plain, self.info)
+        return looks_at_queries(self.learner, features, rows)
+
     def _score(
         self, images: Tensor, episodes: Episodes, n_classes: int, autocast: torch.dtype | None
     ) -> dict[str, tuple[EpisodeScores, float | None]]:
@@ -85,6 +93,26 @@ class EpisodeScoring:
         if learner.head.centred:
             features = features - base_mean(learner, self.prepared.train, self.transforms, self.info, autocast)
         return {name: score_watched(learner, features, rows, name, n_classes) for name in PREDICTORS}
+
+
+MEASURED_EPISODES = 3
+_NOISE = 1e-3
+"""Logits in float32 of a solver that stops at a tolerance change by less than this where only the batch is another."""
+
+
+@torch.inference_mode()
+def looks_at_queries(learner: EpisodicLearner, features: Tensor, episodes: Episodes) -> bool:
+    """Whether a head predicts queries from each other.
+
+    Args:
+        learner: only its head and scale are used.
+        features: `[n, M, D]`, of which view 0 is used.
+        episodes: a few, of rows of `features`.
+    """
+    (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)
+    plain = features[:, 0]
+    support, query = (plain[r.to(plain.device)] for r in (rows, query_rows))
+    return query_gap(learner.logits, support, labels.to(plain.device), query, episodes.ways) > _NOISE
 
 
 def score_watched(

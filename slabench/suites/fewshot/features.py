@@ -1,0 +1,94 @@
+"""The features of a trained few-shot run's test images, embedded once and kept beside its records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from slabench import plugins
+from slabench.core.files import SHORT, digest_json, write_bytes
+from slabench.data.catalog import info
+from slabench.data.imageset import ImageSet
+from slabench.evaluation.episodes import embed
+from slabench.learners import EpisodicLearner
+from slabench.recipes.fewshot import Recipe
+from slabench.records.record import RunRecord
+from slabench.sla.transforms import transform_set
+from slabench.suites import on_device
+
+
+def test_features(
+    learner: EpisodicLearner,
+    recipe: Recipe,
+    test: ImageSet,
+    root: Path,
+    record: RunRecord,
+    told: Callable[[str], None],
+) -> Tensor:
+    """`[n, M, D]` of all test images, from the cache of an earlier scoring where there is one.
+
+    Args:
+        learner: with the trial's weights, on its device.
+        recipe: the trial's.
+        test: the images.
+        root: the folder of results.
+        record: the trial's.
+        told: told when images are embedded.
+    """
+    transforms = transform_set(recipe.sla.transforms)
+    device = next(learner.parameters()).device
+
+    def compute() -> Tensor:
+        told(f"embedding {len(test):,} test images under {transforms.M} transformations")
+        return embed(learner, on_device(test.images, torch.device("cpu")), transforms, info(recipe.data.dataset))
+
+    key = digest_json(
+        {
+            "weights": record.outputs_sha256,
+            "data": test.digest,
+            "split": test.split_digest,
+            "transforms": recipe.sla.transforms,
+        }
+    )
+    if plugins.untold(record.environment.get("plugins", [])):
+        return compute().to(device)  # nobody could tell whose they are
+    path = root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features"
+    for old in path.parent.glob(f"{record.key[:SHORT]}-*.features"):
+        if old != path:
+            old.unlink(missing_ok=True)  # of weights that the trial had before
+    return cached(path, key, compute).to(device)
+
+
+_LIMIT = 2**30  # bytes; larger ones are computed again
+
+
+def cached(path: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
+    """The features of `key`, from the file if it holds them whole, otherwise computed and written.
+
+    Args:
+        path: of the file; any damage to it, or another key in it, means computing again.
+        key: a digest of all that decides the features.
+        compute: makes them, float32.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts, features = file.metadata() or {}, file.get_tensor("features")
+        if facts == {"key": key, "sha256": _digest(features)}:
+            return features  # type: ignore[no-any-return]
+    except (SafetensorError, OSError):
+        pass
+    features = compute().cpu().contiguous()
+    if features.numel() * features.element_size() <= _LIMIT:
+        write_bytes(path, save({"features": features}, metadata={"key": key, "sha256": _digest(features)}))
+    return features
+
+
+def _digest(features: Tensor) -> str:
+    return hashlib.sha256(features.contiguous().view(torch.uint8).numpy().data).hexdigest()
