@@ -96,3 +96,32 @@ def test_a_bar_fits_its_terminal(monkeypatch: pytest.MonkeyPatch, width: int) ->
     assert bar.split()[0] == "1/2"
     assert bar.endswith("all 55 min")  # 600 s for 12,344 steps: 27,655 and 40,000 to go
     assert len(bar) <= width
+
+
+def test_processes_that_share_the_work_tell_the_time_left_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, an image a second each; the third trial takes three times as long as the others."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    tally = progress.Tally({"a": 100, "b": 100, "c": 300, "d": 100}, 2)
+    tally.begin("a")
+    tally.begin("b")
+    now[0] = 100
+    # 500 images are left, and b has taken the 100 seconds of its own: 400 s for two.
+    assert tally.end("a") == "1 of 4 trials have ended, about 3 min left for all"
+    tally.begin("c")
+    assert tally.end("b") == "2 of 4 trials have ended, about 3 min left for all"
+    tally.begin("d")
+    now[0] = 200
+    assert tally.end("d") == "3 of 4 trials have ended, about 3 min left for all"  # 200 s of c
+    now[0] = 400
+    assert tally.end("c") == "4 of 4 trials have ended"
+    failing = progress.Tally({"a": 100, "b": 100}, 1)
+    failing.begin("a")
+    assert failing.end("a", ran=False) == "1 of 2 trials have ended", "at once: nothing is known of the speed"
+
+
+def test_a_process_of_many_numbers_its_trial_among_all() -> None:
+    output = io.StringIO()
+    listener = progress.ConsoleListener(Console(file=output, width=100), (3, 8))
+    listener.trial(trial("a" * 64, 100), 1, 1)
+    assert output.getvalue().startswith("3/8 trial ")
