@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from slabench.records.record import Score
     from slabench.runner import Outcome, Trial
@@ -56,15 +57,61 @@ class _Speed:
         return seconds / seen * images if seen > 0 else None
 
 
+class Tally:
+    """How many of the trials have ended that several processes share, and the time left for all.
+
+    Args:
+        images: seen in the training of each trial, by its key.
+        jobs: processes.
+
+    Attributes:
+        count: trials in all.
+    """
+
+    def __init__(self, images: Mapping[str, int], jobs: int) -> None:
+        self._images, self._jobs = dict(images), jobs
+        self.count, self._ended = len(images), 0
+        self._begun: dict[str, float] = {}
+        self._seconds = self._seen = 0.0
+        self._lock = threading.Lock()
+
+    def begin(self, key: str) -> None:
+        """A process has taken the trial."""
+        with self._lock:
+            self._begun[key] = time.monotonic()
+
+    def end(self, key: str, ran: bool = True) -> str:
+        """The trial has ended: `3 of 8 trials have ended, about 12 min left for all`.
+
+        One that failed, or that another process has, says nothing of the speed: it was not `ran`.
+        """
+        with self._lock:
+            now = time.monotonic()
+            self._ended += 1
+            seconds, images = now - self._begun.pop(key), self._images.pop(key)
+            if ran:
+                self._seconds, self._seen = self._seconds + seconds, self._seen + images
+            text = f"{self._ended} of {self.count} trials have ended"
+            if not self._images or not self._seen:
+                return text
+            # Seconds of one process for all that is left, less what has been spent already on the trials at hand.
+            work = sum(self._images.values()) * self._seconds / self._seen
+            work -= sum(now - begun for begun in self._begun.values())
+            left = max(work, 0.0) / min(self._jobs, len(self._images))
+            return f"{text}, about {duration(left)} left for all"
+
+
 class ConsoleListener:
     """Prints trials, validations and outcomes; between them a bar, or a line every ten seconds.
 
     Args:
         console: where to.
+        place: number and count that stand before every trial, for a process that runs one of many; else they are the run's own.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, place: tuple[int, int] | None = None) -> None:
         self.console = console
+        self._place = place
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._steps = 0
@@ -83,6 +130,7 @@ class ConsoleListener:
 
     def trial(self, trial: Trial, number: int, count: int) -> None:
         """One line for the trial, after the notes on its data where these are new."""
+        number, count = self._place or (number, count)
         self._images = self._waiting.pop(trial.key, 0)
         self._which = f"{number}/{count}" if count > 1 else ""
         self._unit = "episodes" if trial.recipe.suite == "fewshot" else "images"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -113,6 +114,13 @@ def test_from_run_to_leaderboard(glyphs: Path, tmp_path: Path) -> None:
     assert "single" in output
     assert "aggregated" in output
     assert sorted(path.name for path in folder.iterdir()) == ["results"]
+    commands = re.findall(r"^  slabench (.+)$", output, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        code, printed = slabench(folder, *shlex.split(command))
+        assert code == 0, printed
+    code, status = slabench(folder, "status")
+    assert (code, status.splitlines()[0]) == (0, "2 done in results")
 
     code, again = slabench(folder, *QUICK, "--sla", "--seeds", "0,1")
     assert code == 0

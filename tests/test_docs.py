@@ -206,7 +206,7 @@ def test_the_quick_start_works_as_typed(
 
     commands = re.findall(r"^    (slabench .+)$", page, re.MULTILINE)
     assert [command.split()[1] for command in commands] == [
-        *("doctor", "list", "list", "show", "demo", "run", "run", "list", "show"),
+        *("doctor", "list", "list", "show", "demo", "run", "run", "status", "list", "show"),
         *("leaderboard", "compare", "report", "leaderboard", "plot", "report"),
     ]
     printed = ""
@@ -224,6 +224,12 @@ def test_the_quick_start_works_as_typed(
     assert "objective predictor accuracy difference images seen seconds" in headings
     for heading in headings:
         assert heading in words
+    told = [line.strip() for line in shown if line.startswith("  slabench ")]
+    assert len(told) == 5
+    for command in told:  # but for the key, which is this machine's
+        assert " ".join(command.split()[:3] if "show run" in command else command.split()) in words
+        if "--dataset fc100" not in command:
+            typed(command.replace("5d0cac18bca2", key))
     assert len((folder / "leaderboard.csv").read_text(encoding="utf-8").splitlines()) == 1 + 6
     assert (folder / "bars.png").read_bytes().startswith(b"\x89PNG")
     for name in ("report.html", "shipped.html"):

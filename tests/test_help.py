@@ -93,5 +93,5 @@ except SystemExit:
 print(*sorted(name for name in sys.modules if name.partition(".")[0] == "slabench"), file=sys.stderr)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    known = {"slabench", "slabench.cli", "slabench.cli.app", "slabench.cli.commands", "slabench.core"}
+    known = {"slabench", *(f"slabench.{name}" for name in ("cli", "cli.app", "cli.commands", "cli.streams", "core"))}
     assert set(run.stderr.split()) == known | {"slabench.core.errors", "slabench.core.versions"}

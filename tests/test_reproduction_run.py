@@ -182,9 +182,14 @@ def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> 
     assert list(checkpoints.glob("*.safetensors"))
     before = len(ResultStore(tmp_path / "results").records())
     assert before < 3
+    code, status = here("status", folder=tmp_path)
+    assert (code, f"{3 - before} stopped" in status) == (0, True), status
 
     code, output = finish(start(command, tmp_path))
     assert code == 0, output
+    assert f"[1] 1/{3 - before} glyphs" in output or f"[2] 1/{3 - before} glyphs" in output
+    assert f"{3 - before} of {3 - before} trials have ended" in output
+    assert here("status", folder=tmp_path)[1].startswith("3 done in results\n")
     assert "continuing at step" in output
     assert len(ResultStore(tmp_path / "results").records()) == 3
     assert len(re.findall(r"test \(%\): single", output)) == 3 - before  # each trial once

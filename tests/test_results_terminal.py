@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doc_pages import ROOT, text
 from processes import here
 from result_records import digest, make_recipe, make_record
 from rich.console import Console
@@ -161,6 +162,14 @@ def test_the_summary_s_numbers_are_whole_at_any_width(results: Path) -> None:
         (line,) = [line for line in output.getvalue().splitlines() if "5w5s15q" in line and "10w" not in line]
         assert re.findall(r"\d+\.\d\d", line)[:6] == ["60.00", "50.00", "53.00", "55.00", "57.00", "2.00"]
         assert max(map(len, output.getvalue().splitlines())) <= width
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    (shown,) = re.findall(r"```text\n(.*?)```", text(ROOT / "docs" / "leaderboard.md"), re.DOTALL)
+    printed = [line.rstrip() for line in here("leaderboard", "--shipped", COLUMNS="80")[1].splitlines()]
+    lines = [line for line in shown.splitlines() if line != "..."]
+    assert len(lines) > 10
+    assert [line for line in printed if line in lines] == lines
 
 
 def test_names_are_cut_where_they_differ() -> None:

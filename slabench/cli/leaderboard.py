@@ -134,7 +134,7 @@ def leaderboard(
     if output is None and output_format == "table" and not (wanted or every or top):
         lines = summary(found, store)
         if len(lines) > 1:
-            console = Console(highlight=False)
+            console = Screen()
             show_summary(console, lines)
             _say_more(console, lines, found, results, shipped, include_quick)
             return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli.common import notes_console, warn
+from slabench.cli.streams import Screen, export
 from slabench.core import paths
 from slabench.core.errors import UsageError
 from slabench.progress import duration
@@ -52,17 +53,15 @@ def status(
     slabench status --watch
     slabench status --results results --json
     """
-    from rich.console import Console
-
     if watch and as_json:
         raise UsageError("--watch is for people and --json for programs", "give one of the two")
     survey = Survey(paths.results(results))
     if as_json:
         found = survey.look()
         warn(notes_console(), survey.problems)
-        typer.echo(json.dumps([_facts(one) for one in found], indent=2))
+        export(json.dumps([_facts(one) for one in found], indent=2) + "\n")
         return
-    console = Console(highlight=False)
+    console = Screen()
     if watch:
         _watch(console, survey, every, show_all)
         return

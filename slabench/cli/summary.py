@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from slabench.cli.streams import plain
 from slabench.comparison.controls import Control
 from slabench.ranking.columns import percent
 from slabench.ranking.formats.terminal import WIDE, elided
@@ -50,7 +51,7 @@ def show_summary(console: Console, lines: Sequence[Line]) -> None:
     for control, heading in _HEADINGS.items():
         columns[heading] = [_accuracy(line.controls.get(control)) for line in lines]
     columns["SLA"] = [_accuracy(line.sla) for line in lines]
-    columns["SLA\ngains"] = [_gain(line, wide) for line in lines]
+    columns["SLA\ngains"] = [plain(_gain(line, wide), console.encoding) for line in lines]
     numbers = set(columns) - {"protocol"}
     left = console.width - sum(1 + max(map(len, (*name.split("\n"), *texts))) for name, texts in columns.items())
     room = max(_NAME, max(map(len, columns["protocol"])) + min(left, 0))  # numbers are never cut

@@ -25,7 +25,7 @@ from typing import IO, Any, Literal, cast
 from rich.console import Console
 
 from slabench import plugins
-from slabench.progress import ConsoleListener
+from slabench.progress import ConsoleListener, Tally
 from slabench.recipes import parse_recipe
 from slabench.records.agenda import announce
 from slabench.records.store import ResultStore
@@ -69,7 +69,7 @@ def run_parallel(
         "argv": list(argv),
         "wait": False,  # a job takes another trial instead
     }
-    waiting, outcomes = deque(trials), list[Outcome]()
+    waiting, outcomes = deque(enumerate(trials, 1)), list[Outcome]()
     one_at_a_time = threading.Lock()
 
     def tell(line: str) -> None:
@@ -77,7 +77,8 @@ def run_parallel(
             say(line)
 
     stopped = threading.Event()
-    workers = [_Job(number, settings, tell, stopped) for number in range(1, min(jobs, len(trials)) + 1)]
+    tally = Tally({trial.key: trial.planned.images for trial in trials}, min(jobs, len(trials)))
+    workers = [_Job(number, settings, tell, stopped, tally) for number in range(1, min(jobs, len(trials)) + 1)]
     # Each process announces the trial that it is at; this one, all that wait.
     with announce(results, [trial.planned for trial in trials]):
         with _stop_requests(workers, stopped), ThreadPoolExecutor(max(1, len(workers))) as pool:
@@ -101,27 +102,34 @@ class _Job:
     """One process after another that takes trials until none is left; its number, from 1, stands before its lines."""
 
     def __init__(
-        self, number: int, settings: dict[str, Any], say: Callable[[str], None], stopped: threading.Event
+        self,
+        number: int,
+        settings: dict[str, Any],
+        say: Callable[[str], None],
+        stopped: threading.Event,
+        tally: Tally,
     ) -> None:
-        self.number, self.settings, self.say, self.stopped = number, settings, say, stopped
+        self.number, self.settings, self.say, self.stopped, self.tally = number, settings, say, stopped, tally
         self.store = ResultStore(settings["results"])
         self.pool: ProcessPoolExecutor | None = None
         self.lines: Connection | None = None
         self.process: BaseProcess | None = None
 
-    def work(self, waiting: deque[Trial], outcomes: list[Outcome]) -> None:
+    def work(self, waiting: deque[tuple[int, Trial]], outcomes: list[Outcome]) -> None:
         """Take trials from `waiting` and add what became of them to `outcomes`; runs in a thread of its own."""
         # A new process takes this over: Ctrl-C in the terminal, which reaches it too, has to wait until it can deal with it.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             while not self.stopped.is_set():
                 try:
-                    trial = waiting.popleft()
+                    place, trial = waiting.popleft()
                 except IndexError:
                     return
-                outcome = self._run(trial)
+                self.tally.begin(trial.key)
+                outcome = self._run(trial, place)
                 if outcome is not None:
                     outcomes.append(outcome)
+                    self.say(self.tally.end(trial.key, outcome.state == "ran"))
         finally:
             self._close()
 
@@ -132,8 +140,8 @@ class _Job:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGINT)
 
-    def _run(self, trial: Trial) -> Outcome | None:
-        """What became of a trial; None where it was stopped."""
+    def _run(self, trial: Trial, place: int) -> Outcome | None:
+        """What became of a trial, which is number `place` of all; None where it was stopped."""
         reader, writer = None, None
         if self.pool is None:
             context = multiprocessing.get_context("spawn")
@@ -141,7 +149,8 @@ class _Job:
             self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(writer,))
             self.lines = reader
         recipe = trial.recipe.model_dump(mode="json")
-        future = self.pool.submit(_run_trial, plugins.files(), recipe, trial.seed, self.settings)
+        of_all = place, self.tally.count
+        future = self.pool.submit(_run_trial, plugins.files(), recipe, trial.seed, self.settings, of_all)
         if writer is not None:
             writer.close()  # the process has its own: when that one is closed, it has died
         assert self.lines is not None
@@ -244,11 +253,11 @@ def _begin(lines: Connection) -> None:
 
 
 def _run_trial(
-    files: Sequence[Path], recipe: dict[str, Any], seed: int, settings: dict[str, Any]
+    files: Sequence[Path], recipe: dict[str, Any], seed: int, settings: dict[str, Any], place: tuple[int, int]
 ) -> tuple[State | None, str | None]:
     """Run a trial with the plug-ins of these files; its state, None where it was stopped, and its error."""
     listener = ConsoleListener(
-        Console(file=cast(IO[str], _Lines(_Own.lines.send)), highlight=False, color_system=None, width=120)
+        Console(file=cast(IO[str], _Lines(_Own.lines.send)), highlight=False, color_system=None, width=120), place
     )
     try:
         _Own.working = True

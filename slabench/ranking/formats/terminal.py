@@ -87,7 +87,8 @@ def _fitted(board: Board, cells: Mapping[str, Sequence[str]], width: int) -> dic
 
     fitted = dict(cells)
     wide = {
-        column.name: max(map(cell_len, (column.heading, *cells[column.name]))) + 1
+        # Where a terminal has no ±, it shows +- (slabench.cli.streams).
+        column.name: max(cell_len(text.replace("±", "+-")) for text in (column.heading, *cells[column.name])) + 1
         for column in board.columns
         if column.name in cells
     }
