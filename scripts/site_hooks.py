@@ -61,6 +61,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return parted(linked)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """What the theme leaves out for those who read by ear or by keyboard: a name for its search, code that can be scrolled."""
+    named = output.replace('data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"')
+    return named.replace("<pre><span></span><code>", '<pre><span></span><code tabindex="0">')
+
+
 def on_post_build(config: Any, **_: Any) -> None:
     """Write the search index as a script too, which the theme loads where a page was opened from a folder."""
     index = Path(config["site_dir"]) / "search" / "search_index.json"
