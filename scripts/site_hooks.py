@@ -62,9 +62,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    """What the theme leaves out for those who read by ear or by keyboard: a name for its search, code that can be scrolled."""
-    named = output.replace('data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"')
-    return named.replace("<pre><span></span><code>", '<pre><span></span><code tabindex="0">')
+    """The theme's search is a dialog without a name, which readers of the screen would not announce."""
+    search = 'data-md-component="search" role="dialog"'
+    return output.replace(search, f'{search} aria-label="Search"')
 
 
 def on_post_build(config: Any, **_: Any) -> None:

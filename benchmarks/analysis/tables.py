@@ -27,8 +27,8 @@ Kinds:
 
 `name@digest` tells recipes of one name apart, by the recipe's digest or by that of the trial it was derived from: the same head
 scored on backbones of two tasks. A label may fill several columns: `"8,000 | flip"`.
-`results` is the folder of records (default `results`), in the nearest of the page's folders that has it. The greatest figure of a table is bold with
-`bold = true`. A row that has no record is an error: no figure is ever left standing for want of its record. With `--check`
+`results` is the folder of records (default `results`), in the nearest of the page's folders that has it. The greatest figure of a
+table is bold with `bold = true`. A row that has no record is an error: no figure is ever left standing for want of its record. With `--check`
 nothing is written and the exit code is 1 if the page is not what the records say.
 """
 
@@ -182,7 +182,16 @@ def differences(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
 
 def summary(_: Mapping[str, Any], found: Records) -> list[list[str]]:
     """`kind = "summary"`."""
-    lines = [["task", "baseline", "baseline, all views", "baseline, equal images seen", "SLA, all views", "SLA − best baseline"]]
+    lines = [
+        [
+            "task",
+            "baseline",
+            "baseline, all views",
+            "baseline, equal images seen",
+            "SLA, all views",
+            "SLA − best baseline",
+        ]
+    ]
     for task in tasks(Source.of(found.store.records(), found.store))[:MOST_TASKS]:
         cells = [
             control.absent if own is None else style.value(own.mean, entry_interval(own)[0])
