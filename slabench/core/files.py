@@ -83,10 +83,12 @@ def read_plain(path: Path, limit: int | None = None) -> bytes:
                 kind = "a named pipe" if stat.S_ISFIFO(facts.st_mode) else "a device"
                 raise DataError(f"{path} is {kind}, not a file", "move it away")
             if limit is not None and facts.st_size > limit:
-                raise DataError(f"{path} has {facts.st_size:,} bytes; such a file has at most {limit:,}", "move it away")
+                raise DataError(
+                    f"{path} has {facts.st_size:,} bytes; such a file has at most {limit:,}", "move it away"
+                )
             return file.read()
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing", "restore it from its source") from error
+        raise DataError(f"{path} cannot be read: it is missing", "restore it from its source") from error
     except IsADirectoryError as error:
         raise DataError(f"{path} is a folder, not a file", "move it away") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

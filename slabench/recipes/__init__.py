@@ -208,4 +208,7 @@ def _explain(error: ValidationError, origin: str, kind: type[BaseModel]) -> tupl
         return f"{origin}: unknown key '{key}'", did_you_mean(key, known_keys(kind))
     if first["type"] == "missing":
         return f"{origin}: the key '{key}' is missing", f"set it in the recipe or with --set {key}=..."
-    return f"{origin}: {key} = {reprlib.repr(first['input'])}: {first['msg'].lower()}", f"fix it, or use --set {key}=..."
+    return (
+        f"{origin}: {key} = {reprlib.repr(first['input'])}: {first['msg'].lower()}",
+        f"fix it, or use --set {key}=...",
+    )

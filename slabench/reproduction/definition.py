@@ -329,4 +329,6 @@ def _explain(error: ValidationError, path: Path) -> DataError:
         return DataError(f"{path}: unknown key '{where}'", did_you_mean(str(first["loc"][-1]), options))
     if first["type"] == "missing":
         return DataError(f"{path}: the key '{where}' is missing", "see docs/reproduce.md")
-    return DataError(f"{path}: {where} = {reprlib.repr(first['input'])}: {first['msg'].lower()}", "see docs/reproduce.md")
+    return DataError(
+        f"{path}: {where} = {reprlib.repr(first['input'])}: {first['msg'].lower()}", "see docs/reproduce.md"
+    )
