@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slabench.core.errors import DataError, UsageError
+from slabench.core.errors import UsageError
 from slabench.recipes import known_keys, load_recipe, parse_assignment, parse_recipe, recipe_names
 from slabench.records.environment import derived_key
 from slabench.suites import suite_of

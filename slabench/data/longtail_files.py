@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from slabench.core import manifests, paths
-from slabench.core.errors import DataError, IntegrityError
 from slabench.core.arrays import parse_npy
+from slabench.core.errors import DataError, IntegrityError
 from slabench.core.files import digest_json, read_plain, sha256_file, write_bytes, write_json
 from slabench.data.imageset import ImageSet
 from slabench.data.longtail import Subset, draw, groups, long_tail

@@ -125,7 +125,7 @@ class Store:
     def images(self, name: str) -> ImageSet:
         """The whole store as an `ImageSet` called `name`; pixels stay memory-mapped."""
         labels = np.asarray(_open_array(self, "labels"), dtype=np.int64)
-        if len(labels) and not (0 <= labels.min() and labels.max() < len(self.class_names)):
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.class_names)):
             raise IntegrityError(
                 f"{self.folder / 'labels.npy'} has labels outside 0..{len(self.class_names) - 1}", _ANEW
             )

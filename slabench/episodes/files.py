@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from slabench.core import manifests, paths
-from slabench.core.errors import DataError, UsageError
 from slabench.core.arrays import parse_npy
+from slabench.core.errors import DataError, UsageError
 from slabench.core.files import read_plain, sha256_file, write_bytes, write_json
 from slabench.core.seeding import numpy_generator
 from slabench.data.imageset import ImageSet

@@ -24,15 +24,18 @@ KEYS = 20_000
 LONGEST_NUMBER = 512
 """Bytes of a whole number."""
 _COPIES = 4
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _SMALL = 1 << 20
 
 _REMEDY = "none of its code was run; get the data set anew from its publisher"
-# What pickles of plain containers and arrays do not have: copies of the top, old and new ways to make instances, numbered classes.
-_REFUSED = frozenset("DUP INST OBJ NEWOBJ NEWOBJ_EX EXT1 EXT2 EXT4 NEXT_BUFFER READONLY_BUFFER".split())
-_GROW = frozenset("APPEND APPENDS SETITEM SETITEMS ADDITEMS BUILD".split())
-_PUT = frozenset("PUT BINPUT LONG_BINPUT MEMOIZE".split())
-_GET = frozenset("GET BINGET LONG_BINGET".split())
-_NUMBERS = frozenset("INT LONG LONG1 LONG4".split())
+# What pickles of plain containers and arrays do not have: copies of the top, instances, classes by number.
+_REFUSED = frozenset(
+    ["DUP", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"]
+)
+_GROW = frozenset(["APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"])
+_PUT = frozenset(["PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"])
+_GET = frozenset(["GET", "BINGET", "LONG_BINGET"])
+_NUMBERS = frozenset(["INT", "LONG", "LONG1", "LONG4"])
 _LENGTHS = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
     pickletools.TAKEN_FROM_ARGUMENT4: 4,
@@ -173,7 +176,7 @@ def check_cost(file: BinaryIO) -> None:
     budget = _Budget(size)
     while True:
         code = file.read(1)
-        opcode = pickletools.code2op.get(code.decode("latin-1"))
+        opcode = _OPCODES.get(code)
         if opcode is None:
             raise EOFError("it ends before its end" if not code else f"unknown operation {code!r}")
         argument = _argument(file, opcode, size) if opcode.arg is not None else 0
