@@ -19,10 +19,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from slabench.core import manifests, paths
+from slabench.core.arrays import parse_npy
 from slabench.core.errors import DataError, UsageError
+from slabench.core.files import read_plain
 from slabench.core.seeding import numpy_generator
 from slabench.data.catalog import DATASETS
 from slabench.data.imageset import ImageSet
@@ -49,14 +51,14 @@ class Manifest(BaseModel):
     # Added later: the defaults describe files that lack these fields.
     support_profile: str = BALANCED
     query_profile: str = BALANCED
-    columns: tuple[int, int] | None = None
+    columns: tuple[PositiveInt, PositiveInt] | None = None
     dataset: str
     split: str
-    ways: int
-    shots: int
-    queries: int
-    episodes: int
-    images_per_class: int | None
+    ways: PositiveInt
+    shots: PositiveInt
+    queries: PositiveInt
+    episodes: PositiveInt
+    images_per_class: PositiveInt | None
     seed: int
     method: Literal["balanced/1", "profile/1"] = "balanced/1"
     dataset_digest: str
@@ -216,7 +218,7 @@ def read_rows(path: Path) -> tuple[Manifest, NDArray[np.int64]]:
     """
     manifest = read_manifest(path)
     manifests.check_digest(path, manifest.sha256, _COMMAND)
-    rows = np.load(path, allow_pickle=False)
+    rows = parse_npy(read_plain(path), str(path), f"make it again: {_COMMAND}")
     shape = (manifest.episodes, manifest.ways, sum(manifest.columns or (manifest.shots, manifest.queries)))
     if rows.shape != shape or rows.dtype != np.uint16:
         raise DataError(

@@ -55,7 +55,7 @@ def unseal(path: Path, sha256: str, what: str) -> tuple[dict[str, Any], dict[str
         with safe_open(path, framework="pt") as file:
             facts = dict(json.loads((file.metadata() or {})["slabench"]))
             return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{path} holds no {what}: {error}", REMEDY) from error
 
 
@@ -127,6 +127,11 @@ class ModelOutputs:
     key: str = ""
 
     def __post_init__(self) -> None:
+        for name, kind in (("key", str), ("objective", str), ("m", int), ("cosine", bool), ("train_shift", bool)):
+            if type(getattr(self, name)) is not kind:
+                raise SlabenchError(f"{name} is {str(getattr(self, name))[:60]!r}, not {kind.__name__}")
+        if type(self.scale) not in (int, float) or not 0 < self.scale < float("inf") or self.m < 1:
+            raise SlabenchError(f"the scale {str(self.scale)[:60]!r} or the {self.m} transformations are not above 0")
         if "test" not in self.splits or not self.layers or len(self.counts) < 2:
             raise SlabenchError(
                 f"outputs have layers {list(self.layers)}, splits {list(self.splits)} and {len(self.counts)} classes",
@@ -204,7 +209,7 @@ def load_outputs(path: Path, sha256: str) -> ModelOutputs:
         if facts.pop("schema") != OUTPUTS_SCHEMA:
             raise ValueError(f"its schema is not {OUTPUTS_SCHEMA}")
         return _unpack(facts, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, SlabenchError) as error:
+    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError, RuntimeError, SlabenchError) as error:
         raise DataError(f"{path} holds no {what}: {error}", REMEDY) from error
 
 

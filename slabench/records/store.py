@@ -16,8 +16,6 @@ import hashlib
 import io
 import re
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -332,11 +330,14 @@ def _pack(record: RunRecord, per_episode: Mapping[str, ArrayLike]) -> bytes:
 def _unpack(data: bytes, path: Path) -> dict[str, NDArray[numpy.float32]]:
     import numpy
 
-    try:
-        with numpy.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: numpy.asarray(file[name], dtype=numpy.float32) for name in file.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a plain npz file: {error}", "run the trial again") from error
+    from slabench.core.arrays import parse_npz
+
+    remedy = "run the trial again"
+    arrays = parse_npz(data, str(path), remedy)
+    for name, array in arrays.items():
+        if array.ndim != 1 or not len(array) or not bool(((array >= 0) & (array <= 1)).all()):
+            raise DataError(f"{path}: '{name[:60]}' is {list(array.shape)}, not [n] fractions in [0, 1]", remedy)
+    return {name: array.astype(numpy.float32) for name, array in arrays.items()}
 
 
 @dataclass
