@@ -6,11 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slabench.recipes.base import BaseRecipe, Natural, OptimizerName, Part, Positive
+from slabench.recipes.base import LATER, BaseRecipe, Natural, OptimizerName, Part, Positive
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Normalise = Literal["catalog", "half", "ldam"]
+LayerInit = Literal["he-zero", "he", "torch"]
+ConvInit = Literal["backbone", "fan-out"]
 
 
 class ClassifierData(Part):
@@ -23,6 +26,11 @@ class ClassifierData(Part):
     ratio: float = Field(default=100, description="largest over smallest class, at least 1")
     class_order: str = Field(default="label", description="the most frequent class first: label, reversed, random:SEED")
     seed: Natural = Field(default=0, description="of the draw of the training images, apart from the trial's seed")
+    normalise: Normalise = Field(
+        default="catalog",
+        json_schema_extra=LATER,
+        description="mean and deviation of the colours: the catalog's, half (0.5 and 0.5, SLA's code), or ldam (LDAM-DRW's)",
+    )
     counts: tuple[Positive, ...] | None = Field(default=None, description="own counts by label (profile counts)")
     per_class: Positive | None = Field(
         default=None, description="limited data: so many training images a class (profile full)"
@@ -46,6 +54,16 @@ class ClassifierModel(Part):
 
     backbone: str = "resnet32"
     layer: Literal["auto", "linear", "cosine"] = "auto"
+    layer_init: LayerInit = Field(
+        default="he-zero",
+        json_schema_extra=LATER,
+        description="linear layers: He's normal weights with zero biases, with torch's biases (he: LDAM-DRW), or torch's own (SLA)",
+    )
+    conv_init: ConvInit = Field(
+        default="backbone",
+        json_schema_extra=LATER,
+        description="convolutions: as the backbone has them (CIFAR ResNets: He's by fan-in), or He's by fan-out (SLA)",
+    )
 
 
 class ClassifierSla(Part):
@@ -141,6 +159,11 @@ class ClassifierSelect(Part):
     """
 
     rule: Literal["last", "best_val"] = "last"
+    by: Literal["single", "distilled"] = Field(
+        default="single",
+        json_schema_extra=LATER,
+        description="whose validation accuracy best_val goes by: distilled is the student's where there is one (SLA's code)",
+    )
     points: Natural = 10
 
 

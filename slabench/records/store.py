@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
 from slabench.core.files import SHORT, read_json, write_bytes, write_json
+from slabench.core.versions import RENAMED_HEADS
 from slabench.records.record import SCHEMA, RunRecord
 
 if TYPE_CHECKING:
@@ -226,11 +227,24 @@ def read_record(path: Path) -> RunRecord:
             f"{path} has the schema '{schema}', not '{SCHEMA}'", "it was written by another version of slabench"
         )
     try:
-        return RunRecord.model_validate(value)
+        return _as_called_now(RunRecord.model_validate(value))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"
         raise DataError(f"{path} is not a valid record: {where}: {first['msg']}", "run the trial again") from error
+
+
+def _as_called_now(record: RunRecord) -> RunRecord:
+    """The record with its head's present name, where a later revision has taken the old one; key and name stay."""
+    head = record.setting("model", "head")
+    if not isinstance(head, str) or head not in RENAMED_HEADS or record.setting("model", "head_revision") is not None:
+        return record
+    now = RENAMED_HEADS[head]
+    recipe = {**record.recipe, "model": {**record.recipe["model"], "head": now}}
+    derived = record.derived
+    if derived and derived.get("head") == head:
+        derived = {**derived, "head": now}
+    return record.model_copy(update={"recipe": recipe, "derived": derived})
 
 
 def slug(text: str) -> str:

@@ -13,6 +13,7 @@ from slabench.data.augment import BatchAugment
 from slabench.data.catalog import DatasetInfo
 from slabench.episodes.sampler import Episodes, EpisodeSampler, gather
 from slabench.learners import EpisodicLearner, build_learner
+from slabench.losses.loss import smoothing_as_torch
 from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import images_per_step
 from slabench.records.outputs import ModelWeights
@@ -55,6 +56,8 @@ class EpisodicTask(EpisodeScoring):
         ways = recipe.train_ways
         self._labels = self.objective.labels(torch.arange(ways), self.transforms.M).to(device)  # [N, copies]
         self._n_labels = self.objective.n_labels(ways, self.transforms.M)
+        train = recipe.train
+        self._smoothing = smoothing_as_torch(train.label_smoothing, train.smoothing_over, self._n_labels)
 
     def _build(self) -> EpisodicLearner:
         return build_learner(self.recipe.model, self.info, self.seed)
@@ -91,9 +94,7 @@ class EpisodicTask(EpisodeScoring):
         support_labels = self._row_labels(shots, count)
         query_labels = self._row_labels(per_class - shots, count)
         logits = self.module.logits(support, support_labels, query, self._n_labels)
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1), query_labels.flatten(), label_smoothing=self.recipe.train.label_smoothing
-        )
+        loss = functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten(), label_smoothing=self._smoothing)
         accuracy = logits.detach().argmax(-1).eq(query_labels).float().mean()
         return StepResult(loss, accuracy, len(inputs))
 

@@ -73,7 +73,7 @@ def warnings(recipe: Recipe) -> list[str]:
         found.append(
             f"trained at {recipe.train_shots} shots and tested at {recipe.protocol.shots}: prototypes lose by that"
         )
-    if recipe.model.head in ("simpleshot", "baseline-plus-plus"):
+    if recipe.model.head in ("simpleshot", "baseline-plus-plus", "cosine-fitted"):
         found.append(f"{recipe.model.head} was made for features of a classifier: see --learner classifier")
     if recipe.model.head == "simpleshot":
         found.append("training episodes are not centred; the test is, by the mean of the training classes")

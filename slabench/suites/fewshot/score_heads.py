@@ -18,6 +18,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, UsageError, unknown_name
 from slabench.core.files import SHORT, digest_json, write_bytes
 from slabench.core.registry import HEADS
+from slabench.core.versions import HEAD_REVISIONS
 from slabench.data import load
 from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
@@ -35,7 +36,7 @@ from slabench.sla.transforms import transform_set
 from slabench.suites import on_device
 from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.scoring import base_mean, episode_score, score_watched
-from slabench.training.device import choose_device
+from slabench.training.device import choose_device, exact_float32
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ def score_heads(
     if any(learner.head.centred for learner in learners.values()):
         told("embedding the training classes, for their mean")
         learner = learners[chosen[0]]
-        centre = base_mean(learner, train, transform_set(recipe.sla.transforms), _info(recipe)).to(where)
+        with exact_float32():
+            centre = base_mean(learner, train, transform_set(recipe.sla.transforms), _info(recipe)).to(where)
 
     def each() -> Iterator[HeadScores]:
         for setting in settings:
@@ -182,7 +184,8 @@ def score_heads(
                 x = features - centre if learner.head.centred and centre is not None else features
                 scores = {score.predictor: score for score in kept.scores} if kept else {}
                 for predictor in missing:
-                    found, residual = score_watched(learner, x, files[setting].episodes, predictor, test.n_classes)
+                    with exact_float32():  # not around the loop: whoever takes the results would run within it
+                        found, residual = score_watched(learner, x, files[setting].episodes, predictor, test.n_classes)
                     scores[predictor] = episode_score(predictor, found, test.class_names, residual)
                     right[predictor] = found.accuracy.numpy()
                 seconds = time.perf_counter() - begin
@@ -280,7 +283,8 @@ def _features(
 
     def compute() -> Tensor:
         told(f"embedding {len(test):,} test images under {transforms.M} transformations")
-        return embed(learner, on_device(test.images, torch.device("cpu")), transforms, _info(recipe))
+        with exact_float32():
+            return embed(learner, on_device(test.images, torch.device("cpu")), transforms, _info(recipe))
 
     key = digest_json(
         {
@@ -315,7 +319,10 @@ class _Derivation:
         self.of, self.recipe, self.head, self.setting, self.prepared = of, recipe, head, setting, prepared
         scored = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
         self.code = [plugin for plugin in plugins.used(scored) if plugin["kind"] == HEADS.kind]
+        self.revision = HEAD_REVISIONS.get(head, 1)
         self.given = {"head": head, "protocol": prepared.protocol_digest}
+        if self.revision > 1:
+            self.given["head_revision"] = self.revision
         self.key = derived_key(of.key, "score", self.given, self.code)
 
     def record(self, scores: list[Score], seconds: float, started: datetime, argv: Sequence[str]) -> RunRecord:
@@ -328,10 +335,12 @@ class _Derivation:
             if (value := getattr(self.setting, name)) != BALANCED or name in of.recipe["protocol"]
         }
         trained = {"head": recipe.model.head, "ways": recipe.train_ways, "shots": recipe.train_shots}
+        # The head is another one, and its supports are the images themselves.
+        backbone = {k: v for k, v in of.recipe["model"].items() if k not in ("head_revision", "support_copies")}
         made = {
             **of.recipe,
             "protocol": {**of.recipe["protocol"], **episodes, **profiles},
-            "model": {**of.recipe["model"], "head": self.head},
+            "model": {**backbone, "head": self.head} | ({"head_revision": self.revision} if self.revision > 1 else {}),
             "train": {**of.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
             "score": {"trained": trained},
         }
