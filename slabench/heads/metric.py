@@ -1,8 +1,8 @@
 """Heads that compare a query with prototypes or with the supports.
 
 Prototypical networks (Snell, Swersky and Zemel, NeurIPS 2017); cosine to the class mean, SimpleShot's nearest centroid and
-a cosine layer fitted from the class means on; matching networks (Vinyals et al., NeurIPS 2016), without full-context embeddings; relation
-networks (Sung et al., CVPR 2018).
+a cosine layer fitted from the class means on; matching networks (Vinyals et al., NeurIPS 2016), without full-context embeddings;
+relation networks (Sung et al., CVPR 2018).
 """
 
 from __future__ import annotations

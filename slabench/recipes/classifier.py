@@ -57,7 +57,7 @@ class ClassifierModel(Part):
     layer_init: LayerInit = Field(
         default="he-zero",
         json_schema_extra=LATER,
-        description="linear layers: He's normal weights with zero biases, with torch's biases (he: LDAM-DRW), or torch's own (SLA)",
+        description="linear layers: He's normal weights, zero biases; he: torch's biases (LDAM-DRW); torch: torch's own (SLA)",
     )
     conv_init: ConvInit = Field(
         default="backbone",

@@ -55,7 +55,7 @@ class Model(Part):
         default=1, json_schema_extra=LATER, description="of what the head computes; follows from the head"
     )
     learner: Literal["episodic", "classifier", "maml", "anil"] = Field(default="episodic", json_schema_extra=LATER)
-    support_copies: Natural = Field(
+    support_copies: Annotated[int, Field(ge=0, le=100)] = Field(
         default=0,
         json_schema_extra=LATER,
         description="augmented copies that stand for each support of a validation or test episode (RFS: 5); 0: the image itself",

@@ -165,7 +165,7 @@ class ModelOutputs:
 
 
 def save_outputs(outputs: ModelOutputs, path: Path) -> str:
-    """Write `outputs` atomically and return the sha256 (hex) of the file. Features become float16 where it holds them, the rest float32.
+    """Write `outputs` atomically and return the sha256 (hex) of the file. Features become `compact`, the rest float32.
 
     Raises:
         SlabenchError: a tensor is not finite.

@@ -94,7 +94,7 @@ class SLA:
     def aggregate(self, logits: Tensor) -> Tensor:
         """Probabilities `[B, C]` from the logits `[B*M, C*M]` of all views: softmax of the mean over j of s * l[j, (i, j)].
 
-        s is the loss's own scale of the logits: 30 for LDAM, whose logits are cosines, and 1 otherwise. The same holds of `single`.
+        s is the scale that the loss gives the logits: 30 for LDAM, whose logits are cosines, else 1. The same holds of `single`.
         """
         self._check(logits)
         return self._probabilities(aggregate(logits.float().unflatten(0, (-1, self.M)), self.M))

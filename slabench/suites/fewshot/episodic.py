@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slabench.core.seeding import numpy_generator, torch_generator
-from slabench.data.augment import BatchAugment
-from slabench.data.catalog import DatasetInfo
 from slabench.episodes.sampler import Episodes, EpisodeSampler, gather
 from slabench.learners import EpisodicLearner, build_learner
 from slabench.losses.loss import smoothing_as_torch
@@ -20,7 +18,7 @@ from slabench.records.outputs import ModelWeights
 from slabench.sla.objectives import objective
 from slabench.suites import Scored, on_device
 from slabench.suites.fewshot.data import Prepared, trial_key
-from slabench.suites.fewshot.scoring import EpisodeScoring, episode_score
+from slabench.suites.fewshot.scoring import EpisodeScoring, episode_score, train_augment
 from slabench.training.loop import StepResult
 
 if TYPE_CHECKING:
@@ -128,18 +126,6 @@ class EpisodicTask(EpisodeScoring):
     def _row_labels(self, per_class: int, count: int) -> Tensor:
         """Labels `[E, N*per_class*copies]` of the rows of all supports, or of all queries."""
         return self._labels.unsqueeze(1).expand(-1, per_class, -1).reshape(1, -1).expand(count, -1)
-
-
-def train_augment(recipe: Recipe, entry: DatasetInfo) -> BatchAugment:
-    """Crop, flip and colours of a recipe, where the data set allows them."""
-    train = recipe.train
-    return BatchAugment(
-        crop_padding=entry.crop_padding if train.crop else 0,
-        flip=train.flip and entry.mirror,
-        jitter=train.jitter,
-        mean=entry.mean,
-        std=entry.std,
-    )
 
 
 def scored(task: EpisodeScoring, module: nn.Module) -> Scored:

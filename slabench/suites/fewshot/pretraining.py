@@ -20,8 +20,8 @@ from slabench.recipes.images import images_per_step
 from slabench.sla.objectives import classifier_objective
 from slabench.suites import Scored, on_device
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.episodic import scored, train_augment
-from slabench.suites.fewshot.scoring import EpisodeScoring
+from slabench.suites.fewshot.episodic import scored
+from slabench.suites.fewshot.scoring import EpisodeScoring, train_augment
 from slabench.training.loop import StepResult
 
 if TYPE_CHECKING:
