@@ -44,7 +44,15 @@ LONGEST_FIRST = (
     ),
     *("test_conformance_networks", "test_conformance", "test_svm_head", "test_posthoc_cli", "test_posthoc_training"),
     *("test_reproduction_tables", "test_data_learn2learn", "test_glyphs", "test_compare_cli", "test_learn2learn"),
-    *("test_training", "test_evaluation", "test_parity", "test_cosine_heads", "test_examples", "test_plugins", "test_doctor"),
+    *(
+        "test_training",
+        "test_evaluation",
+        "test_parity",
+        "test_cosine_heads",
+        "test_examples",
+        "test_plugins",
+        "test_doctor",
+    ),
 )
 # ... but for these, whose slow tests are marked one by one.
 PARTLY_FAST = ("test_docs", "test_api")

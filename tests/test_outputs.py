@@ -127,7 +127,9 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path, value: float) 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("value", "kept"), [(65_504.0, torch.float16), (-65_520.0, torch.float32), (1e6, torch.float32)])
+@pytest.mark.parametrize(
+    ("value", "kept"), [(65_504.0, torch.float16), (-65_520.0, torch.float32), (1e6, torch.float32)]
+)
 def test_features_beyond_float16_are_kept_in_float32(tmp_path: Path, value: float, kept: torch.dtype) -> None:
     """65,504 is its largest number, and 65,520 the first that it rounds to infinity; the other splits stay as they are."""
     outputs = make_outputs()

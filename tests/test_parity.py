@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +54,7 @@ def test_metaoptnets_smoothing_is_spread_over_the_other_classes(n: int, own: flo
     smoothing = smoothing_as_torch(1 - own, "others", n)
     got = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
     torch.testing.assert_close(got, theirs)
-    loss = build_loss("ce", [3] * n, smoothing=1 - own, smoothing_over="others")
+    loss = replace(build_loss("ce", [3] * n, smoothing=1 - own), smoothing_over="others")
     torch.testing.assert_close(loss(logits, labels).double(), theirs, rtol=1e-5, atol=1e-5)
     assert smoothing_as_torch(0.1, "all", n) == 0.1
 
@@ -62,7 +65,7 @@ def test_too_much_smoothing_is_refused() -> None:
     recipe = load_recipe(
         "fewshot/standard", {"train.label_smoothing": 0.9, "train.smoothing_over": "others", "data.dataset": "glyphs"}
     )[0]
-    with pytest.raises(UsageError, match="label_smoothing = 0.9 over the others of 5 ways"):
+    with pytest.raises(UsageError, match=r"label_smoothing = 0\.9 over the others of 5 ways"):
         fewshot.check(recipe)  # type: ignore[arg-type]
 
 
@@ -322,8 +325,14 @@ def test_augmented_copies_stand_for_the_supports() -> None:
 @pytest.mark.usefixtures("glyphs")
 def test_a_run_with_support_copies_scores_them_and_its_supports_are_not_the_plain_ones() -> None:
     changes = {
-        **{"data.dataset": "glyphs", "protocol.shots": 1, "protocol.queries": 3, "protocol.episodes": 6},
-        **{"train.steps": 1, "train.crop": True, "select.points": 0, "sla.transforms": "rotation2"},
+        "data.dataset": "glyphs",
+        "protocol.shots": 1,
+        "protocol.queries": 3,
+        "protocol.episodes": 6,
+        "train.steps": 1,
+        "train.crop": True,
+        "select.points": 0,
+        "sla.transforms": "rotation2",
     }
     found = {}
     for count in (0, 5):
@@ -391,8 +400,13 @@ def test_trials_and_heads_are_scored_without_tf32(monkeypatch: pytest.MonkeyPatc
         for name in names:
             watch(module, name)
     few = {
-        **{"data.dataset": "glyphs", "protocol.shots": 1, "protocol.queries": 2, "protocol.episodes": 5},
-        **{"train.steps": 1, "train.queries": 1, "select.points": 0},
+        "data.dataset": "glyphs",
+        "protocol.shots": 1,
+        "protocol.queries": 2,
+        "protocol.episodes": 5,
+        "train.steps": 1,
+        "train.queries": 1,
+        "select.points": 0,
     }
     (recipe,) = load_recipe("fewshot/standard", few)
     (done,) = runner.run(recipe, results=tmp_path)
@@ -404,3 +418,14 @@ def test_trials_and_heads_are_scored_without_tf32(monkeypatch: pytest.MonkeyPatc
     assert len(seen) == 5
     assert set().union(*seen.values()) == {(False, False)}
     assert switches() == (True, True)
+
+
+# ---------------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_of_parity_names_tests_that_there_are() -> None:
+    tests = Path(__file__).parent
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", (tests.parent / "docs" / "parity.md").read_text(encoding="utf-8"))
+    assert len(named) > 25
+    for file, name in named:
+        assert f"def {name}(" in (tests / f"{file}.py").read_text(encoding="utf-8"), f"{file}::{name}"

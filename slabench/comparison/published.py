@@ -39,6 +39,8 @@ _SELECTION = {
 }
 # MetaOptNet trains ridge and SVM heads at shots of their own, whatever the test shot; prototypes at the test shot.
 _TRAIN_SHOTS = {"mini-imagenet": 15, "fc100": 15, "cifar-fs": 5}
+# On mini-ImageNet alone.
+_SMOOTHED = {"train.label_smoothing": 0.1, "train.smoothing_over": "others"}
 
 
 @dataclass(frozen=True)

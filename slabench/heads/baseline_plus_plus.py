@@ -84,11 +84,13 @@ def baseline_plus_plus_logits(
             v_velocity = momentum * v_velocity + (1 - kept) * v_gradient
             g_velocity = momentum * g_velocity + (1 - kept) * g_gradient
             v, g, kept = v - lr * v_velocity, g - lr * g_velocity, momentum
-    return scale * (_unit(query) @ (g * v / v.norm(dim=-1, keepdim=True)).mT)
+    fitted: Tensor = g * v / v.norm(dim=-1, keepdim=True)
+    return scale * (_unit(query) @ fitted.mT)
 
 
 def _unit(features: Tensor) -> Tensor:
-    return features / (features.norm(dim=-1, keepdim=True) + _EPSILON)
+    unit: Tensor = features / (features.norm(dim=-1, keepdim=True) + _EPSILON)
+    return unit
 
 
 BASELINE_PLUS_PLUS = Head("baseline-plus-plus", baseline_plus_plus_logits, decomposes=False)

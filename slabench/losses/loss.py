@@ -121,16 +121,13 @@ def smoothing_as_torch(eps: float, over: SmoothingOver, n_classes: int) -> float
     return eps * n_classes / (n_classes - 1)
 
 
-def build_loss(
-    name: str, counts: Counts, *, smoothing: float = 0.0, smoothing_over: SmoothingOver = "all", **parameters: float
-) -> Loss:
+def build_loss(name: str, counts: Counts, *, smoothing: float = 0.0, **parameters: float) -> Loss:
     """The loss called `name` for classes of these sizes.
 
     Args:
         name: one of `slabench.losses.LOSSES`.
         counts: training images by class, all positive.
-        smoothing: label smoothing, 0 .. 1.
-        smoothing_over: see `smoothing_as_torch`.
+        smoothing: label smoothing over all classes, 0 .. 1.
         parameters: of any built-in loss, by name, as a recipe has them; those that this loss does not have are left out.
 
     Raises:
@@ -144,7 +141,7 @@ def build_loss(
     for key in parameters:
         if key not in known:
             raise unknown_name("parameter of a loss", key, sorted(known))
-    base = Loss(name, n, smoothing=smoothing, smoothing_over=smoothing_over)
+    base = Loss(name, n, smoothing=smoothing)
     if name in BUILT_IN:
         loss = BUILT_IN[name]
         own = {key: value for key, value in parameters.items() if key in loss.parameters}

@@ -6,6 +6,7 @@ C*M joint classes of the training set; the head sees N*M-way episodes as after e
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,8 @@ class PretrainingTask(EpisodeScoring):
         self.module.to(device).to(memory_format=torch.channels_last)
         self._learner = with_head(self.module.backbone, HEADS.get(model.head), seed).to(device)
         counts = [len(rows) for rows in train.class_rows()]
-        t = recipe.train
-        self.loss = build_loss("ce", counts, smoothing=t.label_smoothing, smoothing_over=t.smoothing_over)
+        plain = build_loss("ce", counts, smoothing=recipe.train.label_smoothing)
+        self.loss = replace(plain, smoothing_over=recipe.train.smoothing_over)
         self.images = on_device(train.images, device)
         self.labels = torch.from_numpy(train.labels.astype("int64")).to(device)
         self.augment = train_augment(recipe, self.info)

@@ -320,7 +320,7 @@ class _Derivation:
         scored = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
         self.code = [plugin for plugin in plugins.used(scored) if plugin["kind"] == HEADS.kind]
         self.revision = HEAD_REVISIONS.get(head, 1)
-        self.given = {"head": head, "protocol": prepared.protocol_digest}
+        self.given: dict[str, Any] = {"head": head, "protocol": prepared.protocol_digest}
         if self.revision > 1:
             self.given["head_revision"] = self.revision
         self.key = derived_key(of.key, "score", self.given, self.code)
