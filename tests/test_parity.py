@@ -31,6 +31,7 @@ from slabench.losses.loss import build_loss, smoothing_as_torch
 from slabench.recipes import load_recipe, parse_recipe
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import Recipe
+from slabench.records.environment import derived_key
 from slabench.sla.transforms import transform_set
 from slabench.suites import classifier, fewshot
 from slabench.suites.fewshot import score_heads
@@ -361,6 +362,11 @@ def fast_multiplications() -> Iterator[None]:
     torch.set_float32_matmul_precision(before[1])
 
 
+def made_up_features(learner: Any, images: Tensor, transforms: Any, *_: Any, **__: Any) -> Tensor:
+    """In place of `embed`, where the features themselves do not matter."""
+    return torch.rand(len(images), transforms.M, learner.backbone.feature_dim)
+
+
 def switches() -> tuple[bool, bool]:
     return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
@@ -387,8 +393,7 @@ def test_trials_and_heads_are_scored_without_tf32(monkeypatch: pytest.MonkeyPatc
             seen.setdefault(f"{module.__name__} {name}", set()).add(switches())
             if name != "embed":
                 return whole(*args, **given)
-            learner, images, transforms = args[:3]
-            return torch.rand(len(images), transforms.M, learner.backbone.feature_dim)  # no need to embed them
+            return made_up_features(*args)
 
         monkeypatch.setattr(module, name, spied)
 
@@ -418,6 +423,46 @@ def test_trials_and_heads_are_scored_without_tf32(monkeypatch: pytest.MonkeyPatc
     assert len(seen) == 5
     assert set().union(*seen.values()) == {(False, False)}
     assert switches() == (True, True)
+
+
+# ---------------------------------------------------------------------------------------------- what records say
+
+
+@pytest.mark.usefixtures("glyphs")
+def test_scored_heads_say_their_own_revision_and_take_the_supports_themselves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a run of Baseline++ with copies: another head has neither, and its key is not that of the first revision."""
+    few = {
+        "data.dataset": "glyphs",
+        "protocol.shots": 1,
+        "protocol.queries": 2,
+        "protocol.episodes": 3,
+        "train.steps": 1,
+        "train.batch_size": 4,
+        "select.points": 0,
+        "sla.transforms": "rotation2",
+        "model.learner": "classifier",
+        "model.head": "baseline-plus-plus",
+        "model.support_copies": 2,
+    }
+    (recipe,) = load_recipe("fewshot/standard", few)
+    (done,) = runner.run(recipe, results=tmp_path)
+    trial = done.record
+    assert trial is not None
+    assert (trial.recipe["model"]["head_revision"], trial.recipe["model"]["support_copies"]) == (2, 2)
+    monkeypatch.setattr(score_heads, "embed", made_up_features)
+    heads = ["protonet", "baseline-plus-plus"]
+    found = list(
+        score_heads.score_heads(trial.key[:12], heads, predictors=["single"], results=tmp_path, save=True).results
+    )
+    models = {made.head: made.record.recipe["model"] for made in found}
+    assert models["protonet"].keys() & {"head_revision", "support_copies"} == set()
+    assert models["baseline-plus-plus"]["head_revision"] == 2
+    assert "support_copies" not in models["baseline-plus-plus"]
+    for made in found:
+        first = derived_key(trial.key, "score", {"head": made.head, "protocol": made.record.protocol_digest})
+        assert (made.record.key == first) == (made.head == "protonet")
 
 
 # ---------------------------------------------------------------------------------------------- the page
