@@ -50,6 +50,7 @@ LONGEST_FIRST = (
         "test_transductive",
         "test_evaluation",
         "test_identity",
+        "test_parity",
         "test_cosine_heads",
         "test_examples",
         "test_plugins",

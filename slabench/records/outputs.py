@@ -79,12 +79,18 @@ _PARTS = ("layers", "splits", "test_logits")
 Layer = tuple[Tensor, Tensor | None]
 
 
+def compact(features: Tensor) -> Tensor:
+    """Features as they are kept: float16, or float32 where one of them is beyond float16's 65,504."""
+    narrow = features.half()
+    return features.float() if bool((narrow.isinf() & features.isfinite()).any()) else narrow
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureSplit:
     """Images of one split, embedded in eval mode and without augmentation.
 
     Attributes:
-        features: float `[n, M, D]`, of each image under each of the M transformations; kept as float16.
+        features: float `[n, M, D]`, of each image under each of the M transformations; kept as `compact` makes them.
         labels: int64 `[n]`.
     """
 
@@ -166,10 +172,10 @@ class ModelOutputs:
 
 
 def save_outputs(outputs: ModelOutputs, path: Path) -> str:
-    """Write `outputs` atomically and return the sha256 (hex) of the file. Features become float16, the rest float32.
+    """Write `outputs` atomically and return the sha256 (hex) of the file. Features become `compact`, the rest float32.
 
     Raises:
-        SlabenchError: a tensor is not finite, or a feature is not within float16.
+        SlabenchError: a tensor is not finite.
     """
     tensors: dict[str, Tensor] = {}
     for name, (weight, bias) in outputs.layers.items():
@@ -177,7 +183,7 @@ def save_outputs(outputs: ModelOutputs, path: Path) -> str:
         if bias is not None:
             tensors[f"layers.{name}.bias"] = plain(bias, torch.float32)
     for name, split in outputs.splits.items():
-        tensors[f"splits.{name}.features"] = plain(split.features, torch.float16)
+        tensors[f"splits.{name}.features"] = plain(compact(split.features))
         tensors[f"splits.{name}.labels"] = plain(split.labels, torch.int64)
     for name, logits in outputs.test_logits.items():
         tensors[f"test_logits.{name}"] = plain(logits, torch.float32)

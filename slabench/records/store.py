@@ -27,6 +27,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
 from slabench.core.files import SHORT, read_json, read_plain, write_bytes, write_json
 from slabench.core.locks import hold
+from slabench.core.versions import RENAMED_HEADS
 from slabench.records.leftovers import check_place, leftovers, remove_leftovers
 from slabench.records.record import SCHEMA, RunRecord
 from slabench.records.settings import odd_setting
@@ -266,7 +267,20 @@ def read_record(path: Path) -> RunRecord:
     odd = odd_setting(record.suite, record.recipe)
     if odd is not None:
         raise DataError(f"{path} is not a valid record: {odd}", "run the trial again")
-    return record
+    return _as_called_now(record)
+
+
+def _as_called_now(record: RunRecord) -> RunRecord:
+    """The record with its head's present name, where a later revision has taken the old one; key and name stay."""
+    head = record.setting("model", "head")
+    if not isinstance(head, str) or head not in RENAMED_HEADS or record.setting("model", "head_revision") is not None:
+        return record
+    now = RENAMED_HEADS[head]
+    recipe = {**record.recipe, "model": {**record.recipe["model"], "head": now}}
+    derived = record.derived
+    if derived and derived.get("head") == head:
+        derived = {**derived, "head": now}
+    return record.model_copy(update={"recipe": recipe, "derived": derived})
 
 
 def slug(text: str) -> str:

@@ -19,6 +19,7 @@ from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
 from slabench.sla.transforms import transform_set
 from slabench.suites import on_device
+from slabench.training.device import exact_float32
 
 
 def image_features(
@@ -44,7 +45,8 @@ def image_features(
 
     def compute() -> Tensor:
         told(f"embedding {len(test):,} test images under {transforms.M} transformations")
-        return embed(learner, on_device(test.images, torch.device("cpu")), transforms, info(recipe.data.dataset))
+        with exact_float32():
+            return embed(learner, on_device(test.images, torch.device("cpu")), transforms, info(recipe.data.dataset))
 
     key = digest_json(
         {
