@@ -95,9 +95,12 @@ class Registry:
                 f"{self.kind} name '{name}' is not kebab-case (it comes from {origin})",
                 "use lower-case words joined by '-'",
             )
-        if name in self._entries:
+        taken = self._entries.get(name)
+        # A cell of a notebook that is edited and run again means the new one; the digest tells the two apart.
+        again = taken is not None and taken.origin == origin == "__main__" and not (taken.file or file)
+        if taken is not None and not again:
             raise UsageError(
-                f"{self.kind} '{name}' of {origin} is already registered by {self._entries[name].origin}",
+                f"{self.kind} '{name}' of {origin} is already registered by {taken.origin}",
                 "choose another name: a registered name is never replaced",
             )
         self._entries[name] = Entry(name, target, summary, origin, file)
