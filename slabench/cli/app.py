@@ -60,13 +60,9 @@ def _main(
         check.load(plugins, context.invoked_subcommand)
 
 
+@lasting()
 def main() -> None:
     """Entry point: errors of slabench are printed without a traceback, with their exit code."""
-    with lasting():
-        _main_guarded()
-
-
-def _main_guarded() -> None:
     try:
         app()
     except SlabenchError as error:

@@ -62,8 +62,10 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     remove_abandoned(path)
 
     def make(prefix: str) -> tuple[int, str]:
-        name = tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent)
-        return -1 if _WINDOWS else os.open(name, os.O_RDONLY), name
+        while True:
+            name = tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+            with contextlib.suppress(FileNotFoundError):  # another process took it for abandoned: see _claimed
+                return -1 if _WINDOWS else os.open(name, os.O_RDONLY), name
 
     handle, temporary = _claimed(path, make)
     try:
@@ -92,30 +94,36 @@ def remove_abandoned(path: Path) -> None:
     """
     for found in path.parent.glob(f"{glob.escape(_prefix(path))}????????.tmp"):
         with contextlib.suppress(OSError):
-            from filelock import lock_descriptor  # start-up time: there is seldom anything to remove
-
             kind = found.lstat().st_mode
-            if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
-                continue
-            if _WINDOWS:
-                free = _old(found)
-                handle = -1
-            else:
-                handle = os.open(found, os.O_RDONLY if stat.S_ISDIR(kind) else os.O_RDWR)
-                try:
-                    free = lock_descriptor(handle, blocking=False)
-                except OSError:
-                    free = _old(found)
-            try:
-                if free and stat.S_ISDIR(kind):
-                    if (found / _ASIDE).exists() and not path.exists():
+            if stat.S_ISDIR(kind):
+                with _unused(found, os.O_RDONLY) as free:
+                    if free and (found / _ASIDE).exists() and not path.exists():
                         (found / _ASIDE).rename(path)
-                    shutil.rmtree(found)
-                elif free:
-                    found.unlink()
-            finally:
-                if handle >= 0:
-                    os.close(handle)
+                    if free:
+                        shutil.rmtree(found)
+            elif stat.S_ISREG(kind):
+                with _unused(found, os.O_RDWR) as free:
+                    if free:
+                        found.unlink()
+
+
+@contextlib.contextmanager
+def _unused(found: Path, flags: int) -> Iterator[bool]:
+    """Whether no process holds a lock on `found`; within the block, none can take it."""
+    if _WINDOWS:
+        yield _old(found)
+        return
+    from filelock import lock_descriptor  # start-up time: there is seldom anything to remove
+
+    handle = os.open(found, flags)
+    try:
+        try:
+            free = lock_descriptor(handle, blocking=False)
+        except OSError:  # no locks here
+            free = _old(found)
+        yield free
+    finally:
+        os.close(handle)
 
 
 _WINDOWS = os.name == "nt"  # where an open file cannot be renamed, nor a folder be locked

@@ -20,15 +20,12 @@ def hold(path: Path, *, seconds: float = 0) -> Iterator[Hold]:
     Args:
         path: of the lock file.
         seconds: to wait for another process; 0 does not wait.
-
-    Raises:
-        OSError: the folder cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Not filelock's own stand-in for locks, a file that a killed process leaves behind as if it were still there.
     lock = FileLock(path, fallback_to_soft=False)
     state: Hold = "held"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=seconds, blocking=seconds > 0)
     except Timeout:
         state = "busy"

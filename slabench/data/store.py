@@ -156,9 +156,8 @@ def store_folder(entry: DatasetInfo, folder: Path) -> Path:
 def is_prepared(path: Path) -> bool:
     """Whether a store is there. Stores appear whole, by a rename, so its manifest is proof enough."""
     if not (path / MANIFEST).is_file():
-        remove_abandoned(
-            path
-        )  # a process that was killed while it replaced the store may have left the old one beside it
+        # A process that was killed while it replaced the store may have left the old one beside it: then it comes back.
+        remove_abandoned(path)
     return (path / MANIFEST).is_file()
 
 
