@@ -68,7 +68,7 @@ def test_every_number_has_two_bounds(suite: str, key: str, part: dict[str, Any])
         changes = {"data.dataset": "glyphs", key: [value] if many else value}
         with pytest.raises(UsageError) as caught:
             load_recipe(f"{suite}/standard", changes)
-        assert key in str(caught.value)
+        assert key.rpartition(".")[2] in str(caught.value)
         assert caught.value.remedy
 
 
@@ -225,9 +225,9 @@ def test_runs_that_differ_in_the_head_alone_are_told_apart(tmp_path: Path) -> No
     code, board = here("leaderboard", folder=tmp_path)
     assert code == 0
     assert board.count("head protonet") == 1
-    # These two differ in what no column shows: the digest tells.
-    assert board.count("head logistic, recipe 111111") == 1
-    assert board.count("head logistic, recipe 222222") == 1
+    # The other two differ in what no column shows: the digest tells.
+    assert board.count("head logistic") == 2
+    assert [digit for digit in "012" if f"recipe {digit * 6}" in board] == ["1", "2"]
 
 
 def test_runs_of_different_names_need_no_more_words(tmp_path: Path) -> None:

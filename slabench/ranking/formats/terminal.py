@@ -72,13 +72,22 @@ def _group_table(board: Board, width: int) -> Table:
         if column.name in fitted:
             made.add_column(column.heading, justify="right" if column.numeric else "left", no_wrap=True)
     place = list(fitted).index("name")
-    room = max(map(len, fitted["name"]))
+    names = max(map(len, fitted["name"]))
+    room = max(names, names + width - _width(board, fitted))  # what the line leaves
     for line, apart in zip(zip(*fitted.values(), strict=True), _apart(board), strict=True):
+        below = [f"[dim]{escape(text)}[/dim]" for words in apart for text in wrap(words, room)]
         shown = [escape(cell) for cell in line]
-        if apart:
-            shown[place] = "\n".join([shown[place], *(f"[dim]{escape(text)}[/dim]" for text in wrap(apart, room))])
+        shown[place] = "\n".join([shown[place], *below])
         made.add_row(*shown)
     return made
+
+
+def _width(board: Board, cells: Mapping[str, Sequence[str]]) -> int:
+    """Columns of the terminal that these cells take, headings among them."""
+    from rich.cells import cell_len
+
+    shown = ((column.heading, *cells[column.name]) for column in board.columns if column.name in cells)
+    return sum(max(map(cell_len, texts)) + 1 for texts in shown)
 
 
 def _fitted(board: Board, cells: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
@@ -118,21 +127,18 @@ def elided(names: Sequence[str], width: int) -> list[str]:
     return [cut(name, best) for name in names]
 
 
-def _apart(board: Board) -> list[str]:
-    """What tells each row from others of its name and predictor: a head, a loss, ...; "" where its name does.
+def _apart(board: Board) -> list[list[str]]:
+    """What tells each row from others of its name and predictor: a head, a loss, ...; nothing where its name does.
 
     Files have a column for each of these; on a screen there is no room for them.
     """
+    telling = [column for column in columns() if column.fold and "latex" in column.shown]
     found = []
     for row in board.rows:
         others = [other for other in board.rows if (other.name, other.predictor) == (row.name, row.predictor)]
-        texts = [
-            f"{column.heading} {column.text(row) or '-'}"
-            for column in columns()
-            if column.fold and "latex" in column.shown and len({column.text(other) for other in others}) > 1
-        ]
-        alone = len({tuple(column.text(other) for column in columns() if column.fold) for other in others}) == len(
-            others
-        )
-        found.append(", ".join(texts if alone else [*texts, f"recipe {row.recipe_digest[:6]}"]))
+        odd = [column for column in telling if len({column.text(other) for other in others}) > 1]
+        words = [f"{column.heading} {column.text(row) or '-'}" for column in odd]
+        if sum(all(column.text(other) == column.text(row) for column in odd) for other in others) > 1:
+            words.append(f"recipe {row.recipe_digest[:6]}")
+        found.append(words)
     return found
