@@ -122,6 +122,7 @@ class ConsoleListener:
         self._last_line = 0.0
         self._begin: tuple[float, int] | None = None
         self._notes: list[str] = []
+        self._unit = "episodes"
 
     def planned(self, trials: Sequence[Trial]) -> None:
         """Remember how many images each of them will see, for the time that is left for all."""
@@ -132,6 +133,7 @@ class ConsoleListener:
         number, count = self._place or (number, count)
         self._images = self._waiting.pop(trial.key, 0)
         self._which = f"{number}/{count}" if count > 1 else ""
+        self._unit = "episodes" if trial.recipe.suite == "fewshot" else "images"
         if trial.notes != self._notes:
             self._notes = trial.notes
             for line in trial.notes:
@@ -205,7 +207,7 @@ class ConsoleListener:
     def scoring(self) -> None:
         """Remove the bar."""
         self.close()
-        self._say("    scoring the test episodes")
+        self._say(f"    scoring the test {self._unit}")
 
     def outcome(self, outcome: Outcome) -> None:
         """The result of a trial in a line."""

@@ -163,6 +163,7 @@ def plan(
             task = f"{recipe.suite} {suite.task_id(recipe)}"
             if task not in prepared:
                 prepared[task] = suite.prepare(recipe, data_folder)
+            suite.check_data(recipe, prepared[task])
             key = suite.trial_key(recipe, own[place], prepared[task], used)
             trials.setdefault(key, (recipe, own[place], prepared[task], used))
     known = [key for key, (*_, used) in trials.items() if not plugins.untold(used)]
@@ -215,9 +216,10 @@ def run(
         torch.backends.cudnn.benchmark = False
     store = ResultStore(paths.results(results))
     trials = plan(recipes, seeds, results, data_folder)
-    _checkpoints(store).mkdir(parents=True, exist_ok=True)
     for trial in trials:  # what cannot be saved is not trained
-        _check_writable(trial, store)
+        if trial.done is None or resume == "force":
+            _checkpoints(store).mkdir(parents=True, exist_ok=True)
+            _check_writable(trial, store)
     told = None if listener is None else cast(RunListener, Undisturbed(listener))
     said: set[str] = set()
 
@@ -345,8 +347,8 @@ _POLL_SECONDS = 1.0
 
 def _freed(held: list[tuple[int, Trial]], store: ResultStore, note: Callable[[str], None]) -> list[tuple[int, Trial]]:
     """Wait until other processes have let go of some of these trials, finished, failed or killed. Return those."""
-    count = f"{len(held)} trials" if len(held) > 1 else "a trial"
-    note(f"waiting for {count} that other processes run: what they leave open is run here (--no-wait ends at once)")
+    which = "a trial that another process runs" if len(held) == 1 else f"{len(held)} trials that other processes run"
+    note(f"waiting for {which}: what is left open is run here (--no-wait ends at once)")
     while True:
         free = []
         for number, trial in held:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
+from tiny_recipes import tiny_classifier as tiny
 from torch.nn import functional
 
 from slabench import runner
 from slabench.core.errors import UsageError
 from slabench.data.loading import full_split, left_out, load_images
 from slabench.evaluation.metrics import balanced_accuracy
-from slabench.recipes import load_recipe, parse_recipe
+from slabench.recipes import load_recipe
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.records.outputs import load_outputs
 from slabench.records.store import ResultStore
@@ -24,27 +25,6 @@ from slabench.suites import classifier
 from slabench.training.loop import fit
 
 CPU = torch.device("cpu")
-
-
-def tiny(**changes: Any) -> ClassifierRecipe:
-    """A few steps on digits, in float32; `loss__name="ldam"` sets a key of a section."""
-    table: dict[str, Any] = {
-        "name": "tiny",
-        "suite": "imbalanced",
-        "data": {"dataset": "digits", "profile": "exp", "ratio": 10, "val_images": 5},
-        "model": {"backbone": "resnet20"},
-        "train": {"steps": 4, "batch_size": 32, "precision": "float32", "lr": 0.05},
-        "select": {"points": 2},
-    }
-    for key, value in changes.items():
-        section, _, leaf = key.partition("__")
-        if leaf:
-            table[section] = {**table.get(section, {}), leaf: value}
-        else:
-            table[section] = value
-    recipe = parse_recipe(table)
-    assert isinstance(recipe, ClassifierRecipe)
-    return recipe
 
 
 def task_of(recipe: ClassifierRecipe, seed: int = 0) -> classifier.ClassifierTask:

@@ -22,10 +22,10 @@ from data_layouts import (
     write_folders,
     write_parquet,
 )
+from photograph_layouts import CLASSES, TEST, TRAIN, expected, small, tiny_imagenet
 from PIL import Image
 from processes import here
 from result_records import make_record
-from test_data_photographs import CLASSES, TEST, TRAIN, expected, small, tiny_imagenet
 
 from slabench.core import paths
 from slabench.core.errors import DataError

@@ -8,37 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_recipes import tiny_fewshot as tiny
 
 from slabench import runner
 from slabench.core.errors import UsageError
-from slabench.recipes import load_recipe
 from slabench.recipes.fewshot import Recipe
 from slabench.records.store import ResultStore
 from slabench.suites import fewshot
 
 pytestmark = pytest.mark.usefixtures("glyphs")
 
-TINY = {
-    "data.dataset": "glyphs",
-    "protocol.shots": 1,
-    "protocol.queries": 3,
-    "protocol.episodes": 20,
-    "train.queries": 2,
-    "train.steps": 6,
-    "train.precision": "float32",
-    "select.points": 2,
-    "select.episodes": 6,
-}
-
-
 SHORT = {"train__steps": 2, "select__points": 1, "select__episodes": 4, "protocol__episodes": 10}
-
-
-def tiny(**changes: object) -> Recipe:
-    (recipe,) = load_recipe(
-        "fewshot/standard", TINY | {key.replace("__", "."): value for key, value in changes.items()}
-    )
-    return recipe
 
 
 def run_one(recipe: Recipe, results: Path, seed: int = 0, **options: object) -> runner.Outcome:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from line_task import Line
-from test_classification_suite import tiny as tiny_classifier
-from test_fewshot_suite import tiny as tiny_fewshot
+from tiny_recipes import tiny_classifier, tiny_fewshot
 from torch import Tensor
 
 from slabench import runner

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_fewshot_suite import run_one, tiny
+from tiny_recipes import tiny_fewshot
 from torch import Tensor
 
+from slabench import runner
 from slabench.core.registry import HEADS
 from slabench.core.seeding import torch_generator
 from slabench.heads import Head
@@ -79,8 +80,11 @@ def test_run_and_score_record_what_they_measure(tmp_path: Path) -> None:
         HEADS.add(name, Head(name, function, decomposes=False), "x")
     records = {}
     for name in ("places", "protonet"):
-        recipe = tiny(model__head=name, train__steps=1, select__points=0, protocol__queries=4, protocol__episodes=5)
-        records[name] = run_one(recipe, tmp_path).record
+        recipe = tiny_fewshot(
+            model__head=name, train__steps=1, select__points=0, protocol__queries=4, protocol__episodes=5
+        )
+        (outcome,) = runner.run(recipe, [0], results=tmp_path)
+        records[name] = outcome.record
     assert records["places"] is not None
     assert records["protonet"] is not None
     assert records["places"].transductive

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from slabench.records.store import ResultStore
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
-_SUFFIXES = {".md": "markdown", ".tex": "latex", ".html": "html", ".htm": "html", ".txt": "table"}
+_SUFFIXES = {
+    "": "csv",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".tex": "latex",
+    ".html": "html",
+    ".htm": "html",
+    ".txt": "table",
+}
 _FILE_WIDTH = 160
 _FILTERS = "Which rows"
 
@@ -45,7 +53,7 @@ def leaderboard(
         typer.Option(
             "--format",
             help="table, csv, markdown, latex or html. Default: a table on the screen; in a file what its name ends in "
-            "(.md, .tex, .html, .txt), else CSV.",
+            "(.csv, .md, .tex, .html, .txt).",
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write into this file, atomically.")] = None,
@@ -96,9 +104,14 @@ def leaderboard(
     from slabench.ranking.entries import ranked
 
     if output is not None:
+        if output.suffix.lower() not in _SUFFIXES:
+            raise UsageError(
+                f"a leaderboard cannot be written as '{output.name}'",
+                f"the end of the name says the format: {', '.join(end for end in _SUFFIXES if end)}",
+            )
         refuse_folder(output)
     if output_format is None:
-        output_format = _SUFFIXES.get(output.suffix.lower(), "csv") if output else "table"
+        output_format = _SUFFIXES[output.suffix.lower()] if output else "table"
     if output_format not in FORMATS:
         raise unknown_name("leaderboard format", output_format, FORMATS)
     if every and top is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from slabench.cli.common import WAIT, names, numbers, public_argv
-from slabench.cli.streams import Screen
+from slabench.cli.streams import Screen, forgive
+from slabench.core import paths
 from slabench.core.errors import DataMissingError
 from slabench.progress import ConsoleListener, duration
 from slabench.ranking.columns import UNVERIFIED, marked
@@ -66,7 +68,8 @@ def reproduce(
 
     choose_device(device)
     globs = [glob for text in only or [] for glob in names(text, "--only")]
-    plan = plan_table(name, preset, only=globs, seeds=numbers(seeds, "--seeds", least=0), results=results)
+    with paths.nothing_stays() if dry_run else nullcontext():
+        plan = plan_table(name, preset, only=globs, seeds=numbers(seeds, "--seeds", least=0), results=results)
     if plan.wanted and not plan.trials and not plan.recorded and not dry_run:
         lines = "\n       ".join(f"{needs.dataset}: {needs.command}" for needs in plan.wanted)
         raise DataMissingError(f"nothing of {name} can be run: the data of its rows is not on this machine", lines)
@@ -75,6 +78,7 @@ def reproduce(
     if dry_run:
         show_result(console, collect(plan))
         return
+    forgive()
     listener = ConsoleListener(console)
     try:
         outcomes = run_missing(

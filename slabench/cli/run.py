@@ -17,7 +17,7 @@ from rich.table import Table
 from slabench.cli import complete
 from slabench.cli.after import say_next
 from slabench.cli.common import WAIT, numbers, public_argv
-from slabench.cli.streams import Screen
+from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITES
@@ -168,7 +168,8 @@ def run(target: str, **given: Any) -> None:
     results, device, threads = given["results"], given["device"], given["threads"]
     resume, wait = given["resume"], given["wait"]
     if given["dry_run"]:
-        show_plan(console, recipes, seeds, results, device, threads)
+        with paths.nothing_stays():
+            show_plan(console, recipes, seeds, results, device, threads)
         return
     outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=resume, wait=wait)
     say_next(console, outcomes, results)
@@ -218,6 +219,7 @@ def execute(
     """Run, and show progress and how many trials are done in the end."""
     from slabench.runner import run as run_trials
 
+    forgive()
     listener = ConsoleListener(console)
     try:
         outcomes = run_trials(
@@ -315,7 +317,8 @@ def show_plan(
 ) -> None:
     """What `--dry-run` prints: recipes, trials, images and time.
 
-    Data and episode files are prepared if need be; nothing is trained but a few measured steps.
+    Data is prepared if need be; episodes and subsets that nobody has frozen yet are drawn and not kept. Nothing is trained but a
+    few measured steps.
     """
     import torch
 

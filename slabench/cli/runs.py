@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slabench.core.errors import UsageError
 from slabench.core.files import SHORT
@@ -38,11 +39,13 @@ def list_runs(console: Console, results: Path, as_json: bool) -> None:
     table.add_column("state")
     table.add_column("accuracy (%)", no_wrap=True)
     table.add_column("minutes", justify="right", no_wrap=True)
+    apart = _apart(records)
     for record in records:
         scores = "\n".join(f"{score.predictor} {100 * score.value:.2f}" for score in record.scores)
         table.add_row(
             record.key[:SHORT],
-            f"{escape(record.name)}\n[dim]{escape(record.protocol)}[/dim]",
+            f"{escape(record.name)}\n[dim]{escape(record.protocol)}[/dim]"
+            + (f"\n[dim]{escape(apart[record.key])}[/dim]" if apart[record.key] else ""),
             str(record.seed),
             record.status + ("\n(quick)" if record.limited else ""),
             escape(scores) or "-",
@@ -68,6 +71,39 @@ def show_run(console: Console, results: Path, key_prefix: str, test_prior: str |
     _print_record(console, record, store.path(record))
     if test_prior is not None:
         _print_under_prior(console, record, test_prior)
+
+
+_APART = 3
+"""So many settings are named to tell runs of one name apart."""
+
+
+def _apart(records: Sequence[RunRecord]) -> dict[str, str]:
+    """By key: the settings by which a record differs from others of its name and protocol; "" where it has no such others."""
+    named: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        named.setdefault((record.name, record.protocol), []).append(record)
+    found = {}
+    for group in named.values():
+        settings = {record.key: dict(_flat(record.recipe)) for record in group}
+        keys = list(dict.fromkeys(key for own in settings.values() for key in own))
+        odd = [key for key in keys if len({json.dumps(own.get(key)) for own in settings.values()}) > 1]
+        more = f" and {len(odd) - _APART} more" if len(odd) > _APART else ""
+        for key, own in settings.items():
+            found[key] = ", ".join(f"{name} = {_plain(own.get(name))}" for name in odd[:_APART]) + more
+    return found
+
+
+def _flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values."""
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _read(results: Path) -> list[RunRecord]:

@@ -54,8 +54,18 @@ def lasting() -> Iterator[None]:
     finally:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()
+                with contextlib.suppress(OSError):  # it was raised when it was printed
+                    stream.flush()
         sys.stdout, sys.stderr = before
+
+
+def forgive() -> None:
+    """From now on, output that cannot be written (a full disk) is lost without a word: the work of this command matters more."""
+    for stream in (sys.stdout, sys.stderr):
+        buffer = getattr(stream, "buffer", None)
+        raw = getattr(buffer, "raw", buffer)
+        if isinstance(raw, _Lasting):
+            raw.forgiving = True
 
 
 def _lasting(stream: Any) -> Any:
@@ -80,6 +90,7 @@ class _Lasting(io.RawIOBase):
     def __init__(self, raw: Any) -> None:
         self._raw = raw
         self._gone = False
+        self.forgiving = False
 
     def writable(self) -> bool:
         return True
@@ -96,9 +107,10 @@ class _Lasting(io.RawIOBase):
                 written: int | None = self._raw.write(data)
                 return written
             except OSError as error:  # Windows says EINVAL of a pipe that nobody reads
-                if error.errno != errno.EPIPE and not (os.name == "nt" and error.errno == errno.EINVAL):
+                unread = error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL)
+                if not unread and not self.forgiving:
                     raise
-                self._gone = True
+                self._gone = unread
         return len(data)
 
 

@@ -125,6 +125,11 @@ def points(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
+def margin(half_width: float) -> str:
+    """` ± 0.52`; nothing where one value has no interval."""
+    return "" if math.isnan(half_width) else f" ± {points(half_width)}"
+
+
 def _headline(made: Comparison, pair: Pair) -> str:
     names = short_names(pair.a, pair.b)
     a, b = (_named(name, side, pair) for name, side in zip(names, (pair.a, pair.b), strict=True))
@@ -172,7 +177,8 @@ def _controls(made: Comparison, pair: Pair) -> str:
     own = short_names(pair.a, pair.b)[0 if method == pair.a else 1]
     phrases = []
     for control in made.controls:
-        both = "" if control.over_both is None else f" (± {points(control.over_both.half_width)} over seeds too)"
+        over = control.over_both
+        both = "" if over is None else f" ({margin(over.half_width).strip() or 'no interval'} over seeds too)"
         value, _, where = _size(control.over_units).rpartition(" ")
         phrases.append(f"{value}{both} {where} {_control_words(control, pair)}")
     return f"Beside its controls {own} ({method.predictor}) is {_and(phrases)}."
@@ -181,8 +187,8 @@ def _controls(made: Comparison, pair: Pair) -> str:
 def _size(found: Paired | Interval) -> str:
     """The difference in points, and the word between the two sides."""
     if found.low <= 0 <= found.high or math.isnan(found.half_width):
-        return f"not distinguishable ({100 * found.mean:+.2f} ± {points(found.half_width)}) from"
-    return f"{points(abs(found.mean))} ± {points(found.half_width)} {'above' if found.mean > 0 else 'below'}"
+        return f"not distinguishable ({100 * found.mean:+.2f}{margin(found.half_width)}) from"
+    return f"{points(abs(found.mean))}{margin(found.half_width)} {'above' if found.mean > 0 else 'below'}"
 
 
 def _control_words(control: Pair, asked: Pair) -> str:

@@ -75,16 +75,25 @@ def temporary_folder(path: Path) -> Iterator[Path]:
             os.close(handle)
 
 
+def replace_folder(new: Path, path: Path) -> None:
+    """Rename the folder `new` onto `path`, where another one may be: that one is put back should this process be killed."""
+    with temporary_folder(path) as beside:
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(beside / _ASIDE)
+        new.rename(path)
+
+
 def remove_abandoned(path: Path) -> None:
     """Remove what killed processes left of attempts to write `path`: `.<name>.<8 letters>.tmp`, files and folders.
 
-    A process that lives holds a lock on what it writes, which ends with it, so that nothing of a living one is touched. Where
-    the file system has no locks, what nobody has changed for a day counts as abandoned.
+    A folder that one of them had moved aside, and not yet replaced, is put back. A process that lives holds a lock on what it
+    writes, which ends with it, so that nothing of a living one is touched. Where the file system has no locks, what nobody has
+    changed for a day counts as abandoned.
     """
-    from filelock import lock_descriptor  # start-up time: commands that write nothing do not need it
-
     for found in path.parent.glob(f"{glob.escape(_prefix(path))}????????.tmp"):
         with contextlib.suppress(OSError):
+            from filelock import lock_descriptor  # start-up time: there is seldom anything to remove
+
             kind = found.lstat().st_mode
             if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
                 continue
@@ -98,8 +107,12 @@ def remove_abandoned(path: Path) -> None:
                 except OSError:
                     free = _old(found)
             try:
-                if free:
-                    shutil.rmtree(found) if stat.S_ISDIR(kind) else found.unlink()
+                if free and stat.S_ISDIR(kind):
+                    if (found / _ASIDE).exists() and not path.exists():
+                        (found / _ASIDE).rename(path)
+                    shutil.rmtree(found)
+                elif free:
+                    found.unlink()
             finally:
                 if handle >= 0:
                     os.close(handle)
@@ -108,6 +121,7 @@ def remove_abandoned(path: Path) -> None:
 _WINDOWS = os.name == "nt"  # where an open file cannot be renamed, nor a folder be locked
 _ABANDONED_AFTER = 24 * 3600.0
 _LONG_NAME = 50
+_ASIDE = "old"
 
 
 def _prefix(path: Path) -> str:

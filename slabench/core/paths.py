@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from slabench.core.errors import SlabenchError
 
@@ -63,9 +67,28 @@ def data(folder: Path | None = None) -> Path:
     return Path(os.environ["SLABENCH_DATA"]) if os.environ.get("SLABENCH_DATA") else cache() / "data"
 
 
+_SCRATCH: ContextVar[Path | None] = ContextVar("scratch", default=None)
+
+
 def user_episodes() -> Path:
     """Episode files that this user made with `slabench episodes make`."""
     return data() / "episodes"
+
+
+def new_episodes(folder: Path | None = None) -> Path:
+    """Where a run freezes what nobody has frozen yet: `episodes/` of the data folder; within `nothing_stays`, elsewhere."""
+    return _SCRATCH.get() or data(folder) / "episodes"
+
+
+@contextmanager
+def nothing_stays() -> Iterator[None]:
+    """Within the block, newly frozen files go to a folder that is removed afterwards."""
+    with TemporaryDirectory(prefix="slabench-") as folder:
+        token = _SCRATCH.set(Path(folder))
+        try:
+            yield
+        finally:
+            _SCRATCH.reset(token)
 
 
 def results(folder: Path | None = None) -> Path:

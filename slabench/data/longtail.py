@@ -78,6 +78,8 @@ def profile_counts(largest: int, n_classes: int, ratio: float, profile: str = "e
     else:
         head = n_classes // 2
         counts = (largest,) * head + (int(largest / ratio),) * (n_classes - head)
+    if ratio <= largest:  # 49 * (1 / 49) is 0.999... in floats: of a class of 49 the smallest is 1 all the same
+        counts = tuple(max(1, count) for count in counts)
     if min(counts) < 1:
         raise UsageError(
             f"ratio {ratio:g} leaves {counts.count(0)} of {n_classes} classes without an image: the largest has {largest}",

@@ -286,7 +286,7 @@ def load_subset(
         class_order=class_order,
         seed=seed,
         counts=counts,
-        folder=own,
+        folder=paths.new_episodes(folder) / FOLDER,
     )
     return open_subset(path, images)
 

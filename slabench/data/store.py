@@ -7,7 +7,6 @@ images behind an episode file, whatever order its rows came in.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from slabench.core.errors import DataError, IntegrityError
-from slabench.core.files import canonical_json, read_json, sha256_file, temporary_folder, write_json
+from slabench.core.files import (
+    canonical_json,
+    read_json,
+    remove_abandoned,
+    replace_folder,
+    sha256_file,
+    temporary_folder,
+    write_json,
+)
 from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
 from slabench.data.checks import check_normalisation, check_raw, repeats
@@ -116,6 +123,10 @@ def store_folder(entry: DatasetInfo, folder: Path) -> Path:
 
 def is_prepared(path: Path) -> bool:
     """Whether a store is there. Stores appear whole, by a rename, so its manifest is proof enough."""
+    if not (path / MANIFEST).is_file():
+        remove_abandoned(
+            path
+        )  # a process that was killed while it replaced the store may have left the old one beside it
     return (path / MANIFEST).is_file()
 
 
@@ -297,10 +308,7 @@ def _open_array(store: Store, name: str) -> npt.NDArray[Any]:
 
 def _rename_into_place(temporary: Path, path: Path, replace: bool) -> None:
     if replace and path.exists():
-        with temporary_folder(path) as aside:
-            with contextlib.suppress(FileNotFoundError):
-                path.rename(aside / "old")
-            temporary.rename(path)
+        replace_folder(temporary, path)
         return
     try:
         temporary.rename(path)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from slabench.core.files import digest_json
 
+MOST_EPISODES = 10**6
+"""Of one file, and of one test."""
+
 
 def episodes_digest(sha256: str, ways: int | None, shots: int | None, queries: int | None) -> str:
     """Digest (hex) of test episodes as a protocol sees them: which indices, split into which supports and queries.

@@ -27,7 +27,7 @@ from slabench.core.seeding import numpy_generator
 from slabench.data.imageset import ImageSet
 from slabench.episodes import episodes_digest
 from slabench.episodes.profiles import BALANCED, parse_profile
-from slabench.episodes.sampler import Episodes, balanced_episodes
+from slabench.episodes.sampler import TEST, VALIDATION, Episodes, balanced_episodes
 
 VALIDATION_IMAGES = 100
 """Images of a class that validation episodes are drawn from, the first in canonical order (which is by pixel digest, so
@@ -159,7 +159,15 @@ def make(
     class_rows = [rows[:images_per_class] for rows in images.class_rows()]
     profiles = parse_profile(support_profile), parse_profile(query_profile, "--query-profile")
     drawn = balanced_episodes(
-        class_rows, ways, shots, queries, n, numpy_generator(_SEED, name), images.class_names, *profiles
+        class_rows,
+        ways,
+        shots,
+        queries,
+        n,
+        numpy_generator(_SEED, name),
+        images.class_names,
+        *profiles,
+        VALIDATION if split == "val" else TEST,
     )
     buffer = io.BytesIO()
     np.save(buffer, drawn.rows.numpy().astype(np.uint16))  # -1 becomes _NO_IMAGE
@@ -269,7 +277,7 @@ def load_episodes(
     path = find(episode_name(dataset, split, ways, shots, queries, n, *profiles))
     if path is None:
         cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
-        path = make(images, dataset, split, ways, shots, queries, n, None, cap, *profiles)
+        path = make(images, dataset, split, ways, shots, queries, n, paths.new_episodes(), cap, *profiles)
     return open_file(path, images)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slabench.core.errors import DataError, UsageError
+from slabench.episodes import MOST_EPISODES
 from slabench.episodes.profiles import BALANCED, Profile
 
 Rows = NDArray[np.int64]
+_MOST_ROWS = 2**28  # of all episodes of a file together: 2 GB as they are drawn
 
 
 @dataclass(frozen=True)
@@ -80,24 +83,47 @@ class Episodes:
         return Episodes(self.rows[part], self.classes[part], self.shots)
 
 
-def check_sizes(sizes: Sequence[int], names: Sequence[str], ways: int, shots: int, queries: int) -> None:
+class Asked(NamedTuple):
+    """What episodes are for, and the settings that a person types for their sizes; for errors."""
+
+    split: str = "the split"
+    whose: str = ""
+    ways: str = "--ways"
+    shots: str = "--shots"
+    queries: str = "--queries"
+
+
+TEST = Asked()
+VALIDATION = Asked("the validation split", " of validation episodes")
+TRAINING = Asked("the training split", " of training episodes", "train.ways", "train.shots", "train.queries")
+
+
+def check_sizes(
+    sizes: Sequence[int], names: Sequence[str], ways: int, shots: int, queries: int, asked: Asked = TEST
+) -> None:
     """Refuse an N-way K-shot Q-query episode that classes of these sizes cannot serve, naming the class and the counts."""
-    for what, value in (("ways", ways), ("shots", shots), ("queries", queries)):
-        if value < 1:
-            raise UsageError(f"--{what} {value} is not positive", f"give --{what} 1 or more")
-    if ways < 2:
-        raise UsageError(f"--ways {ways}: an episode needs at least 2 classes", "give --ways 2 or more")
-    if ways > len(sizes):
-        raise UsageError(
-            f"{ways} ways were asked for, and the split has {len(sizes)} classes", f"give --ways {len(sizes)} or fewer"
-        )
+    check_ways(len(sizes), ways, shots, queries, asked)
     short = [i for i, size in enumerate(sizes) if size < shots + queries]
     if short:
         least = min(short, key=lambda i: sizes[i])
         raise UsageError(
-            f"class '{names[least]}' has {sizes[least]} images, and {shots} shots + {queries} queries need {shots + queries}"
-            + (f" ({len(short)} classes fall short)" if len(short) > 1 else ""),
-            f"give fewer --shots or --queries: together at most {sizes[least]}",
+            f"class '{names[least]}' has {sizes[least]} images, and {shots} shots + {queries} queries{asked.whose} need "
+            f"{shots + queries}" + (f" ({len(short)} classes fall short)" if len(short) > 1 else ""),
+            f"give fewer {asked.shots} or {asked.queries}: together at most {sizes[least]}",
+        )
+
+
+def check_ways(n_classes: int, ways: int, shots: int, queries: int, asked: Asked = TEST) -> None:
+    """Refuse sizes that are not positive, or more ways than classes."""
+    for what, value in ((asked.ways, ways), (asked.shots, shots), (asked.queries, queries)):
+        if value < 1:
+            raise UsageError(f"{what} {value} is not positive", f"give {what} 1 or more")
+    if ways < 2:
+        raise UsageError(f"{asked.ways} {ways}: an episode needs at least 2 classes", f"give {asked.ways} 2 or more")
+    if ways > n_classes:
+        raise UsageError(
+            f"{ways} ways were asked for, and {asked.split} has {n_classes} classes",
+            f"give {asked.ways} {n_classes} or fewer",
         )
 
 
@@ -128,6 +154,7 @@ class EpisodeSampler:
         queries: Q per class.
         generator: numpy generator; nothing else is drawn from.
         class_names: for error messages.
+        asked: likewise.
 
     Raises:
         UsageError: if the classes cannot serve such episodes; it names the class and the counts.
@@ -141,9 +168,10 @@ class EpisodeSampler:
         queries: int,
         generator: np.random.Generator,
         class_names: Sequence[str] | None = None,
+        asked: Asked = TEST,
     ) -> None:
         sizes = [len(rows) for rows in class_rows]
-        check_sizes(sizes, class_names or [str(i) for i in range(len(sizes))], ways, shots, queries)
+        check_sizes(sizes, class_names or [str(i) for i in range(len(sizes))], ways, shots, queries, asked)
         self.ways, self.shots, self.queries = ways, shots, queries
         self.generator = generator
         self._sizes = np.asarray(sizes, dtype=np.int64)
@@ -212,6 +240,7 @@ def balanced_episodes(
     class_names: Sequence[str] | None = None,
     support_profile: Profile | None = None,
     query_profile: Profile | None = None,
+    asked: Asked = TEST,
 ) -> Episodes:
     """`n` episodes that use every class, and every image of a class, equally often to within one deal.
 
@@ -219,11 +248,19 @@ def balanced_episodes(
     of the variance out of the mean accuracy. Arguments as in `EpisodeSampler`; the profiles share an episode's supports and
     queries out among its classes, None evenly (then each class is dealt K+Q images a time, and nothing else is drawn).
     """
+    sizes = [len(rows) for rows in class_rows]
+    names = class_names or [str(i) for i in range(len(sizes))]
+    # Before anything is allocated; a profile may ask for more of a class than the mean, as is seen below.
+    check_ways(len(sizes), ways, shots, queries, asked)
+    if not 1 <= n <= MOST_EPISODES or n * ways * (shots + queries) > _MOST_ROWS:
+        raise UsageError(
+            f"{n:,} episodes of {ways} x ({shots} + {queries}) images are more than fit into a file",
+            f"give --episodes at most {min(MOST_EPISODES, _MOST_ROWS // (ways * (shots + queries))):,}; 2,000 are usual",
+        )
     k = _counts(support_profile, ways, shots, n, generator, least=1)
     q = _counts(query_profile, ways, queries, n, generator, least=0)
     most_shots, most_queries = int(k.max()), int(q.max())
-    sizes = [len(rows) for rows in class_rows]
-    check_sizes(sizes, class_names or [str(i) for i in range(len(sizes))], ways, most_shots, most_queries)
+    check_sizes(sizes, names, ways, most_shots, most_queries, asked)
     classes = _Deck(len(class_rows), generator)
     images = [_Deck(size, generator) for size in sizes]
     chosen = np.empty((n, ways), dtype=np.int64)

@@ -14,8 +14,20 @@ from slabench.core.files import digest_json
 OptimizerName = Literal["adam", "sgd"]
 """How each is built: `slabench.training.schedule.OPTIMIZERS`, which has torch."""
 
-Positive = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+# Every number has two bounds. The upper ones are far beyond what anybody trains: they stop a slip of the keyboard before it
+# asks for all memory, or for a run without an end.
+_MOST, _MANY, _FLOAT32 = 10**9, 10**4, 3e38
+Positive = Annotated[int, Field(ge=1, le=_MOST)]
+Natural = Annotated[int, Field(ge=0, le=_MOST)]
+Few = Annotated[int, Field(ge=1, le=_MANY)]
+"""Of what takes time or memory by itself, such as inner steps."""
+FewOrNone = Annotated[int, Field(ge=0, le=_MANY)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Between = Annotated[float, Field(gt=0, lt=1)]
+AboveZero = Annotated[float, Field(gt=0, le=10**6)]
+NotNegative = Annotated[float, Field(ge=0, le=10**6)]
+LearningRate = Annotated[float, Field(gt=0, le=_FLOAT32)]
 
 
 def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
@@ -64,7 +76,7 @@ class BaseRecipe(Part):
 
     name: str
     limited: bool = Field(default=False, description="a reduced budget for a quick look: never ranked")
-    seeds: Annotated[tuple[Natural, ...], BeforeValidator(checked_seeds)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(checked_seeds)] = (0,)
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults filled in, without the seeds and the name.

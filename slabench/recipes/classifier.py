@@ -6,11 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slabench.recipes.base import BaseRecipe, Natural, OptimizerName, Part, Positive
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-AboveZero = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+from slabench.recipes.base import (
+    AboveZero,
+    BaseRecipe,
+    Between,
+    FewOrNone,
+    Fraction,
+    LearningRate,
+    Natural,
+    NotNegative,
+    OptimizerName,
+    Part,
+    Positive,
+    Seed,
+)
 
 
 class ClassifierData(Part):
@@ -20,9 +29,9 @@ class ClassifierData(Part):
     profile: Literal["full", "exp", "step", "counts"] = Field(
         default="full", description="images by class: all of them, exponential, step, or `counts`"
     )
-    ratio: float = Field(default=100, description="largest over smallest class, at least 1")
+    ratio: float = Field(default=100, gt=0, le=1e9, description="largest over smallest class, at least 1")
     class_order: str = Field(default="label", description="the most frequent class first: label, reversed, random:SEED")
-    seed: Natural = Field(default=0, description="of the draw of the training images, apart from the trial's seed")
+    seed: Seed = Field(default=0, description="of the draw of the training images, apart from the trial's seed")
     counts: tuple[Positive, ...] | None = Field(default=None, description="own counts by label (profile counts)")
     per_class: Positive | None = Field(
         default=None, description="limited data: so many training images a class (profile full)"
@@ -82,9 +91,9 @@ class Balance(Part):
     """Re-weighting and re-sampling."""
 
     reweight: str = "none"
-    beta: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9999, description="effective number, drw")
+    beta: Fraction = Field(default=0.9999, description="effective number, drw")
     sampler: str = "none"
-    switch: Annotated[float, Field(gt=0, lt=1)] = Field(
+    switch: Between = Field(
         default=0.8, description="drw and deferred: the fraction of the training after which they begin"
     )
 
@@ -117,15 +126,15 @@ class ClassifierTrain(Part):
         default="epochs", description="deal every epoch's images out, or draw each batch anew (SLA's code)"
     )
     optimizer: OptimizerName = "sgd"
-    lr: AboveZero = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    lr: LearningRate = 0.1
+    momentum: Fraction = 0.9
     nesterov: bool = False
     weight_decay: NotNegative = 2e-4
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     warmup_epochs: Natural = Field(
         default=0, description="epoch e of them has the learning rate lr * e / warmup_epochs"
     )
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+    milestones: tuple[Between, ...] = Field(
         default=(), description="`step` schedule: fractions of the steps at which the learning rate changes"
     )
     factors: tuple[AboveZero, ...] = Field(
@@ -141,7 +150,7 @@ class ClassifierSelect(Part):
     """
 
     rule: Literal["last", "best_val"] = "last"
-    points: Natural = 10
+    points: FewOrNone = 10
 
 
 class ClassifierRecipe(BaseRecipe):

@@ -7,8 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from slabench.episodes import MOST_EPISODES
 from slabench.episodes.profiles import BALANCED, parse_profile
-from slabench.recipes.base import LATER, BaseRecipe, Natural, OptimizerName, Part, Positive
+from slabench.recipes.base import (
+    LATER,
+    AboveZero,
+    BaseRecipe,
+    Between,
+    Few,
+    FewOrNone,
+    Fraction,
+    LearningRate,
+    NotNegative,
+    OptimizerName,
+    Part,
+    Positive,
+)
 
 ADAPTED = ("maml", "anil")
 """Learners that adapt weights to each episode; they have no head."""
@@ -29,7 +43,7 @@ class Protocol(Part):
     ways: Positive = 5
     shots: Positive = 5
     queries: Positive = 15
-    episodes: Positive = 2000
+    episodes: Annotated[Positive, Field(le=MOST_EPISODES)] = 2000
     support_profile: str = Field(default=BALANCED, json_schema_extra=LATER, description="such as linear:9")
     query_profile: str = Field(default=BALANCED, json_schema_extra=LATER, description="such as dirichlet:2")
 
@@ -69,9 +83,9 @@ class Maml(Part):
     examples take 1 step at 0.5 for MAML (`maml_miniimagenet.py`) and 5 steps at 0.1 for ANIL (`anil_fc100.py`).
     """
 
-    steps: Positive = Field(default=5, description="inner steps in training")
-    test_steps: Positive = Field(default=10, description="inner steps on validation and test episodes")
-    lr: Annotated[float, Field(gt=0)] = Field(default=0.01, description="inner learning rate")
+    steps: Few = Field(default=5, description="inner steps in training")
+    test_steps: Few = Field(default=10, description="inner steps on validation and test episodes")
+    lr: LearningRate = Field(default=0.01, description="inner learning rate")
     first_order: bool = Field(default=False, description="no gradient through the inner gradients (FOMAML)")
     batch_norm: Literal["auto", "support", "batch", "running"] = Field(
         default="auto",
@@ -94,25 +108,25 @@ class Train(Part):
     shots: Positive | None = Field(default=None, description="shots of training episodes; by default as evaluated")
     queries: Positive = 6
     steps: Positive = 4000
-    episodes_per_step: Positive = 1
+    episodes_per_step: Few = 1
     batch_size: Positive = Field(
         default=64, json_schema_extra=LATER, description="images of a step (learner classifier), copies not counted"
     )
     optimizer: OptimizerName = "adam"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr: LearningRate = 1e-3
+    momentum: Fraction = 0.9
+    weight_decay: NotNegative = 0.0
     schedule: Literal["constant", "cosine", "step"] = "cosine"
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+    milestones: tuple[Between, ...] = Field(
         default=(), description="`step` schedule: fractions of the steps at which the learning rate changes"
     )
-    factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    factors: tuple[AboveZero, ...] = Field(
         default=(), description="`step` schedule: the learning rate after each milestone, as a fraction of lr"
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Fraction = 0.0
     crop: bool = True
     flip: bool = True
-    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    jitter: Fraction = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     @property
@@ -130,7 +144,7 @@ class Select(Part):
     """Validation on frozen episodes of the validation classes, and which weights are scored on the test."""
 
     rule: Literal["last", "best_val"] = "last"
-    points: Natural = Field(
+    points: FewOrNone = Field(
         default=8, description="validations, evenly over the steps; the last one after the last step"
     )
     episodes: Positive = 500

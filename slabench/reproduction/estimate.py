@@ -72,7 +72,8 @@ def workload(recipe: AnyRecipe, trial: Trial | None = None) -> Workload:
         if prepared is not None:
             n_train = len(prepared.train)
             n_test = len(prepared.test_episodes.episodes.rows.unique())
-            n_val = len(prepared.val_episodes.episodes[: recipe.select.episodes].rows.unique())
+            val = prepared.val_episodes
+            n_val = len(val.episodes[: recipe.select.episodes].rows.unique()) if val else 0
         else:
             classes, per_class = load_split(recipe.data.dataset).classes, sum(info(recipe.data.dataset).per_class)
             n_train, n_test = (len(classes[split]) * per_class for split in ("train", "test"))

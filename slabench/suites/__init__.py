@@ -136,6 +136,10 @@ class Suite(Protocol):
         """Open the data of a recipe that `check` has accepted."""
         ...
 
+    def check_data(self, recipe: Any, prepared: Any) -> None:
+        """Refuse what this data cannot serve, with a UsageError: before anything is run."""
+        ...
+
     def trial_key(self, recipe: Any, seed: int, prepared: Any, code: Sequence[Mapping[str, str]] | None = None) -> str:
         """sha256 (hex) of all that decides the result, the `code` of plug-ins (`slabench.plugins.used`) with it.
 

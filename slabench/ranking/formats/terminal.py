@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from slabench.ranking.columns import GROUPS, Board, Format, LeaderboardRow, boards, notes
+from slabench.ranking.columns import GROUPS, Board, Format, LeaderboardRow, boards, columns, notes
 from slabench.ranking.order import in_order
 
 if TYPE_CHECKING:
@@ -70,8 +71,13 @@ def _group_table(board: Board, width: int) -> Table:
     for column in board.columns:
         if column.name in fitted:
             made.add_column(column.heading, justify="right" if column.numeric else "left", no_wrap=True)
-    for line in zip(*fitted.values(), strict=True):
-        made.add_row(*map(escape, line))
+    place = list(fitted).index("name")
+    room = max(map(len, fitted["name"]))
+    for line, apart in zip(zip(*fitted.values(), strict=True), _apart(board), strict=True):
+        shown = [escape(cell) for cell in line]
+        if apart:
+            shown[place] = "\n".join([shown[place], *(f"[dim]{escape(text)}[/dim]" for text in wrap(apart, room))])
+        made.add_row(*shown)
     return made
 
 
@@ -110,3 +116,23 @@ def elided(names: Sequence[str], width: int) -> list[str]:
     heads = sorted(range(1, room), key=lambda head: abs(head - room / 2)) or [room]
     best = max(heads, key=lambda head: len({cut(name, head) for name in set(names)}))  # max() takes the first of equals
     return [cut(name, best) for name in names]
+
+
+def _apart(board: Board) -> list[str]:
+    """What tells each row from others of its name and predictor: a head, a loss, ...; "" where its name does.
+
+    Files have a column for each of these; on a screen there is no room for them.
+    """
+    found = []
+    for row in board.rows:
+        others = [other for other in board.rows if (other.name, other.predictor) == (row.name, row.predictor)]
+        texts = [
+            f"{column.heading} {column.text(row) or '-'}"
+            for column in columns()
+            if column.fold and "latex" in column.shown and len({column.text(other) for other in others}) > 1
+        ]
+        alone = len({tuple(column.text(other) for column in columns() if column.fold) for other in others}) == len(
+            others
+        )
+        found.append(", ".join(texts if alone else [*texts, f"recipe {row.recipe_digest[:6]}"]))
+    return found

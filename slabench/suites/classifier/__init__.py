@@ -30,7 +30,7 @@ from slabench.records.record import Chosen, ClassScores, Score
 from slabench.sla.objectives import classifier_objective
 from slabench.sla.transforms import TransformSet, transform_set
 from slabench.suites import Scored, on_device
-from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared, prepare, task_id
+from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared, check_data, prepare, task_id
 from slabench.suites.classifier.rules import check, uses_cosine, warnings
 from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
@@ -41,7 +41,17 @@ if TYPE_CHECKING:
     from slabench.training.checkpoint import Progress
 
 
-__all__ = ["PROTOCOL_VERSION", "build_task", "check", "label", "prepare", "task_id", "trial_key", "warnings"]
+__all__ = [
+    "PROTOCOL_VERSION",
+    "build_task",
+    "check",
+    "check_data",
+    "label",
+    "prepare",
+    "task_id",
+    "trial_key",
+    "warnings",
+]
 
 
 _OUTPUT_BYTES = 2**28

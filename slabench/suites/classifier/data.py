@@ -172,6 +172,21 @@ def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> Classi
     return ClassifierPrepared(entry, train, test, rows, validation, protocol_name(recipe), subset)
 
 
+def check_data(recipe: ClassifierRecipe, prepared: ClassifierPrepared) -> None:
+    """Refuse what this data cannot serve.
+
+    Raises:
+        UsageError: the recipe selects by validation, and no image is left for it.
+    """
+    if recipe.select.rule == "best_val" and not len(prepared.validation):
+        full = recipe.data.profile == "full"
+        raise UsageError(
+            "--select best-val without validation images: "
+            + ("data.val_fraction leaves none out" if full else "the subset keeps every training image"),
+            "raise data.val_fraction, or use --select last" if full else "use --select last, or a larger --ratio",
+        )
+
+
 def protocol_name(recipe: ClassifierRecipe) -> str:
     """Dataset, training images, and the training protocol with its augmentation.
 

@@ -6,11 +6,21 @@ import torch
 
 from slabench.recipes.fewshot import ADAPTED, Recipe
 from slabench.suites import SuiteTask
-from slabench.suites.fewshot.data import PROTOCOL_VERSION, Prepared, prepare, task_id, trial_key
+from slabench.suites.fewshot.data import PROTOCOL_VERSION, Prepared, check_data, prepare, task_id, trial_key
 from slabench.suites.fewshot.episodic import EpisodicTask
 from slabench.suites.fewshot.rules import check, label, warnings
 
-__all__ = ["PROTOCOL_VERSION", "build_task", "check", "label", "prepare", "task_id", "trial_key", "warnings"]
+__all__ = [
+    "PROTOCOL_VERSION",
+    "build_task",
+    "check",
+    "check_data",
+    "label",
+    "prepare",
+    "task_id",
+    "trial_key",
+    "warnings",
+]
 
 
 def build_task(

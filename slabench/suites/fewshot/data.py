@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from slabench.core import versions
+from slabench.core.errors import UsageError
 from slabench.core.files import digest_json
 from slabench.data import ImageSet, load
 from slabench.data.catalog import DatasetInfo, info
 from slabench.episodes.files import EpisodeFile, load_episodes, profile_suffix, protocol_part
 from slabench.episodes.profiles import BALANCED
+from slabench.episodes.sampler import TRAINING, check_sizes
 from slabench.plugins import bound, used
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import protocol_digest
+from slabench.sla.objectives import objective
+from slabench.sla.transforms import transform_set
 from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
 
 PROTOCOL_VERSION = versions.FEWSHOT
@@ -31,16 +35,18 @@ class Prepared:
         train: images of the training classes.
         val: images of the validation classes.
         test: images of the test classes; nothing but the final scoring reads their pixels.
-        val_episodes: frozen validation episodes.
+        val_episodes: frozen validation episodes; None where the validation classes cannot serve any.
         test_episodes: frozen test episodes.
+        unserved: why there are no validation episodes.
     """
 
     info: DatasetInfo
     train: ImageSet
     val: ImageSet
     test: ImageSet
-    val_episodes: EpisodeFile
+    val_episodes: EpisodeFile | None
     test_episodes: EpisodeFile
+    unserved: UsageError | None = None
 
     @property
     def protocol(self) -> str:
@@ -103,17 +109,42 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
 
     Raises:
         DataMissingError: the data is not here.
-        UsageError: the data has too few classes, or images of a class, for the episodes.
+        UsageError: the data has too few classes, or images of a class, for the test episodes.
     """
     name, p = recipe.data.dataset, recipe.protocol
     splits = {split: load(name, split, data_folder) for split in ("train", "val", "test")}
     # Validation is always balanced: it watches training, which profiles do not touch.
     profiles = {"val": (BALANCED, BALANCED), "test": (p.support_profile, p.query_profile)}
-    files = {
-        split: load_episodes(splits[split], name, split, p.ways, p.shots, p.queries, n, *profiles[split])
-        for split, n in (("val", _VALIDATION_FILE_EPISODES), ("test", p.episodes))
-    }
-    return Prepared(info(name), **splits, val_episodes=files["val"], test_episodes=files["test"])
+
+    def episodes(split: str, n: int) -> EpisodeFile:
+        return load_episodes(splits[split], name, split, p.ways, p.shots, p.queries, n, *profiles[split])
+
+    test = episodes("test", p.episodes)
+    val, unserved = None, None
+    try:
+        val = episodes("val", _VALIDATION_FILE_EPISODES)
+    except UsageError as error:  # `check_data` asks whether a recipe needs them
+        unserved = error
+    return Prepared(info(name), splits["train"], splits["val"], splits["test"], val, test, unserved)
+
+
+def check_data(recipe: Recipe, prepared: Prepared) -> None:
+    """Refuse what this data cannot serve.
+
+    Raises:
+        UsageError: the training classes have too few images for training episodes, or the validation classes are too few.
+    """
+    if recipe.select.points and prepared.unserved is not None:
+        raise UsageError(
+            f"{prepared.unserved.message}: validation episodes are as those of the test",
+            f"{prepared.unserved.remedy}, or validate nothing: --set select.points=0",
+        )
+    if recipe.model.learner != "classifier":
+        pairs = objective(recipe.sla.objective).pairs
+        copies = transform_set(recipe.sla.transforms).M if pairs else 1  # pairs: every class under every transformation
+        sizes = [len(rows) for rows in prepared.train.class_rows() for _ in range(copies)]
+        names = [name for name in prepared.train.class_names for _ in range(copies)]
+        check_sizes(sizes, names, recipe.train_ways, recipe.train_shots, recipe.train.queries, TRAINING)
 
 
 def trial_key(recipe: Recipe, seed: int, prepared: Prepared, code: Sequence[Mapping[str, str]] | None = None) -> str:
@@ -131,7 +162,7 @@ def trial_key(recipe: Recipe, seed: int, prepared: Prepared, code: Sequence[Mapp
             "seed": seed,
             "protocol": prepared.protocol_digest,
             "train": prepared.train.digest,
-            "validation": protocol_part(prepared.val_episodes),
+            "validation": protocol_part(prepared.val_episodes) if prepared.val_episodes else None,
         }
     )
     return bound(key, used(recipe) if code is None else code)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.data.augment import BatchAugment
 from slabench.data.catalog import DatasetInfo
-from slabench.episodes.sampler import Episodes, EpisodeSampler, gather
+from slabench.episodes.sampler import TRAINING, Episodes, EpisodeSampler, gather
 from slabench.learners import EpisodicLearner, build_learner
 from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import images_per_step
@@ -51,6 +51,7 @@ class EpisodicTask(EpisodeScoring):
             recipe.train.queries,
             numpy_generator(seed, "order"),
             names,
+            TRAINING,
         )
         ways = recipe.train_ways
         self._labels = self.objective.labels(torch.arange(ways), self.transforms.M).to(device)  # [N, copies]

@@ -76,11 +76,13 @@ class AdaptedTask(EpisodicTask):
         return self.recipe.batch_norm == "batch"
 
     def seconds_to_score(self) -> float:
-        """Seconds that all validations and the test will take, measured on a few validation episodes."""
-        episodes = self.prepared.val_episodes.episodes[:_MEASURED_EPISODES]
-        images = on_device(self.prepared.val.images, torch.device("cpu"))
+        """Seconds that all validations and the test will take, measured on a few episodes, of the validation if there are any."""
+        p = self.prepared
+        split, file = (p.test, p.test_episodes) if p.val_episodes is None else (p.val, p.val_episodes)
+        episodes = file.episodes[:_MEASURED_EPISODES]
+        images = on_device(split.images, torch.device("cpu"))
         start = time.perf_counter()
-        self._score(images, episodes, self.prepared.val.n_classes, None)
+        self._score(images, episodes, split.n_classes, None)
         seconds = (time.perf_counter() - start) / len(episodes)
         if self._from_features:
             return seconds / len(episodes.rows.unique()) * len(episodes) * self.scored_images

@@ -57,15 +57,21 @@ class EpisodeScoring:
     def scored_images(self) -> int:
         """Images embedded by all validations and the test together."""
         points = self.recipe.select.points
-        rows = self.prepared.val_episodes.episodes[: self.recipe.select.episodes].rows
+        rows = self._val_episodes.rows if points else torch.empty(0)
         base = len(base_rows(self.prepared.train)) if self.learner.head.centred else 0
         return points * (len(rows.unique()) + base) + len(self.prepared.test) + base
+
+    @property
+    def _val_episodes(self) -> Episodes:
+        file = self.prepared.val_episodes
+        assert file is not None  # `check_data`: a recipe with validations has them
+        return file.episodes[: self.recipe.select.episodes]
 
     def validate(self) -> dict[str, float]:
         """Accuracy of both predictors on the first `select.episodes` frozen validation episodes."""
         if self._val_images is None:
             self._val_images = on_device(self.prepared.val.images, torch.device("cpu"))
-        episodes = self.prepared.val_episodes.episodes[: self.recipe.select.episodes]
+        episodes = self._val_episodes
         scores = self._score(self._val_images, episodes, self.prepared.val.n_classes, self.autocast)
         return {name: float(score.accuracy.mean()) for name, (score, _) in scores.items()}
 
