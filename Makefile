@@ -40,7 +40,8 @@ leaderboard: $(VENV)/.slabench
 	$(BIN)/slabench leaderboard --results results --format csv -o results/leaderboard.csv
 	$(BIN)/python benchmarks/analysis/paired.py --results results -o results/paired.csv > /dev/null
 	$(BIN)/python benchmarks/analysis/curves.py --results results
-	$(BIN)/python benchmarks/analysis/tables.py docs/results.md
+	$(BIN)/python benchmarks/analysis/tables.py docs/results.md README.md
+	$(BIN)/slabench plot summary --results results -o docs/assets/summary.svg
 
 # An environment with pip in it; scripts/make_venv.sh knows what to do on a Debian without ensurepip.
 $(VENV)/.made:

@@ -61,6 +61,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return parted(linked)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """The theme's search is a dialog without a name, which readers of the screen would not announce."""
+    search = 'data-md-component="search" role="dialog"'
+    return output.replace(search, f'{search} aria-label="Search"')
+
+
 def on_post_build(config: Any, **_: Any) -> None:
     """Write the search index as a script too, which the theme loads where a page was opened from a folder."""
     index = Path(config["site_dir"]) / "search" / "search_index.json"

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slabench.core import registry, source_files
 from slabench.core.code_digest import code_of
@@ -134,6 +134,13 @@ def used(recipe: BaseRecipe) -> list[dict[str, str]]:
             facts = {"kind": kind.kind, "name": name, "origin": entry.origin, "sha256": code.sha256}
             found.append(facts | ({"unknown": code.unknown} if code.unknown else {}))
     return found
+
+
+def recorded(environment: Mapping[str, Any], key: str = "plugins") -> list[dict[str, str]]:
+    """What `used` said of a trial, from its record's environment; entries that say something else are left out."""
+    found = environment.get(key)
+    entries = found if isinstance(found, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and {"kind", "name", "sha256"} <= entry.keys()]
 
 
 def untold(plugins: Sequence[Mapping[str, str]]) -> str | None:

@@ -33,7 +33,7 @@ from slabench.records.environment import describe, peak_memory_bytes
 from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.records.store import ResultStore, read_record
 from slabench.suites import Prepared, Scored, SuiteTask, suite_of
-from slabench.training.device import choose_device, choose_precision, keep_heap
+from slabench.training.device import choose_device, choose_precision, exact_float32, keep_heap
 from slabench.training.finite import at_step
 from slabench.training.loop import Fitted, Interrupted, Listener, Undisturbed, checkpoint_seconds, fit
 
@@ -301,7 +301,7 @@ def _run_trial(
             if listener:
                 listener.scoring()
             begin = time.perf_counter()
-            with at_step(fitted.selected_step):
+            with at_step(fitted.selected_step), exact_float32():
                 scored = task.score(fitted.progress)
             seconds = time.perf_counter() - begin
             record = _record(trial, task, fitted, scored, seconds, device, started, argv)

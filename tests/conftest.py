@@ -49,6 +49,8 @@ LONGEST_FIRST = (
         "test_not_finite",
         "test_transductive",
         "test_evaluation",
+        "test_identity",
+        "test_parity",
         "test_cosine_heads",
         "test_examples",
         "test_plugins",

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 import slabench
 from slabench.core.errors import UsageError
+from slabench.recipes import load_recipe
+from slabench.recipes.base import checked_seeds
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -148,6 +151,32 @@ def test_misuse_is_explained(call: object, message: str) -> None:
 
 def test_an_empty_folder_has_an_empty_leaderboard(tmp_path: Path) -> None:
     assert slabench.leaderboard(tmp_path) == []
+
+
+def test_seeds_may_be_numpy_s() -> None:
+    for given, expected in ((np.arange(2), [0, 1]), ([np.int64(3)], [3]), ((5,), [5]), (range(2), [0, 1])):
+        found = checked_seeds(given)
+        assert list(found) == expected
+        assert {type(seed) for seed in found} == {int}
+        assert load_recipe("fewshot/quick", {"seeds": given})[0].seeds == found
+
+
+@pytest.mark.parametrize(
+    "given", [[1.0], [True], [-1], [np.True_], [np.float64(2)], [0, "1"], [None], np.array([0.5]), "01", 3]
+)
+def test_what_is_no_seed_is_named(given: object) -> None:
+    wrong = given if isinstance(given, str | int) else list(given)[-1]  # type: ignore[call-overload]
+    recipe = load_recipe("fewshot/quick", {"data.dataset": "glyphs"})
+    for call in (
+        lambda: slabench.plan(recipe, given),  # type: ignore[arg-type]
+        lambda: slabench.run(recipe, given),  # type: ignore[arg-type]
+        lambda: slabench.plan_table("sla2020/few-shot", seeds=given),  # type: ignore[arg-type]
+        lambda: load_recipe("fewshot/quick", {"seeds": given}),
+    ):
+        with pytest.raises(UsageError) as refused:
+            call()
+        assert repr(wrong) in refused.value.message
+        assert "whole numbers from 0 on" in (refused.value.remedy or "")
 
 
 def test_a_damaged_record_is_named_in_a_warning(tmp_path: Path) -> None:

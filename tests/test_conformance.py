@@ -33,8 +33,8 @@ from slabench.sla.transforms import FunctionSet, TransformSet, function_set
 pytestmark = pytest.mark.usefixtures("registries")
 
 
-# Its gradient is that of a hundred steps of a fit, which gradcheck takes many times.
-SLOW = {"baseline-plus-plus"}
+# Their gradients are those of hundreds of steps of a fit, which gradcheck takes many times.
+SLOW = {"baseline-plus-plus", "cosine-fitted"}
 OWN = [
     pytest.param(kind, name, marks=[pytest.mark.slow] if name in SLOW else [])
     for kind in ("heads", "losses", "transforms")

@@ -20,7 +20,7 @@ from slabench.heads.metric import (
     SIMPLESHOT,
     MatchingModule,
     RelationModule,
-    baseline_plus_plus_logits,
+    cosine_fitted_logits,
     cosine_logits,
     matching_logits,
     simpleshot_logits,
@@ -44,10 +44,10 @@ def test_simpleshot_predicts_what_scikit_learns_nearest_centroid_does_on_unit_ve
     assert SIMPLESHOT.centred
 
 
-def test_baseline_plus_plus_is_torchs_sgd_on_the_same_layer() -> None:
+def test_the_fitted_cosine_layer_is_torchs_sgd_on_the_same_layer() -> None:
     """The closed-form gradients of all episodes at once, against autograd and torch.optim.SGD on one."""
     support, labels, query = episodes("baseline++", [3, 2, 4], 16, batch=2)
-    got = baseline_plus_plus_logits(support, labels, query, 3, steps=25, lr=0.3, weight_decay=0.01, scale=5.0)
+    got = cosine_fitted_logits(support, labels, query, 3, steps=25, lr=0.3, weight_decay=0.01, scale=5.0)
     for b in range(2):
         x = functional.normalize(support[b], dim=-1)
         means = torch.stack([x[labels[b] == c].mean(0) for c in range(3)])
@@ -62,20 +62,20 @@ def test_baseline_plus_plus_is_torchs_sgd_on_the_same_layer() -> None:
         torch.testing.assert_close(got[b], expected.detach(), rtol=1e-8, atol=1e-10)
 
 
-def test_baseline_plus_plus_fits_its_supports() -> None:
+def test_the_fitted_cosine_layer_fits_its_supports() -> None:
     support, labels, _ = episodes("fit", [5] * 5, 64, batch=4)
     losses = [
-        float(functional.cross_entropy(baseline_plus_plus_logits(support, labels, support, 5, steps=n).mT, labels))
+        float(functional.cross_entropy(cosine_fitted_logits(support, labels, support, 5, steps=n).mT, labels))
         for n in (0, 10, 100)
     ]
     assert losses[0] > losses[1] > losses[2]
 
 
 @pytest.mark.parametrize("setting", [{"steps": -1}, {"lr": 0.0}, {"scale": -2.0}, {"lr": math.nan}])
-def test_baseline_plus_plus_refuses(setting: dict[str, float]) -> None:
+def test_the_fitted_cosine_layer_refuses(setting: dict[str, float]) -> None:
     support, labels, query = episodes("refused", [1, 1], 4)
     with pytest.raises(UsageError, match="positive"):
-        baseline_plus_plus_logits(support, labels, query, 2, **setting)  # type: ignore[arg-type]
+        cosine_fitted_logits(support, labels, query, 2, **setting)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("counts", [[3, 3, 3], [3, 1, 2]])

@@ -95,7 +95,7 @@ def test_damaged_lists(tmp_path):
     root = write_mini_csvs(tmp_path / "c", mini_images())
     listed = (root / "val.csv").read_text()
     (root / "val.csv").write_text(listed.replace("filename,label", "file,class"))
-    assert "not filename and label" in refused(root, tmp_path).message
+    assert "needs the columns filename,label" in refused(root, tmp_path).message
     (root / "val.csv").write_text(listed + "../../../etc/passwd,n0002\n")
     assert "val.csv, line 6" in refused(root, tmp_path).message
     (root / "val.csv").write_text(listed)

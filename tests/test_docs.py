@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -111,6 +112,28 @@ def test_readme_opens_with_the_two_commands() -> None:
     makefile = text(ROOT / "Makefile")
     assert "\ndemo:" in makefile
     assert "\ntest:" in makefile
+
+
+def test_the_readme_fits_a_screen_and_its_badges_are_true() -> None:
+    page = text(ROOT / "README.md")
+    assert len(page.splitlines()) <= 60
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    versions = [
+        c.rpartition(" ")[2] for c in project["classifiers"] if c.startswith("Programming Language :: Python :: 3.")
+    ]
+    for name, said in (("license", project["license"]), ("python", " | ".join(versions))):
+        badge = text(ROOT / "docs" / "assets" / f"badge-{name}.svg")
+        assert f">{said}</text>" in badge
+        assert f'aria-label="{name}: {said}"' in badge
+        assert f"(docs/assets/badge-{name}.svg)" in page
+
+
+def test_the_home_page_shows_the_demo_of_the_quick_start() -> None:
+    home, quick_start = (text(ROOT / "docs" / name) for name in ("index.md", "quick-start.md"))
+    (session,) = re.findall(r"```text\n(.*?)```", home, re.DOTALL)
+    assert "slabench demo --results results" in home
+    assert f"```text\n{session}```" in quick_start
 
 
 def test_the_python_example_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,7 @@ def test_what_is_no_array_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"PK\x03\x04", b"\x93NUMPY", b"class,count\n"):
         path.write_bytes(content)
         _restate(path, lambda m: m.update(sha256=sha256_file(path)))
-        with pytest.raises(DataError, match="is not a NumPy array"):
+        with pytest.raises(DataError, match="is not a plain npy file"):
             open_subset(path, images)
 
 

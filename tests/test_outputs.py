@@ -118,13 +118,28 @@ def test_other_safetensors_and_other_versions_are_refused(tmp_path: Path) -> Non
     assert load_outputs(other, sha256_file(other)).class_names == ("a", "b", "c")
 
 
-@pytest.mark.parametrize("value", [float("nan"), 1e6])
-def test_features_outside_float16_are_refused(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     outputs = make_outputs()
     outputs.splits["test"].features[3, 1, 2] = value
     with pytest.raises(SlabenchError, match=r"splits\.test\.features"):
         save_outputs(outputs, tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(65_504.0, torch.float16), (-65_520.0, torch.float32), (1e6, torch.float32)]
+)
+def test_features_beyond_float16_are_kept_in_float32(tmp_path: Path, value: float, kept: torch.dtype) -> None:
+    """65,504 is its largest number, and 65,520 the first that it rounds to infinity; the other splits stay as they are."""
+    outputs = make_outputs()
+    outputs.splits["test"].features[3, 1, 2] = value
+    expected = outputs.splits["test"].features.clone()
+    back = load_outputs(tmp_path / "a", save_outputs(outputs, tmp_path / "a"))
+    assert back.splits["test"].features.dtype == kept
+    assert float(back.splits["test"].features[3, 1, 2]) == value
+    torch.testing.assert_close(back.splits["test"].features.float(), expected, rtol=1e-3, atol=1e-4)
+    assert back.splits["val"].features.dtype == torch.float16
 
 
 @pytest.mark.parametrize(

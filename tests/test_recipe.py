@@ -189,6 +189,16 @@ def test_keys_of_finished_trials_stay_what_they_are() -> None:
         assert derived_key(of["key"], "score", given) == record["key"], record["key"]
 
 
+def test_digests_of_finished_classifiers_stay_what_they_are() -> None:
+    runs = Path(__file__).parents[1] / "results" / "runs"
+    files = [file for suite in ("imbalanced", "supervised") for file in (runs / suite).rglob("*.json")]
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    trials = [record for record in records if record.get("derived") is None]
+    assert trials
+    for record in trials:
+        assert parse_recipe(record["recipe"]).digest == record["recipe_digest"], record["key"]
+
+
 @pytest.mark.parametrize("learner", ["maml", "anil"])
 def test_learners_that_adapt_have_no_head(learner: str) -> None:
     (recipe,) = load_recipe("fewshot/standard", {"model.learner": learner})

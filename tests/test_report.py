@@ -21,8 +21,8 @@ from slabench.plots.source import NothingToDraw, Source
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 from slabench.report import build
-from slabench.report.html import inline
 from slabench.report.summary import lines, sentences
+from slabench.report.svg import inline, share_styles
 
 ROOT = Path(__file__).parent.parent
 _VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -205,6 +205,31 @@ def test_inline_figures_follow_the_theme_and_keep_only_ids_in_use() -> None:
     assert 'id="p1"' in made
     assert "fill: var(--ink)" in made
     assert "metadata" not in made
+
+
+def test_styles_of_figures_are_said_once() -> None:
+    svg = (
+        '<svg style="aspect-ratio:2"><path style="fill: red" d="M 0 0"/><text style="color: blue">1.23456</text></svg>'
+    )
+    page, rules = share_styles(f'<p style="color: red">{svg}{svg}</p>')
+    assert rules.splitlines() == [".s0{fill: red}", ".s1{color: blue}"]
+    assert page.count('<path class="s0"') == page.count('<text class="s1">1.23456<') == 2
+    assert page.count("aspect-ratio") == 2
+    assert page.startswith('<p style="color: red">')
+
+
+def test_figures_lose_digits_that_nobody_sees_and_no_letter() -> None:
+    svg = (
+        '<svg viewBox="0 0 9 4"><g><g clip-path="url(#c1)"><path d="M 1.23456 -0.001\nL 2 3 "/></g></g>'
+        '<defs><clipPath id="c1"/></defs><text style="font-size: 8px; font-family: \'DejaVu Sans\', sans-serif; fill: red" '
+        'transform="rotate(-0 1 2)">a 1.23456 b</text></svg>'
+    )
+    made = inline(svg, "alt")
+    assert 'd="M 1.23 -0 L 2 3"' in made
+    assert ">a 1.23456 b<" in made
+    assert 'style="font-size: 8px; fill: red"' in made
+    assert "rotate" not in made
+    assert made.count("<g") == made.count("</g>") == 1
 
 
 # The command line

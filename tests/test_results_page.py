@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -144,7 +145,11 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page and the records as far as they are under version control: whoever tests here may have runs of their own."""
     try:
         done = subprocess.run(
-            ["git", "ls-files", "docs/results.md", "results"], cwd=_ROOT, capture_output=True, text=True, check=True
+            ["git", "ls-files", "README.md", "docs/results.md", "docs/assets/summary.svg", "results"],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"git does not list the files here: {error}")
@@ -156,9 +161,43 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_page_says_what_the_records_say(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = script("tables").main([str(committed / "docs" / "results.md"), "--check"])
+@pytest.mark.parametrize("name", ["docs/results.md", "README.md"])
+def test_the_page_says_what_the_records_say(name: str, committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = script("tables").main([str(committed / name), "--check"])
     assert code == 0, f"{capsys.readouterr().out}(make leaderboard fills it in)"
+
+
+def test_what_the_readme_says_of_its_table_is_in_the_table(committed: Path) -> None:
+    page = (committed / "README.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.partition("<!-- end of table -->")[0].splitlines() if " ± " in line]
+    assert 1 <= len(rows) <= 8
+    number = re.compile(r"(\N{MINUS SIGN}|\+)?(\d+\.\d) ± (\d+\.\d)")
+
+    def read(cell: str) -> tuple[float, float]:
+        found = number.search(cell)
+        assert found is not None, cell
+        return float(found[2]) * (-1 if found[1] == "\N{MINUS SIGN}" else 1), float(found[3])
+
+    earned = [read(row[-1]) for row in rows]
+    ahead = sum(value > half for value, half in earned)
+    assert f"ahead\non {ahead} of {len(rows)}" in page
+    plain = sum(read(row[-2])[0] > read(row[1])[0] for row in rows)
+    assert f"SLA is ahead on {plain} of these {len(rows)} tasks" in page
+
+
+def test_the_figure_of_the_readme_is_of_the_records(committed: Path, tmp_path: Path) -> None:
+    shown = committed / "docs" / "assets" / "summary.svg"
+    arguments = ["plot", "summary", "--results", str(committed / "results"), "-o", str(tmp_path / "summary.svg")]
+    made = CliRunner().invoke(app, arguments)
+    assert made.exit_code == 0, made.output
+    texts, drawn = (
+        re.findall(r"<text[^>]*>([^<]+)</text>", file.read_text("utf-8")) for file in (shown, tmp_path / "summary.svg")
+    )
+    # Another matplotlib may write other bytes; the letters stay.
+    assert len(texts) > 50
+    assert texts == drawn, "make leaderboard draws it anew"
+    for name in ("README.md", "docs/index.md"):
+        assert "assets/summary.svg" in (_ROOT / name).read_text(encoding="utf-8")
 
 
 def test_the_leaderboard_is_of_the_records(committed: Path, tmp_path: Path) -> None:

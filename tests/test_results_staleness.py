@@ -13,6 +13,7 @@ from result_records import make_record
 from slabench.core import paths, versions
 from slabench.core.suites import SUITES
 from slabench.episodes import files
+from slabench.ranking.entries import entries
 from slabench.records.record import RunRecord
 from slabench.records.staleness import stale
 from slabench.records.store import ResultStore
@@ -106,3 +107,35 @@ def test_another_subset_is_stale(home: Path, sha256: str | None, why: str | None
     assert stale(record) == (why and why + name)
     gone = make_record(training_set={**facts, "subset": "cifar100/exp-r7-label-s0"}, episodes=None)
     assert stale(gone) is None
+
+
+@pytest.mark.parametrize(
+    ("derived", "trial", "present"),
+    [
+        ({"weights": "a" * 64}, {"outputs_sha256": "a" * 64, "outputs_file": "x"}, True),
+        ({"weights": "a" * 64}, {"outputs_sha256": "b" * 64, "outputs_file": "x"}, False),
+        ({"weights": "a" * 64}, {}, False),  # the trial has none any more
+        (
+            {},
+            {"started": "2026-01-01T00:00:00+00:00"},
+            True,
+        ),  # from before weights were named: the trial is older than it
+        ({}, {"started": "2026-01-01T02:00:00+00:00"}, False),
+    ],
+)
+def test_what_is_derived_is_of_the_trial_s_present_weights(
+    derived: dict[str, Any], trial: dict[str, Any], present: bool
+) -> None:
+    of = make_record(**trial)
+    made = make_record(
+        name="fewshot/baseline+cosine",
+        derived={"of": of.key, "method": "score", **derived},
+        finished="2026-01-01T01:00:00+00:00",
+    )
+    by_name = {entry.records[0].name: entry for entry in entries([made, of], None)}
+    assert by_name["fewshot/baseline"].ranked
+    assert by_name["fewshot/baseline+cosine"].ranked == present
+    assert (of.key[:12] in (by_name["fewshot/baseline+cosine"].stale or "")) != present
+    # Without the trial's record nothing contradicts it; among others it is found.
+    assert entries([made], None)[0].ranked
+    assert entries([made], None, among=[of])[0].ranked == present

@@ -1,6 +1,6 @@
-"""The tables of docs/results.md, made from the records: a page says which rows it wants, and this fills them in.
+"""The tables of docs/results.md and README.md, made from the records: a page says which rows it wants, and this fills them in.
 
-    python benchmarks/analysis/tables.py docs/results.md [--check]
+    python benchmarks/analysis/tables.py docs/results.md README.md [--check]
 
 A table is asked for by a comment in TOML and stands between it and the next one:
 
@@ -23,12 +23,13 @@ Kinds:
   as last item.
 - `differences`: a row is `[label, name, predictor, name, predictor]`, first minus second on the same test episodes or images; a
   column is `[label, protocol]`. `seeds = true` adds the difference of each seed.
+- `summary`: the tasks of `slabench plot summary`, at most eight, which asks for nothing more.
 
 `name@digest` tells recipes of one name apart, by the recipe's digest or by that of the trial it was derived from: the same head
 scored on backbones of two tasks. A label may fill several columns: `"8,000 | flip"`.
-`results` is the folder of records, beside the page's parent (default `results`). The greatest figure of a table is bold with
-`bold = true`. A row that has no record is an error: no figure is ever left standing for want of its record. With `--check`
-nothing is written and the exit code is 1 if the page is not what the records say.
+`results` is the folder of records (default `results`), in the nearest of the page's folders that has it. The greatest figure of a
+table is bold with `bold = true`. A row that has no record is an error: no figure is ever left standing for want of its record.
+With `--check` nothing is written and the exit code is 1 if the page is not what the records say.
 """
 
 from __future__ import annotations
@@ -42,9 +43,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from slabench.comparison.controls import CONTROLS
 from slabench.comparison.sides import contender
 from slabench.core.files import write_text
 from slabench.evaluation.paired_tests import paired_over_seeds
+from slabench.plots import style
+from slabench.plots.source import Source
+from slabench.plots.summary import MOST_TASKS, tasks
 from slabench.ranking.entries import Entry, entries, entry_interval
 from slabench.records.store import ResultStore
 
@@ -175,17 +180,43 @@ def differences(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
     return lines
 
 
+def summary(_: Mapping[str, Any], found: Records) -> list[list[str]]:
+    """`kind = "summary"`."""
+    lines = [
+        [
+            "task",
+            "baseline",
+            "baseline, all views",
+            "baseline, equal images seen",
+            "SLA, all views",
+            "SLA − best baseline",
+        ]
+    ]
+    for task in tasks(Source.of(found.store.records(), found.store))[:MOST_TASKS]:
+        cells = [
+            control.absent if own is None else style.value(own.mean, entry_interval(own)[0])
+            for control, own in ((control, task.control(control)) for control in CONTROLS)
+        ]
+        sla, least = style.value(task.sla.mean, entry_interval(task.sla)[0]), task.earned
+        difference = style.value(least.value, least.half_width, signed=True)
+        lines.append([task.title, *cells, sla, f"**{difference}**" if least.verdict > 0 else difference])
+    return lines
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Records], list[list[str]]]] = {
     "scores": scores,
     "grid": grid,
     "differences": differences,
+    "summary": summary,
 }
 
 
 def table(text: str, folder: Path) -> str:
-    """The Markdown of one table, from its comment."""
+    """The Markdown of one table, from its comment; `folder` is the page's."""
     spec = tomllib.loads(text)
-    lines = KINDS[spec["kind"]](spec, records(folder / spec.get("results", "results")))
+    name = spec.get("results", "results")
+    root = next((parent for parent in (folder, *folder.parents) if (parent / name).is_dir()), folder)
+    lines = KINDS[spec["kind"]](spec, records(root / name))
     if spec.get("bold"):
         values = [(float(m[0]), i, j) for i, line in enumerate(lines[1:], 1) for j, m in _figures(line)]
         top = max(value for value, _, _ in values)
@@ -202,27 +233,33 @@ def _figures(line: Sequence[str]) -> list[tuple[int, re.Match[str]]]:
 
 
 def filled(page: str, folder: Path) -> str:
-    """The page with every table made anew; `folder` holds the folders of records."""
+    """The page with every table made anew; `folder` is where it lies."""
     return BLOCK.sub(lambda m: f"<!-- table\n{m[1]}-->\n{table(m[1], folder)}\n<!-- end of table -->", page)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the page, or check it; exit code 1 where `--check` finds a difference."""
     parser = argparse.ArgumentParser(description="The tables of a page, from the records.")
-    parser.add_argument("page", type=Path)
+    parser.add_argument("pages", type=Path, nargs="+", metavar="page")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where the page is out of date")
     options = parser.parse_args(arguments)
-    before = options.page.read_text(encoding="utf-8")
-    after = filled(before, options.page.resolve().parent.parent)
-    if options.check:
+    changed = [fill(page, options.check) for page in options.pages]
+    return int(options.check and any(changed))
+
+
+def fill(page: Path, check: bool) -> bool:
+    """Write the tables of a page anew, or say what differs; whether anything does."""
+    before = page.read_text(encoding="utf-8")
+    after = filled(before, page.resolve().parent)
+    if check:
         for old, new in zip(before.splitlines(), after.splitlines(), strict=False):
             if old != new:
-                print(f"{options.page}: the page says\n  {old}\nthe records say\n  {new}")
-        return int(before != after)
+                print(f"{page}: the page says\n  {old}\nthe records say\n  {new}")
+        return before != after
     if before != after:
-        write_text(options.page, after)
-    print(f"{len(BLOCK.findall(after))} tables in {options.page}", "unchanged" if before == after else "written anew")
-    return 0
+        write_text(page, after)
+    print(f"{len(BLOCK.findall(after))} tables in {page}", "unchanged" if before == after else "written anew")
+    return before != after
 
 
 if __name__ == "__main__":

@@ -40,16 +40,18 @@ def get(
     slabench data get cifar100
     """
 
-    from slabench.data.loading import prepare_store
+    from slabench.data.loading import is_current, prepare_store
     from slabench.data.store import is_prepared, store_folder
 
     console = Screen(highlight=True)
     entry = info(name)
     path = store_folder(entry, paths.data())
-    if is_prepared(path) and not replace:
+    if is_current(entry, path) and not replace:
         console.print(f"{entry.store} is already prepared in {path}", soft_wrap=True)
         return
-    store, notes = prepare_store(entry, console=console, replace=replace)
+    if is_prepared(path) and not replace:
+        console.print(f"{entry.store} was made by other code: it is made again", soft_wrap=True)
+    store, notes = prepare_store(entry, console=console, replace=is_prepared(path))
     _tell(console, entry, store, notes)
 
 

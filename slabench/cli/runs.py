@@ -188,7 +188,10 @@ def _lines(record: RunRecord, path: Path) -> list[tuple[str, str]]:
         ("data", f"{record.dataset}, digest {record.dataset_digest[:SHORT]}"),
     ]
     if record.derived:
-        lines.append(("derived", ", ".join(f"{name} {value}" for name, value in record.derived.items())))
+        derived = {**record.derived}
+        if "weights" in derived:
+            derived["weights"] = str(derived["weights"])[:SHORT]
+        lines.append(("derived", ", ".join(f"{name} {value}" for name, value in derived.items())))
     if record.training_set:
         lines.append(("training set", ", ".join(f"{name} {value}" for name, value in record.training_set.items())))
     if record.episodes:

@@ -39,6 +39,8 @@ _SELECTION = {
 }
 # MetaOptNet trains ridge and SVM heads at shots of their own, whatever the test shot; prototypes at the test shot.
 _TRAIN_SHOTS = {"mini-imagenet": 15, "fc100": 15, "cifar-fs": 5}
+# On mini-ImageNet alone.
+_SMOOTHED = {"train.label_smoothing": 0.1, "train.smoothing_over": "others"}
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ def _paper_recipe(row: LeaderboardRow, published: PublishedRow) -> AnyRecipe | N
     overrides = {
         "data.dataset": row.dataset,
         **({"protocol.ways": row.ways, "protocol.shots": row.shots, "train.shots": shots} if fewshot else {}),
-        **({"train.label_smoothing": 0.1} if fewshot and row.dataset == "mini-imagenet" else {}),
+        **(_SMOOTHED if fewshot and row.dataset == "mini-imagenet" else {}),
         **({} if fewshot else {"data.profile": row.profile, "data.ratio": row.ratio}),
     }
     try:
@@ -239,7 +241,16 @@ def _paper_recipe(row: LeaderboardRow, published: PublishedRow) -> AnyRecipe | N
 
 _TRAIN_KEYS = (
     *("steps", "epochs", "episodes_per_step", "batch_size", "ways", "shots", "queries", "optimizer", "lr", "momentum"),
-    *("nesterov", "weight_decay", "schedule", "milestones", "factors", "warmup_epochs", "label_smoothing"),
+    *(
+        "nesterov",
+        "weight_decay",
+        "schedule",
+        "milestones",
+        "factors",
+        "warmup_epochs",
+        "label_smoothing",
+        "smoothing_over",
+    ),
     *("batches", "crop", "flip", "jitter"),
 )
 
@@ -259,6 +270,8 @@ def _training(row: LeaderboardRow, record: RunRecord, paper: AnyRecipe) -> list[
         if key in unlike:
             found.append(f"{name} {ours.get(key)} instead of {theirs['train'].get(key)}")
     rest = [key for key in unlike if key not in ("optimizer", "schedule")]
+    for section, keys in (("data", ("normalise",)), ("model", ("layer_init", "conv_init", "support_copies"))):
+        rest += _unlike(record.recipe.get(section, {}), theirs[section], keys)
     if isinstance(paper, ClassifierRecipe):
         augment: Mapping[str, Any] = record.recipe.get("augment", {})
         papers: Mapping[str, Any] = theirs.get("augment", {})

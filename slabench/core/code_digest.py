@@ -6,6 +6,7 @@ it, or by their compiled code, with defaults, closures and the globals that they
 """
 
 from __future__ import annotations
+import __future__
 
 import dis
 import hashlib
@@ -15,6 +16,8 @@ import sys
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import or_
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -24,6 +27,8 @@ from slabench.core.registry import Entry, Registry
 from slabench.core.source_files import Files, imported_elsewhere, is_file, is_own, nested
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented))
+_FUTURE = reduce(or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names))
+_LONG = 1000
 _MOST = 100_000
 """Values that are looked at; what holds more is taken for unknown."""
 
@@ -103,7 +108,8 @@ class _Walk:
     def visit(self, value: Any, what: str) -> Any:
         """`value`, which is called `what` in reasons."""
         if type(value) in _PLAIN:
-            return [type(value).__name__, repr(value)]
+            long = isinstance(value, str | bytes) and len(value) > _LONG
+            return [type(value).__name__, _sha256(repr(value).encode()) if long else repr(value)]
         if id(value) in self._seen:
             return ["again", self._seen[id(value)]]
         if len(self._kept) == _MOST:
@@ -124,6 +130,8 @@ class _Walk:
             return [type(value).__name__, self.visit(value.__func__, what)]
         if isinstance(value, property):
             return ["property", *(self.visit(part, what) for part in (value.fget, value.fset, value.fdel))]
+        if isinstance(value, cached_property):
+            return ["property", self.visit(value.func, what)]
         if isinstance(value, ModuleType):
             self.files.add_module(value.__name__)
             return ["module", value.__name__]
@@ -138,7 +146,7 @@ class _Walk:
         if isinstance(value, set | frozenset):
             return ["set", *sorted((self.visit(item, what) for item in value), key=repr)]
         if isinstance(value, Mapping) and not hasattr(value, "__dict__"):
-            return ["mapping", *([self.visit(k, what), self.visit(v, f"{what}[{k!r}]")] for k, v in value.items())]
+            return ["mapping", *([self.visit(k, what), self.visit(v, what)] for k, v in value.items())]
         if hasattr(value, "detach") and "torch" in sys.modules:
             return self._tensor(value, what)
         return self._object(value, what)
@@ -175,10 +183,10 @@ class _Walk:
         name, file = [cls.__module__, cls.__qualname__], _file_of(cls.__module__)
         if file is not None:
             self.files.add_file(file, cls.__module__)
+        known = file is not None or cls.__module__.partition(".")[0] in sys.stdlib_module_names
+        if known and cls.__module__ != "__main__":  # where a script's classes and those of the prompt behind it meet
             return ["class", *name]
-        if cls.__module__.partition(".")[0] in sys.stdlib_module_names:
-            return ["class", *name]
-        self.loose = True
+        self.loose = self.loose or not known
         parts = {
             key: value
             for key, value in sorted(vars(cls).items())
@@ -208,8 +216,8 @@ class _Walk:
             return self._give_up(
                 f"{what} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be read"
             )
-        if isinstance(kept, str):
-            return ["named", type(value).__module__, kept]
+        if isinstance(kept, str):  # a name to look up, as of a NumPy ufunc, or of a function with a cache around it
+            return ["named", type(value).__module__, kept, self.visit(getattr(value, "__wrapped__", None), what)]
         parts = [list(part) if hasattr(part, "__next__") else part for part in kept]
         return ["object", *(self.visit(part, what) for part in parts)]
 
@@ -250,7 +258,7 @@ def _text(code: CodeType) -> Any:
     lines = linecache.getlines(code.co_filename)
     if lines and code.co_name != "<lambda>":
         try:
-            whole = compile("".join(lines), code.co_filename, "exec", dont_inherit=True)
+            whole = compile("".join(lines), code.co_filename, "exec", code.co_flags & _FUTURE, dont_inherit=True)
             if any(own == code for own in nested(whole)):
                 return "".join(inspect.getblock(lines[code.co_firstlineno - 1 :]))
         except (SyntaxError, ValueError, tokenize.TokenError):

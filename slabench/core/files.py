@@ -195,7 +195,7 @@ def read_plain(path: Path, limit: int | None = None) -> bytes:
                 )
             return file.read()
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing", "restore it from its source") from error
+        raise DataError(f"{path} cannot be read: it is missing", "restore it from its source") from error
     except IsADirectoryError as error:
         raise DataError(f"{path} is a folder, not a file", "move it away") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

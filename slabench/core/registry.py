@@ -254,8 +254,13 @@ _COSINE = "slabench.heads.metric"
 HEADS.add("cosine", f"{_COSINE}:COSINE", "cosine to the class mean (Meta-Baseline, Chen et al. 2021)")
 HEADS.add(
     "baseline-plus-plus",
-    f"{_COSINE}:BASELINE_PLUS_PLUS",
-    "Baseline++: a cosine layer fitted to the supports (Chen et al. 2019)",
+    "slabench.heads.baseline_plus_plus:BASELINE_PLUS_PLUS",
+    "Baseline++: a cosine layer with learned lengths, fitted to the supports (Chen et al. 2019)",
+)
+HEADS.add(
+    "cosine-fitted",
+    f"{_COSINE}:COSINE_FITTED",
+    "a cosine layer fitted to the supports from the class means on, a relative of Baseline++",
 )
 HEADS.add(
     "simpleshot", f"{_COSINE}:SIMPLESHOT", "nearest centroid, centred and of length one (SimpleShot, Wang et al. 2019)"

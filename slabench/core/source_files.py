@@ -56,7 +56,8 @@ def is_own(file: str) -> bool:
     path = Path(file).resolve()
     if path.is_relative_to(_PACKAGE) or any(part in _INSTALLED for part in path.parts):
         return False
-    return not any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib"))
+    folders = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return not any(path.is_relative_to(folder) for folder in folders)
 
 
 @dataclass
@@ -110,7 +111,8 @@ class Files:
         self._files.add(path)
         source = _read(name, spec)
         self.found[name] = source.sha256
-        self._follow(source, Path(spec.origin).parent)
+        depth = name.count(".") + (spec.submodule_search_locations is not None)
+        self._follow(source, path.parents[min(depth, len(path.parents) - 1)])
 
     def digest(self) -> str:
         """sha256 of all files: of a file that imports nothing of its own, that of its bytes."""
@@ -163,7 +165,7 @@ def _source(data: bytes, file: str, package: str) -> Source:
 
 
 def _find(name: str, beside: Path | None) -> ModuleSpec | None:
-    """Where Python finds a module, or `beside` the file that imports it; parents are looked up, and not imported."""
+    """Where Python finds a module, or, with `beside`, in that folder; parents are looked up, and not imported."""
     parent, _, _ = name.rpartition(".")
     try:
         if not parent:

@@ -11,3 +11,12 @@ __version__ = "0.1.0"
 
 FEWSHOT = 1
 CLASSIFICATION = 1
+
+HEAD_REVISIONS = {"baseline-plus-plus": 2}
+"""Heads that have not always computed what they compute now. A revision above 1 is part of the key and of the record.
+
+baseline-plus-plus: 1 was what is called `cosine-fitted` now; 2 is the code of its authors (docs/parity.md).
+"""
+
+RENAMED_HEADS = {"baseline-plus-plus": "cosine-fitted"}
+"""What the first revision of such a head is called now: a record that names no revision is a record of that head."""

@@ -20,6 +20,12 @@ _IMAGENET: _MeanStd = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _METAOPTNET_CIFAR: _MeanStd = ((129.37732, 124.10584, 112.47759), (68.20948, 65.43124, 70.45867))
 _METAOPTNET_IMAGENET: _MeanStd = ((120.39586, 115.59361, 104.54013), (70.68188, 68.27635, 72.54506))
 
+NORMALISATIONS: dict[str, _MeanStd] = {
+    "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "ldam": ((0.4914 * 255, 0.4822 * 255, 0.4465 * 255), (0.2023 * 255, 0.1994 * 255, 0.2010 * 255)),
+}
+"""Means and deviations of published code, whatever the images, in units of 0..255: half of SLA's, ldam of LDAM-DRW's."""
+
 _IMAGENET_LICENCE = "ImageNet's terms of access: non-commercial research and education"
 
 _TINY_NOTE = (
@@ -367,6 +373,14 @@ for _entry in _ALL:
     registry.DATASETS.add(_entry.name, _entry, _entry.summary)
 DATASETS: Mapping[str, DatasetInfo] = registry.DATASETS.objects()
 """By name, plug-ins included."""
+
+
+def normalised_by(entry: DatasetInfo, name: str) -> DatasetInfo:
+    """The entry with the mean and deviation called `name` in `NORMALISATIONS`; `catalog` leaves it as it is."""
+    if name == "catalog":
+        return entry
+    mean, std = NORMALISATIONS[name]
+    return replace(entry, mean=mean, std=std)
 
 
 def info(name: str) -> DatasetInfo:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from slabench.core import paths
 from slabench.core.errors import DataMissingError, UsageError, unknown_name
+from slabench.core.files import read_json
 from slabench.core.seeding import numpy_generator
 from slabench.data.catalog import DATASETS, DatasetInfo, info
 from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet
+from slabench.data.plugin_dataset import maker
 from slabench.data.sources.embedded import prepare
 from slabench.data.splits import load_split
-from slabench.data.store import Store, is_prepared, open_store, remarks, store_folder
+from slabench.data.store import MANIFEST, Store, is_prepared, open_store, remarks, store_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,11 +71,26 @@ def ensure(dataset: str, folder: Path | None = None, console: Console | None = N
 
 
 def ensure_store(entry: DatasetInfo, folder: Path | None = None, console: Console | None = None) -> Path:
-    """`ensure` for a catalog entry (or for one that is in no catalog)."""
+    """`ensure` for a catalog entry (or for one that is in no catalog). A store that other code made is made anew."""
     path = store_folder(entry, paths.data(folder))
-    if is_prepared(path):
+    if is_current(entry, path):
         return path
-    return prepare_store(entry, folder, console=console)[0].folder
+    return prepare_store(entry, folder, console=console, replace=is_prepared(path))[0].folder
+
+
+_made: set[Path] = set()
+"""Stores that this process has made: those of code that is not wholly known are nobody else's."""
+
+
+def is_current(entry: DatasetInfo, path: Path) -> bool:
+    """Whether the store at `path` is there and, if a plug-in's, of the code that the plug-in has now."""
+    if not is_prepared(path):
+        return False
+    code = maker(entry)
+    if code is None:
+        return True
+    same = read_json(path / MANIFEST).get("source", {}).get("code") == code.sha256
+    return same and (code.unknown is None or path in _made)
 
 
 def prepare_store(
@@ -87,6 +104,7 @@ def prepare_store(
     path = store_folder(entry, paths.data(folder))
     if entry.embedded:
         store = prepare(entry, path, replace=replace)
+        _made.add(path)
         return store, remarks(entry, store)
     from slabench.data.sources.download import fetch
 

@@ -7,7 +7,6 @@ first n_i images are kept. Subsets of one seed are therefore nested: ratio 200 i
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slabench.core.errors import DataError, UsageError, did_you_mean
+from slabench.core.tables import read_table
 from slabench.data.imageset import ImageSet
 
+_DIGITS = 12  # of a count
 Profile = Literal["exp", "step"]
 PROFILES: tuple[Profile, ...] = ("exp", "step")
 MANY, FEW = 100, 20
@@ -97,29 +98,18 @@ def read_counts(path: Path, class_names: Sequence[str]) -> tuple[int, ...]:
     index = {name: label for label, name in enumerate(class_names)}
     index |= {str(label): label for label in range(len(class_names)) if str(label) not in index}
     counts: dict[int, int] = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not {"class", "count"} <= set(reader.fieldnames or ()):
-                raise DataError(f"{path} has the columns {reader.fieldnames}", "it needs the columns class,count")
-            for row in reader:
-                name, text = (row["class"] or "").strip(), (row["count"] or "").strip()
-                if name not in index:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: there is no class '{name}'", did_you_mean(name, class_names)
-                    )
-                if not text.isdecimal() or int(text) < 1:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: count '{text}' of '{name}' is not a positive whole number",
-                        "write a whole number of 1 or more",
-                    )
-                if index[name] in counts:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: class '{name}' is listed twice", "keep one of the lines"
-                    )
-                counts[index[name]] = int(text)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}", "give a CSV with the columns class,count") from error
+    for number, cells in read_table(path, ("class", "count"), "give a CSV with the columns class,count"):
+        name, text = cells["class"], cells["count"]
+        if name not in index:
+            raise DataError(f"{path}, line {number}: there is no class '{name[:60]}'", did_you_mean(name, class_names))
+        if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
+            raise DataError(
+                f"{path}, line {number}: count '{text[:60]}' of '{name}' is not a positive whole number",
+                "write a whole number of 1 or more",
+            )
+        if index[name] in counts:
+            raise DataError(f"{path}, line {number}: class '{name}' is listed twice", "keep one of the lines")
+        counts[index[name]] = int(text)
     missing = [name for name, label in index.items() if label not in counts and name in class_names]
     if missing:
         raise DataError(

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from slabench.core import manifests, paths
+from slabench.core.arrays import parse_npy
 from slabench.core.errors import DataError, IntegrityError
-from slabench.core.files import digest_json
+from slabench.core.files import digest_json, read_plain
 from slabench.data.imageset import ImageSet
 from slabench.data.longtail import Subset, draw, groups, long_tail
 
@@ -204,7 +205,7 @@ def open_subset(path: Path, images: ImageSet) -> SubsetFile:
         )
     rows = _read_rows(path)
     total = sum(manifest.counts)
-    if len(rows) != total or len(np.unique(rows)) != total or rows.max() >= len(images):
+    if not total or len(rows) != total or len(np.unique(rows)) != total or rows.max() >= len(images):
         raise DataError(f"{path} holds {len(rows)} rows, and its manifest counts {total} different ones", _REMEDY)
     labels = np.repeat(np.arange(len(manifest.counts)), manifest.counts)
     if len(manifest.counts) != images.n_classes or not np.array_equal(images.labels[rows], labels):
@@ -217,11 +218,7 @@ def open_subset(path: Path, images: ImageSet) -> SubsetFile:
 
 def _read_rows(path: Path) -> NDArray[np.int64]:
     """The rows `[n]` of an index file whose bytes are those of its manifest."""
-    try:
-        with open(path, "rb") as file:
-            rows: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
-        raise DataError(f"{path} is not a NumPy array: {error}", _REMEDY) from error
+    rows = parse_npy(read_plain(path), str(path), _REMEDY)
     if rows.ndim != 1 or rows.dtype not in (np.uint16, np.uint32):
         raise DataError(f"{path} holds {rows.dtype} {list(rows.shape)}, not one row of uint16 or uint32", _REMEDY)
     return rows.astype(np.int64)

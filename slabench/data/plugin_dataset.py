@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from slabench.core.code_digest import Code, code_of
+from slabench.core.registry import DATASETS, Entry
 from slabench.data.catalog import DatasetInfo
 
 if TYPE_CHECKING:
@@ -89,3 +91,11 @@ def dataset(
         make=raw,
         class_split=None if class_split is None else {part: tuple(names) for part, names in class_split.items()},
     )
+
+
+def maker(info: DatasetInfo) -> Code | None:
+    """The code that makes the images of a plug-in's data set, to which its store is tied; None for any other data set."""
+    if info.make is None:
+        return None
+    registered = info.name in DATASETS and DATASETS.get(info.name) is info
+    return code_of(DATASETS, DATASETS.entry(info.name) if registered else Entry(info.name, info, info.summary, "?"))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from slabench.core.errors import DataError, IntegrityError
 from slabench.core.files import (
@@ -37,6 +38,9 @@ MANIFEST = "manifest.json"
 
 
 _BYTES_AT_ONCE = 64 << 20
+
+
+_ANEW = "import the data again with --replace"
 
 
 def pixel_digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
@@ -73,6 +77,30 @@ def dataset_digest(
     return digest.hexdigest()
 
 
+class _File(BaseModel):
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class _Counts(BaseModel):
+    train: list[NonNegativeInt]
+    test: list[NonNegativeInt]
+
+
+class _Facts(BaseModel):
+    """What every reader of a store needs of its manifest; there is more in it."""
+
+    digest: str
+    n_images: NonNegativeInt
+    classes: Annotated[list[str], Field(min_length=1)]
+    counts: _Counts
+    files: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.npy$")], _File]
+    source: dict[str, Any]
+
+
+_COLUMNS = {"images": ("uint8", 4), "labels": ("int64", 1), "parts": ("uint8", 1), "source_positions": ("int32", 1)}
+
+
 @dataclass(frozen=True)
 class Store:
     """A prepared store on disk, opened: its folder and its manifest. The arrays open when they are asked for."""
@@ -103,6 +131,10 @@ class Store:
     def images(self, name: str, origin: Origin | None = None) -> ImageSet:
         """The whole store as an `ImageSet` called `name`; pixels stay memory-mapped."""
         labels = np.asarray(_open_array(self, "labels"), dtype=np.int64)
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.class_names)):
+            raise IntegrityError(
+                f"{self.folder / 'labels.npy'} has labels outside 0..{len(self.class_names) - 1}", _ANEW
+            )
         return ImageSet(
             name=name,
             images=_open_array(self, "images"),
@@ -141,11 +173,19 @@ def open_store(path: Path) -> Store:
     if not is_prepared(path):
         raise DataError(f"{path} holds no prepared store", remedy)
     manifest = read_json(path / MANIFEST)
+    if not isinstance(manifest, dict):
+        raise IntegrityError(f"{path / MANIFEST} is a {type(manifest).__name__}, not a table", remedy)
     missing = {"format", "digest", "classes", "counts", "files", "n_images", "source"} - set(manifest)
     if missing:
         raise IntegrityError(f"{path / MANIFEST} lacks {', '.join(sorted(missing))}", remedy)
     if manifest["format"] != STORE_FORMAT:
         raise DataError(f"{path} has store format {manifest['format']}; this slabench reads {STORE_FORMAT}", remedy)
+    try:
+        _Facts.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise IntegrityError(f"{path / MANIFEST}: {where[:80]}: {first['msg']}", remedy) from error
     for file_name, facts in manifest["files"].items():
         file = path / file_name
         size = file.stat().st_size if file.is_file() else None
@@ -216,7 +256,10 @@ def verify_store(path: Path) -> list[str]:
         for name, facts in store.manifest["files"].items()
         if (found := sha256_file(path / name)) != facts["sha256"]
     ]
-    images = store.images(path.name)
+    try:
+        images = store.images(path.name)
+    except IntegrityError as error:
+        return [*problems, error.message]
     found = dataset_digest(
         images.class_names, images.images.shape[1:], images.labels, images.parts, pixel_digests(images.images)
     )
@@ -294,21 +337,25 @@ def _save_rows(file: Path, images: npt.NDArray[np.uint8], order: npt.NDArray[np.
 
 
 def _open_array(store: Store, name: str) -> npt.NDArray[Any]:
-    file, remedy = store.folder / f"{name}.npy", "import the data again with --replace"
+    file, (kind, axes) = store.folder / f"{name}.npy", _COLUMNS[name]
     try:
         array: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
-    except ValueError as error:
-        raise IntegrityError(f"{file} is not a readable array: {error}", remedy) from error
+    except Exception as error:  # the header is a Python literal, whose parser may raise nearly anything
+        raise IntegrityError(f"{file} is not a readable array: {str(error)[:200]}", _ANEW) from error
+    if array.dtype != kind or array.ndim != axes:
+        raise IntegrityError(f"{file} holds {array.dtype} {list(array.shape)}, not {kind} of {axes} axes", _ANEW)
     if len(array) != store.manifest["n_images"]:
-        raise IntegrityError(
-            f"{file} has {len(array):,} rows, the manifest says {store.manifest['n_images']:,}", remedy
-        )
+        raise IntegrityError(f"{file} has {len(array):,} rows, the manifest says {store.manifest['n_images']:,}", _ANEW)
     return array
 
 
 def _rename_into_place(temporary: Path, path: Path, replace: bool) -> None:
     if replace and path.exists():
-        replace_folder(temporary, path)
+        try:
+            replace_folder(temporary, path)
+        except OSError:
+            if not is_prepared(path):  # another process that replaces it too was faster
+                raise
         return
     try:
         temporary.rename(path)

@@ -19,11 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from slabench.core import manifests, paths
+from slabench.core.arrays import parse_npy
 from slabench.core.errors import DataError, UsageError
+from slabench.core.files import read_plain
 from slabench.core.seeding import numpy_generator
+from slabench.data.catalog import DATASETS
 from slabench.data.imageset import ImageSet
 from slabench.episodes import episodes_digest
 from slabench.episodes.profiles import BALANCED, parse_profile
@@ -48,14 +51,14 @@ class Manifest(BaseModel):
     # Added later: the defaults describe files that lack these fields.
     support_profile: str = BALANCED
     query_profile: str = BALANCED
-    columns: tuple[int, int] | None = None
+    columns: tuple[PositiveInt, PositiveInt] | None = None
     dataset: str
     split: str
-    ways: int
-    shots: int
-    queries: int
-    episodes: int
-    images_per_class: int | None
+    ways: PositiveInt
+    shots: PositiveInt
+    queries: PositiveInt
+    episodes: PositiveInt
+    images_per_class: PositiveInt | None
     seed: int
     method: Literal["balanced/1", "profile/1"] = "balanced/1"
     dataset_digest: str
@@ -215,7 +218,7 @@ def read_rows(path: Path) -> tuple[Manifest, NDArray[np.int64]]:
     """
     manifest = read_manifest(path)
     manifests.check_digest(path, manifest.sha256, _COMMAND)
-    rows = np.load(path, allow_pickle=False)
+    rows = parse_npy(read_plain(path), str(path), f"make it again: {_COMMAND}")
     shape = (manifest.episodes, manifest.ways, sum(manifest.columns or (manifest.shots, manifest.queries)))
     if rows.shape != shape or rows.dtype != np.uint16:
         raise DataError(
@@ -271,14 +274,23 @@ def load_episodes(
 ) -> EpisodeFile:
     """The frozen episodes of that name; made in the user's folder if nobody has frozen them yet.
 
+    Those of a plug-in's data set are made anew when its code has come to make classes of other sizes.
+
     Validation episodes use the first `VALIDATION_IMAGES` images of a class (as many as needed where a class needs more).
     """
     profiles = support_profile, query_profile
     path = find(episode_name(dataset, split, ways, shots, queries, n, *profiles))
-    if path is None:
+    if path is None or _outgrown(path, images, dataset):
         cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
         path = make(images, dataset, split, ways, shots, queries, n, paths.new_episodes(), cap, *profiles)
     return open_file(path, images)
+
+
+def _outgrown(path: Path, images: ImageSet, dataset: str) -> bool:
+    """Whether a plug-in's data set has changed so that the user's file cannot be its own any more."""
+    if dataset not in DATASETS or DATASETS[dataset].make is None or not path.is_relative_to(paths.user_episodes()):
+        return False
+    return read_manifest(path).class_sizes != [len(rows) for rows in images.class_rows()]
 
 
 def usage(file: EpisodeFile, images: ImageSet) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slabench.backbones import Backbone
 from slabench.core.errors import UsageError
+from slabench.core.seeding import torch_generator
 from slabench.data.augment import centre_crop, normalise
 from slabench.data.catalog import DatasetInfo
 from slabench.data.loading import input_size
@@ -71,6 +72,59 @@ def embed(
         features[start : start + len(part)] = out.float().unflatten(0, (len(part), transforms.M))
     require_finite(features, "features")
     return features
+
+
+_BLOCK = 64
+"""Images that are augmented at once: always as many, so that every device and M draws the same."""
+
+
+@torch.inference_mode()
+def embed_augmented(
+    learner: HasBackbone,
+    images: Tensor,
+    transforms: TransformSet,
+    augment: Callable[[Tensor, torch.Generator], Tensor],
+    copies: int,
+    seed: int,
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """Features of augmented copies of every image, `[n, copies, M, D]`, each copy under every transformation.
+
+    Args:
+        learner: as of `embed`, as are `images`, `transforms` and `autocast`.
+        augment: uint8 `[B, H, W, 3]` and a CPU generator to normalised images; see `slabench.data.augment.BatchAugment`.
+        copies: A, of each image.
+        seed: the draws derive from it by name.
+    """
+    device = next(learner.backbone.parameters()).device
+    backbone = learner.backbone.folded()
+    features = torch.empty((len(images), copies, transforms.M, learner.backbone.feature_dim), device=device)
+    for start in range(0, len(images), _BLOCK):
+        part = images[start : start + _BLOCK].to(device, non_blocking=True)
+        for copy in range(copies):
+            views = transforms.apply(augment(part, torch_generator(seed, "support-copies", start, copy)))
+            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+                out = backbone(views)
+            features[start : start + len(part), copy] = out.float().unflatten(0, (len(part), transforms.M))
+    return features
+
+
+def in_place_of_supports(features: Tensor, episodes: Episodes, copies: Tensor) -> tuple[Tensor, Episodes]:
+    """Episodes in which the copies of a support stand for it: an N-way K-shot one becomes an N-way K*A-shot one.
+
+    Args:
+        features: `[n, M, D]`, of the images.
+        episodes: rows of `features`.
+        copies: `[n, A, M, D]` from `embed_augmented`.
+
+    Returns:
+        `[n + n*A, M, D]`, the copies of image i in rows n + A*i, ..., and the episodes with rows of it; queries are the images.
+    """
+    n, a = copies.shape[:2]
+    support, query = episodes.rows[..., : episodes.shots, None], episodes.rows[..., episodes.shots :]
+    rows = torch.where(support >= 0, n + a * support + torch.arange(a), -1).flatten(2)
+    made = Episodes(torch.cat([rows, query], 2), episodes.classes, a * episodes.shots)
+    return torch.cat([features, copies.flatten(0, 1)]), made
 
 
 PREDICTORS = ("single", "aggregated")

@@ -6,7 +6,6 @@ not equally frequent.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slabench.core.errors import DataError, SlabenchError, UsageError, did_you_mean
+from slabench.core.tables import read_table
 from slabench.data.longtail import groups
 
 ECE_BINS = 15
@@ -242,25 +242,16 @@ def read_prior(text: str, class_names: Sequence[str], counts: Sequence[int] | No
 def _from_csv(path: Path, class_names: Sequence[str]) -> NDArray[np.float64]:
     index = {name: place for place, name in enumerate(class_names)}
     prior = np.full(len(class_names), np.nan)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not {"class", "share"} <= set(reader.fieldnames or ()):
-                raise DataError(f"{path} has the columns {reader.fieldnames}", "it needs the columns class,share")
-            for row in reader:
-                name, share = (row["class"] or "").strip(), (row["share"] or "").strip()
-                if name not in index:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: there is no class '{name}'", did_you_mean(name, class_names)
-                    )
-                try:
-                    prior[index[name]] = float(share)
-                except ValueError as error:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: share '{share}' is not a number", "write for example 0.25"
-                    ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}", "give a CSV with the columns class,share") from error
+    for number, cells in read_table(path, ("class", "share"), "give a CSV with the columns class,share"):
+        name, share = cells["class"], cells["share"]
+        if name not in index:
+            raise DataError(f"{path}, line {number}: there is no class '{name[:60]}'", did_you_mean(name, class_names))
+        try:
+            prior[index[name]] = float(share)
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}: share '{share[:60]}' is not a number", "write for example 0.25"
+            ) from error
     if np.isnan(prior).any():
         missing = class_names[int(np.isnan(prior).argmax())]
         raise DataError(f"{path} has no line for '{missing}'", "give every class a line")

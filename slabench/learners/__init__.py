@@ -21,6 +21,7 @@ from slabench.data.catalog import DatasetInfo
 from slabench.heads import Head
 
 if TYPE_CHECKING:
+    from slabench.recipes.classifier import ConvInit, LayerInit
     from slabench.recipes.fewshot import Model
 
 
@@ -101,9 +102,12 @@ class Classifier(nn.Module):
         backbone: images to features.
         layers: width of each output layer by name; see `slabench.sla.objectives`.
         cosine: cosine layers for the classes, as LDAM needs; the layer that tells transformations stays linear.
+        init: of linear layers, see `linear_layer`.
     """
 
-    def __init__(self, backbone: Backbone, layers: Mapping[str, int], cosine: bool = False) -> None:
+    def __init__(
+        self, backbone: Backbone, layers: Mapping[str, int], cosine: bool = False, init: LayerInit = "he-zero"
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.layers = nn.ModuleDict()
@@ -111,7 +115,7 @@ class Classifier(nn.Module):
             if cosine and name != "transforms":
                 self.layers[name] = CosineLayer(backbone.feature_dim, width)
             else:
-                self.layers[name] = _linear(backbone.feature_dim, width)
+                self.layers[name] = linear_layer(backbone.feature_dim, width, init)
 
     def embed(self, images: Tensor) -> Tensor:
         """Features float32 `[B, D]` of normalised images `[B, 3, H, W]`, whatever precision the backbone ran in."""
@@ -123,7 +127,13 @@ class Classifier(nn.Module):
 
 
 def build_classifier(
-    backbone: Callable[[int], Backbone], image_size: int, layers: Mapping[str, int], cosine: bool, seed: int
+    backbone: Callable[[int], Backbone],
+    image_size: int,
+    layers: Mapping[str, int],
+    cosine: bool,
+    seed: int,
+    layer_init: LayerInit = "he-zero",
+    conv_init: ConvInit = "backbone",
 ) -> Classifier:
     """A classifier initialised from `seed` alone.
 
@@ -135,16 +145,30 @@ def build_classifier(
         layers: width of each output layer by name.
         cosine: see `Classifier`.
         seed: the trial's.
+        layer_init: of linear layers, see `linear_layer`.
+        conv_init: `backbone`: convolutions as the backbone draws them; `fan-out`: He's normal, variance 2 / (k^2 outputs), as in
+            the code of SLA's authors.
     """
     with fork_for_init(seed, "init"):
         made = backbone(image_size)
+        if conv_init == "fan-out":
+            for module in made.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     with fork_for_init(seed, "init", "layers"):
-        return Classifier(made, layers, cosine)
+        return Classifier(made, layers, cosine, layer_init)
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """He-normal weights and zero biases, as in the code of SLA's authors."""
+def linear_layer(inputs: int, outputs: int, init: LayerInit) -> nn.Linear:
+    """A linear layer by the recipe's `model.layer_init`.
+
+    `he-zero`: normal weights of variance 2 / inputs, zero biases. `he`: the same weights with torch's biases (LDAM-DRW's code).
+    `torch`: weights and biases uniform within 1 / sqrt(inputs), torch's own (SLA's code), a sixth of the variance: over many
+    classes He's first loss lies well above the log of their number.
+    """
     layer = nn.Linear(inputs, outputs)
-    nn.init.kaiming_normal_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if init != "torch":
+        nn.init.kaiming_normal_(layer.weight)
+    if init == "he-zero":
+        nn.init.zeros_(layer.bias)
     return layer

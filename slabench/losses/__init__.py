@@ -51,6 +51,9 @@ class BuiltIn:
         return {p.name: p.default for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+SmoothingOver = Literal["all", "others"]
+"""Which classes share the eps of label smoothing; see `slabench.losses.loss.smoothing_as_torch`."""
+
 BUILT_IN: dict[str, BuiltIn] = {}
 LOSSES = registry.LOSSES.summaries()
 """Name to summary, plug-ins included."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from slabench.core import registry
 from slabench.core.errors import UsageError, unknown_name
-from slabench.losses import BUILT_IN, REWEIGHTINGS
+from slabench.losses import BUILT_IN, REWEIGHTINGS, SmoothingOver
 
 Counts = Sequence[int]
 
@@ -42,7 +42,8 @@ class Loss:
         margin: float32 `[C]`, taken from the logit of the sample's own class, before `scale`.
         scale: multiplies all logits; a cosine layer's temperature s.
         gamma: of the focal factor; 0 leaves it out.
-        smoothing: label smoothing, over all classes.
+        smoothing: label smoothing.
+        smoothing_over: see `smoothing_as_torch`.
         cosine: whether it needs the logits of a cosine layer.
         function: a plug-in's loss, in place of cross-entropy; it gets the scaled logits and `counts`.
     """
@@ -54,6 +55,7 @@ class Loss:
     scale: float = 1.0
     gamma: float = 0.0
     smoothing: float = 0.0
+    smoothing_over: SmoothingOver = "all"
     cosine: bool = False
     function: LossFunction | None = None
 
@@ -74,7 +76,8 @@ class Loss:
             z = z + self.shift.to(z.device)
         if self.function is not None:
             return self.function(z, labels, self.counts.to(z.device))
-        losses = functional.cross_entropy(z, labels, reduction="none", label_smoothing=self.smoothing)
+        smoothing = smoothing_as_torch(self.smoothing, self.smoothing_over, z.shape[1])
+        losses = functional.cross_entropy(z, labels, reduction="none", label_smoothing=smoothing)
         if self.gamma:
             # p_y from the log-probability itself: exp(-loss) would not be a probability under label smoothing.
             own = z.log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -96,13 +99,35 @@ class Loss:
         )
 
 
+def smoothing_as_torch(eps: float, over: SmoothingOver, n_classes: int) -> float:
+    """What torch calls `label_smoothing`, for a target that keeps less than 1 for the true class.
+
+    Args:
+        eps: the smoothing, 0 .. 1.
+        over: `all`: eps is spread over all N classes, and the target is 1 - eps + eps/N (torch). `others`: over the other
+            N - 1, and the target is 1 - eps (MetaOptNet: Lee et al., CVPR 2019), which is torch's with eps N / (N - 1).
+        n_classes: N, joint classes counted.
+
+    Raises:
+        UsageError: the true class would get less than the others.
+    """
+    if over == "all" or not eps:
+        return eps
+    if eps > 1 - 1 / n_classes:
+        raise UsageError(
+            f"label smoothing {eps} over the others of {n_classes} classes leaves the true class less than them",
+            f"give at most {1 - 1 / n_classes:.3g}; 0.1 is usual",
+        )
+    return eps * n_classes / (n_classes - 1)
+
+
 def build_loss(name: str, counts: Counts, *, smoothing: float = 0.0, **parameters: float) -> Loss:
     """The loss called `name` for classes of these sizes.
 
     Args:
         name: one of `slabench.losses.LOSSES`.
         counts: training images by class, all positive.
-        smoothing: label smoothing, 0 .. 1.
+        smoothing: label smoothing over all classes, 0 .. 1.
         parameters: of any built-in loss, by name, as a recipe has them; those that this loss does not have are left out.
 
     Raises:

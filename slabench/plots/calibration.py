@@ -109,10 +109,10 @@ def diagrams(source: Source) -> Drawing:
 
 
 def _load(source: Source, path: Path, sha256: str) -> ModelOutputs | None:
-    from slabench.records.outputs import load_outputs
-
     if not path.is_file():  # git ignores these files: that one is not here is no fault
         return None
+    from slabench.records.outputs import load_outputs  # torch, for which a report without logits need not wait
+
     try:
         return load_outputs(path, sha256)
     except DataError as error:

@@ -31,7 +31,7 @@ class Task:
         sla: the row that was trained with joint labels, under `aggregated`.
         single: the same in one view, where it was scored.
         gains: paired differences of `sla` to each control that was run.
-        title: the protocol, and the recipe where the protocol has several tasks.
+        title: the protocol, and the recipe where the protocol has several tasks or SLA is not plain.
     """
 
     group: Group
@@ -80,7 +80,7 @@ def _tasks(group: Group, cache: EpisodeCache) -> list[Task]:
             entry,
             next((other for other in group.every if _same(other, entry)), None),
             {question: gain(entry, control, question, cache) for question, control in beside},
-            group.title if len(kept) == 1 else f"{group.title}: {group.name(entry)}",
+            group.title if len(kept) == 1 and entry.objective == "sla" else f"{group.title}: {group.name(entry)}",
         )
         for _, entry, beside in kept
     ]

@@ -22,8 +22,8 @@ PUBLISHED = (
 
 
 STALE = (
-    "were made by another version of the protocol, or on episodes or images that slabench has replaced since: they are shown, "
-    "never ranked"
+    "were made by another version of the protocol, on episodes or images that slabench has replaced since, from weights that are "
+    "no longer their trial's, or by code that nobody can know: they are shown, never ranked"
 )
 
 

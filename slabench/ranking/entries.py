@@ -128,7 +128,7 @@ def entries(
             # A trial that was recorded twice (two folders, two devices) counts once: the later one.
             group = Entry((record,), "", None).group
             # A stale record neither joins nor replaces present ones.
-            old = outdated(record, trials.get((record.derived or {}).get("of", "")))
+            old = outdated(record, trials.get(str((record.derived or {}).get("of"))))
             gathered[(*group, record.recipe_digest, record.limited, stale(record), old)][record.seed] = record
     found = []
     for (*_, old), by_seed in gathered.items():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from slabench.core import paths
 from slabench.core.errors import DataError
+from slabench.core.files import read_text
 from slabench.core.suites import SUITES
 
 if TYPE_CHECKING:
@@ -248,11 +249,7 @@ def _same_images(p: PublishedRow, method: Method) -> bool:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, mtime_ns: int) -> tuple[PublishedRow, ...]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}", _REMEDY) from error
-    reader = csv.reader(text.splitlines(), strict=True)
+    reader = csv.reader(read_text(path).splitlines(), strict=True)
     rows: list[PublishedRow] = []
     seen: dict[tuple[str, ...], int] = {}
     try:
@@ -335,7 +332,7 @@ def _number(text: str, name: str, where: str) -> float:
 def _whole(text: str, name: str, where: str) -> int | None:
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < 1:
         raise DataError(f"{where}: '{name}' is '{text}', which is not a whole number above 0", _REMEDY)
     return int(text)
 

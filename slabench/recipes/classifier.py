@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from slabench.recipes.base import (
+    LATER,
     AboveZero,
     BaseRecipe,
     Between,
@@ -21,6 +22,10 @@ from slabench.recipes.base import (
     Seed,
 )
 
+Normalise = Literal["catalog", "half", "ldam"]
+LayerInit = Literal["he-zero", "he", "torch"]
+ConvInit = Literal["backbone", "fan-out"]
+
 
 class ClassifierData(Part):
     """What is learned on. `ratio`, `class_order` and `seed` belong to the profiles `exp` and `step`."""
@@ -32,6 +37,11 @@ class ClassifierData(Part):
     ratio: float = Field(default=100, gt=0, le=1e9, description="largest over smallest class, at least 1")
     class_order: str = Field(default="label", description="the most frequent class first: label, reversed, random:SEED")
     seed: Seed = Field(default=0, description="of the draw of the training images, apart from the trial's seed")
+    normalise: Normalise = Field(
+        default="catalog",
+        json_schema_extra=LATER,
+        description="mean and deviation of the colours: the catalog's, half (0.5 and 0.5, SLA's code), or ldam (LDAM-DRW's)",
+    )
     counts: tuple[Positive, ...] | None = Field(default=None, description="own counts by label (profile counts)")
     per_class: Positive | None = Field(
         default=None, description="limited data: so many training images a class (profile full)"
@@ -55,6 +65,16 @@ class ClassifierModel(Part):
 
     backbone: str = "resnet32"
     layer: Literal["auto", "linear", "cosine"] = "auto"
+    layer_init: LayerInit = Field(
+        default="he-zero",
+        json_schema_extra=LATER,
+        description="linear layers: He's normal weights, zero biases; he: torch's biases (LDAM-DRW); torch: torch's own (SLA)",
+    )
+    conv_init: ConvInit = Field(
+        default="backbone",
+        json_schema_extra=LATER,
+        description="convolutions: as the backbone has them (CIFAR ResNets: He's by fan-in), or He's by fan-out (SLA)",
+    )
 
 
 class ClassifierSla(Part):
@@ -150,6 +170,11 @@ class ClassifierSelect(Part):
     """
 
     rule: Literal["last", "best_val"] = "last"
+    by: Literal["single", "distilled"] = Field(
+        default="single",
+        json_schema_extra=LATER,
+        description="whose validation accuracy best_val goes by: distilled is the student's where there is one (SLA's code)",
+    )
     points: FewOrNone = 10
 
 

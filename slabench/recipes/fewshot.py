@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from slabench.core.versions import HEAD_REVISIONS
 from slabench.episodes import MOST_EPISODES
 from slabench.episodes.profiles import BALANCED, parse_profile
+from slabench.losses import SmoothingOver
 from slabench.recipes.base import (
     LATER,
     AboveZero,
@@ -63,7 +65,15 @@ class Model(Part):
 
     backbone: str = "conv4"
     head: str = "protonet"
+    head_revision: Positive = Field(
+        default=1, json_schema_extra=LATER, description="of what the head computes; follows from the head"
+    )
     learner: Literal["episodic", "classifier", "maml", "anil"] = Field(default="episodic", json_schema_extra=LATER)
+    support_copies: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0,
+        json_schema_extra=LATER,
+        description="augmented copies that stand for each support of a validation or test episode (RFS: 5); 0: the image itself",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +84,17 @@ class Model(Part):
         if given.get("head", default) not in (default, learner):
             raise ValueError(f"the learner {learner} has no head: it adapts a linear layer to each episode")
         return {**given, "head": learner}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _present_revision(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        head = given.get("head", cls.model_fields["head"].default)
+        now = HEAD_REVISIONS.get(head, 1) if isinstance(head, str) else 1
+        if given.get("head_revision", now) != now:
+            raise ValueError(f"the head {head} is at revision {now} here: leave head_revision out")
+        return {**given, "head_revision": now}
 
 
 class Maml(Part):
@@ -115,6 +136,7 @@ class Train(Part):
     optimizer: OptimizerName = "adam"
     lr: LearningRate = 1e-3
     momentum: Fraction = 0.9
+    nesterov: bool = Field(default=True, json_schema_extra=LATER, description="as in MetaOptNet; RFS has none")
     weight_decay: NotNegative = 0.0
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     milestones: tuple[Between, ...] = Field(
@@ -124,15 +146,13 @@ class Train(Part):
         default=(), description="`step` schedule: the learning rate after each milestone, as a fraction of lr"
     )
     label_smoothing: Fraction = 0.0
+    smoothing_over: SmoothingOver = Field(
+        default="all", json_schema_extra=LATER, description="classes that share the smoothing; see slabench.losses.loss"
+    )
     crop: bool = True
     flip: bool = True
     jitter: Fraction = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-
-    @property
-    def nesterov(self) -> bool:
-        """As in MetaOptNet: momentum is Nesterov's."""
-        return self.momentum > 0
 
     @property
     def warmup(self) -> tuple[int, int]:

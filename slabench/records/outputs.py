@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slabench.core.errors import DataError, IntegrityError, SlabenchError
 from slabench.core.files import SHORT, sha256_file, write_bytes
-from slabench.plugins import bound
+from slabench.plugins import bound, recorded
 from slabench.records.record import RunRecord
 
 REMEDY = "run the trial again with --resume force, or restore the file from its source"
@@ -55,7 +55,7 @@ def unseal(path: Path, sha256: str, what: str) -> tuple[dict[str, Any], dict[str
         with safe_open(path, framework="pt") as file:
             facts = dict(json.loads((file.metadata() or {})["slabench"]))
             return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{path} holds no {what}: {error}", REMEDY) from error
 
 
@@ -79,12 +79,18 @@ _PARTS = ("layers", "splits", "test_logits")
 Layer = tuple[Tensor, Tensor | None]
 
 
+def compact(features: Tensor) -> Tensor:
+    """Features as they are kept: float16, or float32 where one of them is beyond float16's 65,504."""
+    narrow = features.half()
+    return features.float() if bool((narrow.isinf() & features.isfinite()).any()) else narrow
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureSplit:
     """Images of one split, embedded in eval mode and without augmentation.
 
     Attributes:
-        features: float `[n, M, D]`, of each image under each of the M transformations; kept as float16.
+        features: float `[n, M, D]`, of each image under each of the M transformations; kept as `compact` makes them.
         labels: int64 `[n]`.
     """
 
@@ -127,6 +133,11 @@ class ModelOutputs:
     key: str = ""
 
     def __post_init__(self) -> None:
+        for name, kind in (("key", str), ("objective", str), ("m", int), ("cosine", bool), ("train_shift", bool)):
+            if type(getattr(self, name)) is not kind:
+                raise SlabenchError(f"{name} is {str(getattr(self, name))[:60]!r}, not {kind.__name__}")
+        if type(self.scale) not in (int, float) or not 0 < self.scale < float("inf") or self.m < 1:
+            raise SlabenchError(f"the scale {str(self.scale)[:60]!r} or the {self.m} transformations are not above 0")
         if "test" not in self.splits or not self.layers or len(self.counts) < 2:
             raise SlabenchError(
                 f"outputs have layers {list(self.layers)}, splits {list(self.splits)} and {len(self.counts)} classes",
@@ -161,10 +172,10 @@ class ModelOutputs:
 
 
 def save_outputs(outputs: ModelOutputs, path: Path) -> str:
-    """Write `outputs` atomically and return the sha256 (hex) of the file. Features become float16, the rest float32.
+    """Write `outputs` atomically and return the sha256 (hex) of the file. Features become `compact`, the rest float32.
 
     Raises:
-        SlabenchError: a tensor is not finite, or a feature is not within float16.
+        SlabenchError: a tensor is not finite.
     """
     tensors: dict[str, Tensor] = {}
     for name, (weight, bias) in outputs.layers.items():
@@ -172,7 +183,7 @@ def save_outputs(outputs: ModelOutputs, path: Path) -> str:
         if bias is not None:
             tensors[f"layers.{name}.bias"] = plain(bias, torch.float32)
     for name, split in outputs.splits.items():
-        tensors[f"splits.{name}.features"] = plain(split.features, torch.float16)
+        tensors[f"splits.{name}.features"] = plain(compact(split.features))
         tensors[f"splits.{name}.labels"] = plain(split.labels, torch.int64)
     for name, logits in outputs.test_logits.items():
         tensors[f"test_logits.{name}"] = plain(logits, torch.float32)
@@ -204,7 +215,7 @@ def load_outputs(path: Path, sha256: str) -> ModelOutputs:
         if facts.pop("schema") != OUTPUTS_SCHEMA:
             raise ValueError(f"its schema is not {OUTPUTS_SCHEMA}")
         return _unpack(facts, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, SlabenchError) as error:
+    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError, RuntimeError, SlabenchError) as error:
         raise DataError(f"{path} holds no {what}: {error}", REMEDY) from error
 
 
@@ -270,5 +281,5 @@ def check_owner(outputs: ModelOutputs | ModelWeights, record: RunRecord, path: P
     Raises:
         DataError: they are another trial's.
     """
-    if record.key not in (outputs.key, bound(outputs.key, record.environment.get("plugins", []))):
+    if record.key not in (outputs.key, bound(outputs.key, recorded(record.environment))):
         raise DataError(f"{path} belongs to trial {outputs.key[:SHORT]}, not {record.key[:SHORT]}", REMEDY)

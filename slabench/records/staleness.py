@@ -13,7 +13,7 @@ from slabench.core import paths
 from slabench.core.files import SHORT, sha256_file
 from slabench.core.suites import SUITES
 from slabench.episodes import episodes_digest
-from slabench.plugins import untold
+from slabench.plugins import recorded, untold
 from slabench.records.record import RunRecord
 
 
@@ -24,7 +24,7 @@ def stale(record: RunRecord) -> str | None:
     differs (another digest of the images) is a group of its own, not stale.
     """
     for kind in ("plugins", "score_plugins"):
-        if why := untold(record.environment.get(kind, [])):
+        if why := untold(recorded(record.environment, kind)):
             return f"not of known code: {why}"
     suite = SUITES.get(record.suite)
     if suite is not None and record.protocol_version != suite.protocol_version:

@@ -16,8 +16,6 @@ import hashlib
 import io
 import re
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +27,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
 from slabench.core.files import SHORT, read_json, read_plain, write_bytes, write_json
 from slabench.core.locks import hold
+from slabench.core.versions import RENAMED_HEADS
 from slabench.records.leftovers import check_place, leftovers, remove_leftovers
 from slabench.records.record import SCHEMA, RunRecord
 from slabench.records.settings import odd_setting
@@ -268,7 +267,20 @@ def read_record(path: Path) -> RunRecord:
     odd = odd_setting(record.suite, record.recipe)
     if odd is not None:
         raise DataError(f"{path} is not a valid record: {odd}", "run the trial again")
-    return record
+    return _as_called_now(record)
+
+
+def _as_called_now(record: RunRecord) -> RunRecord:
+    """The record with its head's present name, where a later revision has taken the old one; key and name stay."""
+    head = record.setting("model", "head")
+    if not isinstance(head, str) or head not in RENAMED_HEADS or record.setting("model", "head_revision") is not None:
+        return record
+    now = RENAMED_HEADS[head]
+    recipe = {**record.recipe, "model": {**record.recipe["model"], "head": now}}
+    derived = record.derived
+    if derived and derived.get("head") == head:
+        derived = {**derived, "head": now}
+    return record.model_copy(update={"recipe": recipe, "derived": derived})
 
 
 def slug(text: str) -> str:
@@ -332,11 +344,14 @@ def _pack(record: RunRecord, per_episode: Mapping[str, ArrayLike]) -> bytes:
 def _unpack(data: bytes, path: Path) -> dict[str, NDArray[numpy.float32]]:
     import numpy
 
-    try:
-        with numpy.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: numpy.asarray(file[name], dtype=numpy.float32) for name in file.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a plain npz file: {error}", "run the trial again") from error
+    from slabench.core.arrays import parse_npz
+
+    remedy = "run the trial again"
+    arrays = parse_npz(data, str(path), remedy)
+    for name, array in arrays.items():
+        if array.ndim != 1 or not len(array) or not bool(((array >= 0) & (array <= 1)).all()):
+            raise DataError(f"{path}: '{name[:60]}' is {list(array.shape)}, not [n] fractions in [0, 1]", remedy)
+    return {name: array.astype(numpy.float32) for name, array in arrays.items()}
 
 
 @dataclass

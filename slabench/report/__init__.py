@@ -21,7 +21,6 @@ from slabench.report import html, provenance, summary
 from slabench.report.svg import share_styles
 
 _IN_PROTOCOL = ("bars", "gains", "passes", "groups", "per-class", "reliability", "transforms", "training")
-_FOLDED = ("bars", "gains")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,10 @@ def _protocol(source: Source, group: Group, name: str, drawn: set[str], folded: 
     own = source.only(lambda entry: (entry.group, entry.stale) == (first.group, first.stale))
     facts, body = html.facts(group), html.leaderboard(group)
     body += '<h3 class="quiet">Figures</h3>\n'
-    body += f'<div class="figures">\n{_figures(own, _FOLDED if folded else _IN_PROTOCOL, name, drawn)}</div>\n'
+    # Accuracies stand in the table: of a folded section the differences are drawn, and bars only where there is none.
+    ways = [("gains",), ("bars",)] if folded else [_IN_PROTOCOL]
+    figures = next((made for kinds in ways if (made := _figures(own, kinds, name, drawn))), "")
+    body += f'<div class="figures">\n{figures}</div>\n'
     outputs = any(e.records[0].outputs_file for e in group.entries) and group.first.suite != "fewshot"
     if f"{name}/reliability" not in drawn and outputs:
         try:

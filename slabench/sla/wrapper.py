@@ -92,19 +92,25 @@ class SLA:
         return self.transforms.apply(images)
 
     def aggregate(self, logits: Tensor) -> Tensor:
-        """Probabilities `[B, C]` from the logits `[B*M, C*M]` of all views: softmax of the mean over j of l[j, (i, j)]."""
+        """Probabilities `[B, C]` from the logits `[B*M, C*M]` of all views: softmax of the mean over j of s * l[j, (i, j)].
+
+        s is the scale that the loss gives the logits: 30 for LDAM, whose logits are cosines, else 1. The same holds of `single`.
+        """
         self._check(logits)
-        return aggregate(logits.float().unflatten(0, (-1, self.M)), self.M).softmax(-1)
+        return self._probabilities(aggregate(logits.float().unflatten(0, (-1, self.M)), self.M))
 
     def single(self, logits: Tensor) -> Tensor:
-        """Probabilities `[B, C]` of plain images alone, from their logits `[B, C*M]`: one look, no cost at test time."""
+        """Probabilities `[B, C]` of plain images alone, from their logits `[B, C*M]`: one view, no cost at test time."""
         self._check(logits, views=False)
-        return logits.float()[:, :: self.M].softmax(-1)
+        return self._probabilities(logits.float()[:, :: self.M])
 
     def single_of_views(self, logits: Tensor) -> Tensor:
         """`single`, from the logits `[B*M, C*M]` of all views."""
         self._check(logits)
-        return single(logits.float().unflatten(0, (-1, self.M)), self.M).softmax(-1)
+        return self._probabilities(single(logits.float().unflatten(0, (-1, self.M)), self.M))
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return (self._loss.scale * logits).softmax(-1)
 
     def _check(self, logits: Tensor, views: bool = True) -> None:
         if logits.dim() != 2 or logits.shape[1] != self.n_outputs:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from slabench.core.errors import DataError, IntegrityError
@@ -42,6 +43,16 @@ class Progress:
     loss_sum: float = 0.0
     accuracy_sum: float = 0.0
     since: int = 0
+
+
+class _State(BaseModel):
+    """What the header of a checkpoint says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    progress: Progress
+    sha256: str
 
 
 def save_checkpoint(
@@ -80,21 +91,38 @@ def load_checkpoint(
 
     try:
         with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {})["slabench"])
+            state = _State.model_validate_json((file.metadata() or {})["slabench"])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DataError(f"checkpoint {path} cannot be read: {error}", _REMEDY) from error
-    if state["key"] != key:
-        raise IntegrityError(f"checkpoint {path} belongs to trial {state['key'][:12]}, not {key[:12]}", _REMEDY)
-    if state["sha256"] != _digest(tensors):
+        raise DataError(f"checkpoint {path} cannot be read: {_first_line(error)}", _REMEDY) from error
+    if state.key != key:
+        raise IntegrityError(f"checkpoint {path} belongs to trial {state.key[:12]}, not {key[:12]}", _REMEDY)
+    if state.sha256 != _digest(tensors):
         raise IntegrityError(f"checkpoint {path} is damaged: its tensors are not those that were saved", _REMEDY)
-    module.load_state_dict(_part(tensors, "model."))
-    saved: dict[int, dict[str, Tensor]] = {}
-    for name, value in _part(tensors, "optimizer.").items():
-        index, _, entry = name.partition(".")
-        saved.setdefault(int(index), {})[entry] = value
-    optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(**state["progress"]), _part(tensors, "best.") or None
+    model, best = _part(tensors, "model."), _part(tensors, "best.")
+    for name, value in module.state_dict().items():
+        for part in (model, best) if best else (model,):
+            found = part.get(name)
+            if found is None or found.shape != value.shape or found.dtype != value.dtype:
+                is_there = "is missing" if found is None else f"is {found.dtype} {list(found.shape)}"
+                raise IntegrityError(
+                    f"checkpoint {path}: '{name}' {is_there}, and the model has {value.dtype} {list(value.shape)}",
+                    _REMEDY,
+                )
+    try:
+        module.load_state_dict(model)
+        saved: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(tensors, "optimizer.").items():
+            index, _, entry = name.partition(".")
+            saved.setdefault(int(index), {})[entry] = value
+        optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise IntegrityError(f"checkpoint {path} is not of this model: {_first_line(error)}", _REMEDY) from error
+    return state.progress, best or None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

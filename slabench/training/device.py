@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -47,6 +49,23 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     except OSError:
         return None
     return torch.bfloat16 if bfloat16_pays(facts) else None
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within the block float32 is multiplied as float32: no TF32 (10 bits of mantissa) on CUDA, no bfloat16 tricks on a CPU.
+
+    torch lets cuDNN's convolutions use TF32 unless told otherwise. Scores are computed within such a block; what was set before
+    holds again after it.
+    """
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def bfloat16_pays(cpuinfo: str) -> bool:

@@ -107,7 +107,7 @@ def _sgd(weights: list[nn.Parameter], train: Optimisation) -> torch.optim.Optimi
         weights,
         lr=train.lr,
         momentum=train.momentum,
-        nesterov=train.nesterov,
+        nesterov=train.nesterov and train.momentum > 0,  # without momentum the two are one, and torch refuses the flag
         weight_decay=train.weight_decay,
         foreach=True,
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from slabench.core.seeding import numpy_generator
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import RawImages
+from slabench.data.plugin_dataset import maker
 from slabench.data.store import Store, write_store
 
 if TYPE_CHECKING:
@@ -240,13 +242,16 @@ _DIGITS_TEST_EVERY = 5
 
 
 def prepare(entry: DatasetInfo, path: Path, *, replace: bool = False) -> Store:
-    """Make the embedded data set `entry` and write its store to `path`.
+    """Make the embedded data set `entry` and write its store to `path`; that of a plug-in's names the code that made it.
 
     Raises:
         DataError: a plug-in made what nothing could learn from; see `slabench.data.checks`.
     """
-    make = entry.make or {"glyphs": _glyphs, "digits": _digits}[entry.store]
-    return write_store(path, make(), entry=entry, replace=replace)
+    code = maker(entry)
+    raw = (entry.make or {"glyphs": _glyphs, "digits": _digits}[entry.store])()
+    if code is not None:
+        raw = dataclasses.replace(raw, notes={**raw.notes, "code": code.sha256})
+    return write_store(path, raw, entry=entry, replace=replace)
 
 
 def _glyphs() -> RawImages:

@@ -7,7 +7,6 @@ in its two layouts: three pickle caches, or `images/` with the lists of Ravi and
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
 import json
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from slabench.core.errors import DataError
+from slabench.core.tables import read_table
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import ImageSet, RawImages
 from slabench.data.sources import Kind
-from slabench.data.sources.images import check_class_names, decode_all, refuse_html
+from slabench.data.sources.images import check_class_names, decode_all, refuse_html, whole_numbers
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.splits import SPLIT_NAMES, load_split
 from slabench.data.store import canonical_order, pixel_digests
@@ -96,10 +96,11 @@ def read_fc100(path: Path, entry: DatasetInfo) -> RawImages:
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
             found = getattr(pixels, "shape", type(pixels).__name__)
             raise DataError(f"{file}: data is {found}, not uint8 [n, {', '.join(map(str, shape))}]", _AGAIN)
-        if not isinstance(labels, list | np.ndarray) or len(labels) != len(pixels):
+        numbers = whole_numbers(labels, f"{file}, 'labels'", _AGAIN)
+        if len(numbers) != len(pixels):
             raise DataError(f"{file} has no label for each of its {len(pixels):,} images", _AGAIN)
         images.append(pixels)
-        groups += [f"{split} class {int(label)}" for label in labels]
+        groups += [f"{split} class {label}" for label in numbers.tolist()]
     return identified(np.concatenate(images), groups, entry, path, cifar100_key(), "learn2learn's FC100", {})
 
 
@@ -274,10 +275,10 @@ def _read_cache(file: Path, entry: DatasetInfo) -> tuple[Any, list[str]]:
         raise DataError(f"{file}: image_data is {found}, not uint8 [n, {', '.join(map(str, shape))}]", _AGAIN)
     wnids = [""] * len(pixels)
     for wnid, rows in content["class_dict"].items():
-        for row in rows:
-            if not 0 <= int(row) < len(pixels) or wnids[int(row)]:
+        for row in whole_numbers(rows, f"{file}, class '{_text(wnid)[:60]}'", _AGAIN).tolist():
+            if not 0 <= row < len(pixels) or wnids[row]:
                 raise DataError(f"{file}: class '{_text(wnid)}' claims row {row}, which is taken or not there", _AGAIN)
-            wnids[int(row)] = _text(wnid)
+            wnids[row] = _text(wnid)
     if "" in wnids:
         raise DataError(f"{file}: row {wnids.index('')} belongs to no class", _AGAIN)
     return pixels, wnids
@@ -287,13 +288,8 @@ def _read_list(file: Path) -> list[tuple[str, str]]:
     if not file.is_file():
         raise DataError(f"{file} is missing", f"slabench reads {_CSV_LAYOUT}")
     refuse_html(file)
-    with open(file, encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        if not {"filename", "label"} <= set(reader.fieldnames or ()):
-            raise DataError(
-                f"{file} has the columns {reader.fieldnames}, not filename and label", f"needs {_CSV_LAYOUT}"
-            )
-        rows = [(row["filename"] or "", row["label"] or "") for row in reader]
+    table = read_table(file, ("filename", "label"), f"needs {_CSV_LAYOUT}")
+    rows = [(cells["filename"], cells["label"]) for _, cells in table]
     for number, (file_name, label) in enumerate(rows, start=2):
         if not label or Path(file_name).name != file_name or file_name in ("", ".", ".."):
             raise DataError(f"{file}, line {number}: '{file_name},{label}' is not a file name and a label", _AGAIN)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +75,9 @@ def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.ND
                 whole = fit == "scale"
                 rgb = rgb.resize((size, size), Image.Resampling.LANCZOS) if whole else centre_square(rgb, size)
             return np.asarray(rgb), kind
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes a decoder raise anything: struct.error, IndexError, EOFError, ...
         start = "an HTML page" if looks_like_html(data) else "not a readable image"
         # Pillow names the stream, which nobody has named: <_io.BytesIO object at 0x...>.
         why = f"none of {', '.join(_FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error)
@@ -155,6 +158,21 @@ def refuse_html(path: Path) -> None:
                 f"{path} is an HTML page, not data: the download gave a web page in its place",
                 "open the file's address in a browser, download it anew, then import again",
             )
+
+
+def whole_numbers(values: object, what: str, remedy: str) -> npt.NDArray[np.int64]:
+    """A list, tuple or array of whole numbers as int64 `[n]`; anything else is an error that says what it is instead."""
+    found = type(values).__name__
+    if isinstance(values, np.ndarray):
+        if values.ndim == 1 and values.dtype.kind in "iu":
+            return values.astype(np.int64)
+        found = f"{values.dtype} {list(values.shape)}"
+    elif isinstance(values, list | tuple):
+        odd = next((value for value in values if type(value) is not int or abs(value) >= 2**63), None)
+        if odd is None:
+            return np.array(values, dtype=np.int64)
+        found = f"a {found} with {reprlib.repr(odd)}"
+    raise DataError(f"{what}: {found} is not a list of whole numbers", remedy)
 
 
 def check_labels(labels: npt.NDArray[np.int64], n_classes: int, path: Path) -> None:

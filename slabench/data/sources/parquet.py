@@ -86,7 +86,9 @@ def _read_file(file: Path, entry: DatasetInfo) -> tuple[Any, Any, dict[str, int]
             label_column = _column(file, schema.names, _LABEL_COLUMNS)
             _check_names(file, schema.metadata, label_column, entry)
             table = parquet.read(columns=[image_column, label_column])
-    except (pyarrow.ArrowException, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file: ArrowException and OSError, and what its conversion to Python raises
         raise DataError(
             f"{file} is not a whole parquet file: {error}", "it may be a cut-off download: fetch it again, then import"
         ) from error
@@ -94,6 +96,12 @@ def _read_file(file: Path, entry: DatasetInfo) -> tuple[Any, Any, dict[str, int]
     if not pyarrow.types.is_struct(images_are) or images_are.get_field_index("bytes") < 0:
         raise DataError(
             f"{file}: column '{image_column}' is not a struct of 'bytes' and 'path'", f"slabench reads {_LAYOUT}"
+        )
+    bytes_are = images_are.field("bytes").type
+    if not (pyarrow.types.is_binary(bytes_are) or pyarrow.types.is_large_binary(bytes_are)):
+        raise DataError(
+            f"{file}: 'bytes' of the column '{image_column}' are of the type {bytes_are}, not binary",
+            f"slabench reads {_LAYOUT}",
         )
     encoded = compute.struct_field(table.column(image_column), "bytes").to_pylist()
     for row, data in enumerate(encoded):
@@ -130,9 +138,11 @@ def _check_names(file: Path, metadata: dict[bytes, bytes] | None, label_column: 
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         names = features[label_column]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return
-    check_class_names(names, entry.classes, file, entry.store)
+    if not isinstance(names, list):
+        return
+    check_class_names([str(name) for name in names], entry.classes, file, entry.store)
 
 
 KIND = Kind(_LAYOUT, find, read)

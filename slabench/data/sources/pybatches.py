@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +16,7 @@ from slabench.core.errors import DataError
 from slabench.data.catalog import DATASETS, DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
-from slabench.data.sources.images import check_class_names, check_labels, looks_like_html
+from slabench.data.sources.images import check_class_names, check_labels, looks_like_html, whole_numbers
 from slabench.data.sources.unpickle import read_pickle
 
 _LAYOUT = (
@@ -25,7 +24,7 @@ _LAYOUT = (
     "(data_batch_1..5, test_batch, batches.meta), or either one's .tar.gz"
 )
 _ARCHIVE_ENDS = (".tar.gz", ".tgz", ".tar")
-_MAX_MEMBER = 1 << 30  # the largest batch has 155 MB
+_MAX_BATCHES = 1 << 30  # CIFAR-10's and CIFAR-100's have 186 MB
 _CHUNK = 1 << 20
 _AGAIN = "it may be a cut-off download: fetch it again, then import"
 
@@ -85,16 +84,22 @@ def _archive(path: Path, entry: DatasetInfo | None = None) -> Path | None:
 def _archive_reads(archive: Path) -> _Reads:
     """The batches of an archive, by name. Members are read in memory; nothing is ever extracted to a path."""
     contents: dict[str, bytes] = {}
+    total = 0
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
-                if member.isfile() and name in _MEMBERS and member.size <= _MAX_MEMBER:
+                if member.isfile() and name in _MEMBERS:
+                    total += member.size
+                    if total > _MAX_BATCHES:
+                        raise DataError(f"{archive} has batches of {total:,} bytes in all", _AGAIN)
                     file = tar.extractfile(member)
                     contents[name] = file.read() if file else b""
             while tar.fileobj and tar.fileobj.read(_CHUNK):
                 pass  # to the very end: only there does gzip hold the bytes against its checksum
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except DataError:
+        raise
+    except Exception as error:  # TarError, OSError, and what damaged compression and headers raise besides
         raise DataError(f"{archive} is not a whole tar archive: {error}", _AGAIN) from error
     return {name: (lambda data=data: data) for name, data in contents.items()}  # type: ignore[misc]
 
@@ -104,7 +109,10 @@ def _read(reads: _Reads, entry: DatasetInfo, path: Path) -> RawImages:
     if form is None:
         raise DataError(f"{path} has no file 'test' or 'test_batch'", f"slabench reads {_LAYOUT}")
     meta, train, test, names_key, labels_key = form
-    names = [_text(name) for name in _field(_batch(reads, meta, path), names_key, f"{path}, {meta}")]
+    names = _field(_batch(reads, meta, path), names_key, f"{path}, {meta}")
+    if not isinstance(names, list):
+        raise DataError(f"{path}, {meta}: '{names_key}' is {type(names).__name__}, not a list of names", _AGAIN)
+    names = [_text(name) for name in names]
     check_class_names(names, entry.classes, path, entry.store)
     pieces = []
     next_position = {TRAIN_PART: 0, TEST_PART: 0}
@@ -112,7 +120,7 @@ def _read(reads: _Reads, entry: DatasetInfo, path: Path) -> RawImages:
         where = f"{path}, {batch_name}"
         batch = _batch(reads, batch_name, path)
         images = _images(_field(batch, "data", where), entry.image_size, where)
-        labels = np.asarray(_field(batch, labels_key, where), dtype=np.int64)
+        labels = whole_numbers(_field(batch, labels_key, where), f"{where}, '{labels_key}'", _AGAIN)
         if len(labels) != len(images):
             raise DataError(f"{where} has {len(images):,} images and {len(labels):,} labels", _AGAIN)
         check_labels(labels, len(names), path / batch_name)

@@ -2,7 +2,8 @@
 
 A pickle is a program; whatever it may name, it may call. Here it may name only the classes below, none of which is
 numpy's own: an array is first read as a description (element type, shape, bytes), checked, and only then made. A pickle
-that names anything else is refused before a byte of it acts.
+that names anything else is refused before a byte of it acts, and one that would cost too much before it is read
+(`pickle_budget`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from slabench.core.errors import DataError, UnsafePickleError
+from slabench.data.sources.pickle_budget import check_cost
 
+_MOST_AXES = 32
 _NUMERIC = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
 
@@ -27,14 +30,15 @@ def read_pickle(file: BinaryIO, name: str) -> Any:
     Strings of a Python 2 pickle come as bytes.
 
     Args:
-        file: an open binary file.
+        file: an open binary file, at its beginning.
         name: what to call it in an error.
 
     Raises:
-        UnsafePickleError: it names a class or function that such data does not need.
+        UnsafePickleError: it names a class or function that such data does not need, or asks for too much.
         DataError: it is cut off, or no pickle at all.
     """
     try:
+        check_cost(file)
         return _finish(_Reader(file, encoding="bytes").load())
     except DataError as error:
         raise type(error)(f"{name}: {error.message}", error.remedy) from None
@@ -52,7 +56,7 @@ class _DType:
         text = spec.decode("ascii") if isinstance(spec, bytes) else spec
         if not isinstance(text, str) or not _NUMERIC.fullmatch(text):
             raise UnsafePickleError(
-                f"it holds an array of '{text}', which is not a plain number", "none of its code was run"
+                f"it holds an array of '{str(text)[:60]}', which is not a plain number", "none of its code was run"
             )
         self.dtype = np.dtype(text)
 
@@ -77,6 +81,8 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> npt.NDArray[Any]:
         data = data.encode("latin1")
     if not isinstance(dtype, _DType) or not isinstance(data, bytes | bytearray):
         raise UnsafePickleError("it holds an array of objects", "none of its code was run")
+    if len(shape) > _MOST_AXES:
+        raise DataError(f"an array has {len(shape):,} axes", "fetch the file again, then import")
     sizes = tuple(int(size) for size in shape)
     flat = np.frombuffer(data, dtype.dtype)
     if math.prod(sizes) != flat.size or min(sizes, default=0) < 0:
@@ -99,8 +105,17 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: str) -> _Array:
 def _encode(text: str, encoding: str) -> bytes:
     """`_codecs.encode`, by which Python 3 writes bytes for Python 2: latin-1 is the one encoding it uses."""
     if encoding != "latin1":
-        raise UnsafePickleError(f"it asks for the codec '{encoding}'", "none of its code was run")
+        raise UnsafePickleError(f"it asks for the codec '{str(encoding)[:60]}'", "none of its code was run")
     return text.encode("latin1")
+
+
+def _bytearray(content: str | bytes = b"", encoding: str = "latin1") -> bytearray:
+    """`bytearray` of bytes, or of latin-1 text (`latin-1` in old pickles); called with a number it would make as many zeros."""
+    if isinstance(content, str):
+        return bytearray(_encode(content, encoding.replace("latin-1", "latin1")))
+    if not isinstance(content, bytes):
+        raise UnsafePickleError(f"it asks for a bytearray of {type(content).__name__}", "none of its code was run")
+    return bytearray(content)
 
 
 def _no_bytes() -> bytes:
@@ -115,11 +130,12 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
+    **{(module, "bytearray"): _bytearray for module in ("builtins", "__builtin__")},
     **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},
     **{
         (module, kind.__name__): kind
         for module in ("builtins", "__builtin__")
-        for kind in (dict, list, tuple, set, frozenset, bytearray)
+        for kind in (dict, list, tuple, set, frozenset)
     },
 }
 
@@ -139,7 +155,9 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: object, /) -> Any:
         """Persistent objects are references to something outside the file: refused."""
-        raise UnsafePickleError(f"it asks for the outside object {pid!r}", "get the data set anew from its publisher")
+        raise UnsafePickleError(
+            f"it asks for the outside object {str(pid)[:60]!r}", "get the data set anew from its publisher"
+        )
 
 
 def _finish(value: Any) -> Any:

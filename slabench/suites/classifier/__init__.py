@@ -14,7 +14,7 @@ from slabench.core.files import digest_json
 from slabench.core.registry import BACKBONES
 from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.data.augment import BatchAugment
-from slabench.data.catalog import DatasetInfo
+from slabench.data.catalog import DatasetInfo, normalised_by
 from slabench.data.loading import input_size
 from slabench.data.mixing import inverse_frequency, mix
 from slabench.evaluation.episodes import embed
@@ -25,7 +25,7 @@ from slabench.losses.loss import build_loss, class_weights
 from slabench.losses.resampling import epoch_rows
 from slabench.plugins import bound, used
 from slabench.recipes.images import images_per_step, steps_of
-from slabench.records.outputs import FeatureSplit, ModelOutputs
+from slabench.records.outputs import FeatureSplit, ModelOutputs, compact
 from slabench.records.record import Chosen, ClassScores, Score
 from slabench.sla.objectives import classifier_objective
 from slabench.sla.transforms import TransformSet, transform_set
@@ -113,7 +113,7 @@ class ClassifierTask:
     ) -> None:
         self.recipe, self.seed, self.prepared = recipe, seed, prepared
         self.device, self.autocast = device, autocast
-        self.info: DatasetInfo = prepared.info
+        self.info: DatasetInfo = normalised_by(prepared.info, recipe.data.normalise)
         self.objective = classifier_objective(recipe.sla.objective)
         self.transforms: TransformSet = transform_set(recipe.sla.transforms)
         self.cosine = uses_cosine(recipe)
@@ -127,13 +127,15 @@ class ClassifierTask:
             self.objective.layers(prepared.train.n_classes, self.transforms.M),
             self.cosine,
             seed,
+            recipe.model.layer_init,
+            recipe.model.conv_init,
         )
         self.module.to(device).to(memory_format=torch.channels_last)
         self.images = on_device(prepared.train.images, device, prepared.rows)
         labels = prepared.train.labels[prepared.rows]
         self.labels = torch.from_numpy(labels).to(device)
         self._class_rows = [np.flatnonzero(labels == c) for c in range(prepared.train.n_classes)]
-        a, entry = recipe.augment, prepared.info
+        a, entry = recipe.augment, self.info
         self.augment = BatchAugment(
             crop_padding=entry.crop_padding if a.crop else 0,
             flip=a.flip and entry.mirror,
@@ -216,7 +218,10 @@ class ClassifierTask:
         return StepResult(loss, predicted.eq(labels).float().mean(), len(inputs))
 
     def validate(self) -> dict[str, float]:
-        """Balanced accuracy of every predictor over the classes that have validation images; empty without any."""
+        """Balanced accuracy of every predictor over the classes that have validation images; empty without any.
+
+        The first one is that which `select.by` asks for: it decides a `best_val` selection.
+        """
         p = self.prepared
         if not len(p.validation):
             return {}
@@ -224,7 +229,8 @@ class ClassifierTask:
             self._val = on_device(p.train.images, torch.device("cpu"), p.validation)
         truth = p.train.labels[p.validation]
         logits = self._logits(self._features(self._val, self.autocast))
-        return {name: balanced_accuracy(values.argmax(1).numpy(), truth) for name, values in logits.items()}
+        order = sorted(logits, key=lambda name: name != self.recipe.select.by)  # stable: the others stay as they are
+        return {name: balanced_accuracy(logits[name].argmax(1).numpy(), truth) for name in order}
 
     def watch(self) -> dict[str, float]:
         """Test accuracy of every predictor."""
@@ -262,13 +268,13 @@ class ClassifierTask:
 
     def _outputs(self, test: Tensor, logits: dict[str, np.ndarray[Any, Any]]) -> ModelOutputs:
         p, m = self.prepared, self.transforms.M
-        splits = {"test": FeatureSplit(test.half(), torch.from_numpy(np.asarray(p.test.labels)))}
+        splits = {"test": FeatureSplit(compact(test), torch.from_numpy(np.asarray(p.test.labels)))}
         if len(p.validation):
             images = on_device(p.train.images, torch.device("cpu"), p.validation)
             truth = torch.from_numpy(p.train.labels[p.validation])
-            splits["val"] = FeatureSplit(self._features(images, None).half(), truth)
+            splits["val"] = FeatureSplit(compact(self._features(images, None)), truth)
         if 2 * len(p.rows) * m * test.shape[-1] <= _OUTPUT_BYTES:
-            splits["train"] = FeatureSplit(self._features(self.images, self.autocast).half(), self.labels.cpu())
+            splits["train"] = FeatureSplit(compact(self._features(self.images, self.autocast)), self.labels.cpu())
         layers = {}
         for name, layer in self.module.layers.items():
             bias = getattr(layer, "bias", None)

@@ -9,17 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slabench.core.seeding import numpy_generator, torch_generator
-from slabench.data.augment import BatchAugment
-from slabench.data.catalog import DatasetInfo
 from slabench.episodes.sampler import TRAINING, Episodes, EpisodeSampler, gather
 from slabench.learners import EpisodicLearner, build_learner
+from slabench.losses.loss import smoothing_as_torch
 from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import images_per_step
 from slabench.records.outputs import ModelWeights
 from slabench.sla.objectives import objective
 from slabench.suites import Scored, on_device
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.scoring import EpisodeScoring, episode_score
+from slabench.suites.fewshot.scoring import EpisodeScoring, episode_score, train_augment
 from slabench.training.loop import StepResult
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ class EpisodicTask(EpisodeScoring):
         ways = recipe.train_ways
         self._labels = self.objective.labels(torch.arange(ways), self.transforms.M).to(device)  # [N, copies]
         self._n_labels = self.objective.n_labels(ways, self.transforms.M)
+        train = recipe.train
+        self._smoothing = smoothing_as_torch(train.label_smoothing, train.smoothing_over, self._n_labels)
 
     def _build(self) -> EpisodicLearner:
         return build_learner(self.recipe.model, self.info, self.seed)
@@ -92,9 +93,7 @@ class EpisodicTask(EpisodeScoring):
         support_labels = self._row_labels(shots, count)
         query_labels = self._row_labels(per_class - shots, count)
         logits = self.module.logits(support, support_labels, query, self._n_labels)
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1), query_labels.flatten(), label_smoothing=self.recipe.train.label_smoothing
-        )
+        loss = functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten(), label_smoothing=self._smoothing)
         accuracy = logits.detach().argmax(-1).eq(query_labels).float().mean()
         return StepResult(loss, accuracy, len(inputs))
 
@@ -128,18 +127,6 @@ class EpisodicTask(EpisodeScoring):
     def _row_labels(self, per_class: int, count: int) -> Tensor:
         """Labels `[E, N*per_class*copies]` of the rows of all supports, or of all queries."""
         return self._labels.unsqueeze(1).expand(-1, per_class, -1).reshape(1, -1).expand(count, -1)
-
-
-def train_augment(recipe: Recipe, entry: DatasetInfo) -> BatchAugment:
-    """Crop, flip and colours of a recipe, where the data set allows them."""
-    train = recipe.train
-    return BatchAugment(
-        crop_padding=entry.crop_padding if train.crop else 0,
-        flip=train.flip and entry.mirror,
-        jitter=train.jitter,
-        mean=entry.mean,
-        std=entry.std,
-    )
 
 
 def scored(task: EpisodeScoring, module: nn.Module) -> Scored:

@@ -19,9 +19,10 @@ from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
 from slabench.sla.transforms import transform_set
 from slabench.suites import on_device
+from slabench.training.device import exact_float32
 
 
-def test_features(
+def image_features(
     learner: EpisodicLearner,
     recipe: Recipe,
     test: ImageSet,
@@ -44,7 +45,8 @@ def test_features(
 
     def compute() -> Tensor:
         told(f"embedding {len(test):,} test images under {transforms.M} transformations")
-        return embed(learner, on_device(test.images, torch.device("cpu")), transforms, info(recipe.data.dataset))
+        with exact_float32():
+            return embed(learner, on_device(test.images, torch.device("cpu")), transforms, info(recipe.data.dataset))
 
     key = digest_json(
         {
@@ -54,7 +56,7 @@ def test_features(
             "transforms": recipe.sla.transforms,
         }
     )
-    if plugins.untold(record.environment.get("plugins", [])):
+    if plugins.untold(plugins.recorded(record.environment)):
         return compute().to(device)  # nobody could tell whose they are
     path = root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features"
     for old in path.parent.glob(f"{record.key[:SHORT]}-*.features"):

@@ -65,9 +65,7 @@ class AdaptedTask(EpisodicTask):
                     self._train_inner,
                     self._whole,
                 )
-            losses.append(
-                functional.cross_entropy(logits, query_labels, label_smoothing=self.recipe.train.label_smoothing)
-            )
+            losses.append(functional.cross_entropy(logits, query_labels, label_smoothing=self._smoothing))
             accuracies.append(logits.detach().argmax(-1).eq(query_labels).float().mean())
         return StepResult(torch.stack(losses).mean(), torch.stack(accuracies).mean(), self.images_per_step)
 

@@ -6,6 +6,7 @@ C*M joint classes of the training set; the head sees N*M-way episodes as after e
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ from slabench.recipes.images import images_per_step
 from slabench.sla.objectives import classifier_objective
 from slabench.suites import Scored, on_device
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.episodic import scored, train_augment
-from slabench.suites.fewshot.scoring import EpisodeScoring
+from slabench.suites.fewshot.episodic import scored
+from slabench.suites.fewshot.scoring import EpisodeScoring, train_augment
 from slabench.training.loop import StepResult
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class PretrainingTask(EpisodeScoring):
         self.module.to(device).to(memory_format=torch.channels_last)
         self._learner = with_head(self.module.backbone, HEADS.get(model.head), seed).to(device)
         counts = [len(rows) for rows in train.class_rows()]
-        self.loss = build_loss("ce", counts, smoothing=recipe.train.label_smoothing)
+        plain = build_loss("ce", counts, smoothing=recipe.train.label_smoothing)
+        self.loss = replace(plain, smoothing_over=recipe.train.smoothing_over)
         self.images = on_device(train.images, device)
         self.labels = torch.from_numpy(train.labels.astype("int64")).to(device)
         self.augment = train_augment(recipe, self.info)

@@ -46,6 +46,12 @@ def check(recipe: Recipe) -> None:
         objective(recipe.sla.objective)
     transform_set(recipe.sla.transforms)
     train = recipe.train
+    if train.smoothing_over == "others" and train.label_smoothing > 1 - 1 / recipe.train_ways:
+        raise UsageError(
+            f"train.label_smoothing = {train.label_smoothing} over the others of {recipe.train_ways} ways leaves the true class "
+            "less than each of them",
+            "give less, such as 0.1",
+        )
     if train.schedule == "step" and (len(train.milestones) != len(train.factors) or not train.milestones):
         raise UsageError(
             f"train.milestones has {len(train.milestones)} values and train.factors {len(train.factors)}",
@@ -67,13 +73,15 @@ def warnings(recipe: Recipe) -> list[str]:
             "maml adapts weights whose running statistics are of other weights: maml.batch_norm = support tests better"
         ]
     found: list[str] = []
+    if recipe.model.support_copies and not (recipe.train.crop or recipe.train.flip or recipe.train.jitter):
+        found.append("model.support_copies without crop, flip or jitter: all copies of a support are the image itself")
     if recipe.model.learner == "classifier":
         return found
     if recipe.train_shots != recipe.protocol.shots and recipe.model.head == "protonet":
         found.append(
             f"trained at {recipe.train_shots} shots and tested at {recipe.protocol.shots}: prototypes lose by that"
         )
-    if recipe.model.head in ("simpleshot", "baseline-plus-plus"):
+    if recipe.model.head in ("simpleshot", "baseline-plus-plus", "cosine-fitted"):
         found.append(f"{recipe.model.head} was made for features of a classifier: see --learner classifier")
     if recipe.model.head == "simpleshot":
         found.append("training episodes are not centred; the test is, by the mean of the training classes")
@@ -94,6 +102,12 @@ def label(recipe: Recipe, seed: int) -> str:
 def check_adapted(recipe: Recipe) -> None:
     """Refuse what MAML and ANIL cannot serve: no learn2learn, or episodes of other ways than the layer has."""
     require_learn2learn()
+    if recipe.model.support_copies:
+        raise UsageError(
+            f"model.support_copies = {recipe.model.support_copies} has no effect with the learner {recipe.model.learner}: "
+            "it adapts to the supports themselves",
+            "leave it out, or choose another learner",
+        )
     for what in ("support_profile", "query_profile"):
         if getattr(recipe.protocol, what) != BALANCED:
             raise UsageError(

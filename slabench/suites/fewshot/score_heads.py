@@ -16,6 +16,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, UsageError, unknown_name
 from slabench.core.files import SHORT
 from slabench.core.registry import DATASETS, HEADS
+from slabench.core.versions import HEAD_REVISIONS
 from slabench.data import load
 from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
@@ -32,7 +33,7 @@ from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
 from slabench.sla.transforms import transform_set
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.features import test_features
+from slabench.suites.fewshot.features import image_features
 from slabench.suites.fewshot.scoring import (
     MEASURED_EPISODES,
     base_mean,
@@ -40,7 +41,7 @@ from slabench.suites.fewshot.scoring import (
     looks_at_queries,
     score_watched,
 )
-from slabench.training.device import choose_device
+from slabench.training.device import choose_device, exact_float32
 
 
 @dataclass(frozen=True)
@@ -169,12 +170,13 @@ def score_heads(
         prepared = Prepared(_info(recipe), train, test, test, file, file)
         store.check_writable(record.suite, prepared.protocol, f"{record.name}+{max(chosen, key=len)}")
     learners = {name: _learner(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
-    features = test_features(learners[chosen[0]], recipe, test, store.root, record, told)
+    features = image_features(learners[chosen[0]], recipe, test, store.root, record, told)
     centre = None
     if any(learner.head.centred for learner in learners.values()):
         told("embedding the training classes, for their mean")
         learner = learners[chosen[0]]
-        centre = base_mean(learner, train, transform_set(recipe.sla.transforms), _info(recipe)).to(where)
+        with exact_float32():
+            centre = base_mean(learner, train, transform_set(recipe.sla.transforms), _info(recipe)).to(where)
 
     def each() -> Iterator[HeadScores]:
         for setting in settings:
@@ -191,7 +193,8 @@ def score_heads(
                 x = features - centre if learner.head.centred and centre is not None else features
                 scores = {score.predictor: score for score in kept.scores} if kept else {}
                 for predictor in missing:
-                    found, residual = score_watched(learner, x, files[setting].episodes, predictor, test.n_classes)
+                    with exact_float32():  # not around the loop: whoever takes the results would run within it
+                        found, residual = score_watched(learner, x, files[setting].episodes, predictor, test.n_classes)
                     scores[predictor] = episode_score(predictor, found, test.class_names, residual)
                     right[predictor] = found.accuracy.numpy()
                 seconds = time.perf_counter() - begin
@@ -247,7 +250,7 @@ def _check_code(recipe: Recipe, record: RunRecord) -> None:
     """
     then, now = (
         {(p["kind"], p["name"]): p["sha256"] for p in found if p["kind"] not in (HEADS.kind, DATASETS.kind)}
-        for found in (record.environment.get("plugins", []), plugins.used(recipe))
+        for found in (plugins.recorded(record.environment), plugins.used(recipe))
     )
     for kind, name in sorted(then.keys() | now.keys()):
         if then.get((kind, name)) != now.get((kind, name)):
@@ -322,7 +325,10 @@ class _Derivation:
         self.of, self.recipe, self.head, self.setting, self.prepared = of, recipe, head, setting, prepared
         scored = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
         self.code = [plugin for plugin in plugins.used(scored) if plugin["kind"] == HEADS.kind]
-        self.given = {"head": head, "protocol": prepared.protocol_digest}
+        self.revision = HEAD_REVISIONS.get(head, 1)
+        self.given: dict[str, Any] = {"head": head, "protocol": prepared.protocol_digest}
+        if self.revision > 1:
+            self.given["head_revision"] = self.revision
         self.key = derived_key(of.key, "score", self.given, self.code)
 
     def record(
@@ -337,10 +343,12 @@ class _Derivation:
             if (value := getattr(self.setting, name)) != BALANCED or name in of.recipe["protocol"]
         }
         trained = {"head": recipe.model.head, "ways": recipe.train_ways, "shots": recipe.train_shots}
+        # The head is another one, and its supports are the images themselves.
+        backbone = {k: v for k, v in of.recipe["model"].items() if k not in ("head_revision", "support_copies")}
         made = {
             **of.recipe,
             "protocol": {**of.recipe["protocol"], **episodes, **profiles},
-            "model": {**of.recipe["model"], "head": self.head},
+            "model": {**backbone, "head": self.head} | ({"head_revision": self.revision} if self.revision > 1 else {}),
             "train": {**of.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
             "score": {"trained": trained},
         }

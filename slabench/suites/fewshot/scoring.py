@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from slabench.data.augment import BatchAugment
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import ImageSet
 from slabench.episodes.sampler import Episodes
-from slabench.evaluation.episodes import PREDICTORS, EpisodeScores, HasBackbone, embed, embed_episodes, score_episodes
+from slabench.evaluation.episodes import (
+    PREDICTORS,
+    EpisodeScores,
+    HasBackbone,
+    embed,
+    embed_augmented,
+    embed_episodes,
+    in_place_of_supports,
+    score_episodes,
+    used_rows,
+)
 from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.heads import watch_residuals
 from slabench.heads.apart import query_gap
@@ -59,7 +70,8 @@ class EpisodeScoring:
         points = self.recipe.select.points
         rows = self._val_episodes.rows if points else torch.empty(0)
         base = len(base_rows(self.prepared.train)) if self.learner.head.centred else 0
-        return points * (len(rows.unique()) + base) + len(self.prepared.test) + base
+        views = 1 + self.recipe.model.support_copies
+        return points * (views * len(rows.unique()) + base) + views * len(self.prepared.test) + base
 
     @property
     def _val_episodes(self) -> Episodes:
@@ -95,7 +107,13 @@ class EpisodeScoring:
         self, images: Tensor, episodes: Episodes, n_classes: int, autocast: torch.dtype | None
     ) -> dict[str, tuple[EpisodeScores, float | None]]:
         learner = self.learner
-        features, rows = embed_episodes(learner, images, episodes, self.transforms, self.info, autocast=autocast)
+        used, rows = used_rows(episodes)
+        images = images[used.to(images.device)]
+        features = embed(learner, images, self.transforms, self.info, autocast=autocast)
+        if self.recipe.model.support_copies:
+            augment, count = train_augment(self.recipe, self.info), self.recipe.model.support_copies
+            copies = embed_augmented(learner, images, self.transforms, augment, count, self.seed, autocast)
+            features, rows = in_place_of_supports(features, rows, copies)
         if learner.head.centred:
             features = features - base_mean(learner, self.prepared.train, self.transforms, self.info, autocast)
         return {name: score_watched(learner, features, rows, name, n_classes) for name in PREDICTORS}
@@ -119,6 +137,18 @@ def looks_at_queries(learner: EpisodicLearner, features: Tensor, episodes: Episo
     plain = features[:, 0]
     support, query = (plain[r.to(plain.device)] for r in (rows, query_rows))
     return query_gap(learner.logits, support, labels.to(plain.device), query, episodes.ways) > _NOISE
+
+
+def train_augment(recipe: Recipe, entry: DatasetInfo) -> BatchAugment:
+    """Crop, flip and colours of a recipe, where the data set allows them."""
+    train = recipe.train
+    return BatchAugment(
+        crop_padding=entry.crop_padding if train.crop else 0,
+        flip=train.flip and entry.mirror,
+        jitter=train.jitter,
+        mean=entry.mean,
+        std=entry.std,
+    )
 
 
 def score_watched(
