@@ -47,7 +47,8 @@ def test_a_resumed_trial_counts_its_own_steps(monkeypatch: pytest.MonkeyPatch) -
 
 
 def trial(key: str, images: int) -> Any:
-    return SimpleNamespace(key=key, notes=[], label=f"trial {key}", planned=SimpleNamespace(images=images))
+    recipe, planned = SimpleNamespace(suite="fewshot"), SimpleNamespace(images=images)
+    return SimpleNamespace(key=key, notes=[], label=f"trial {key}", recipe=recipe, planned=planned)
 
 
 def test_several_trials_tell_which_it_is_and_the_time_left_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

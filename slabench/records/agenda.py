@@ -19,8 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from slabench.core.errors import DataError
 from slabench.core.files import SHORT, read_json, write_json
 from slabench.core.locks import hold
@@ -136,13 +134,8 @@ def held(path: Path) -> bool:
     lock = path.with_suffix(".lock")
     if not lock.is_file():
         return False
-    try:
-        with FileLock(lock, blocking=False):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # of another user: who cannot lock it cannot know
-        return False
+    with hold(lock) as state:
+        return state == "busy"
 
 
 def _forget(root: Path, again: set[str]) -> None:
