@@ -28,8 +28,8 @@ Kinds:
 `name@digest` tells recipes of one name apart, by the recipe's digest or by that of the trial it was derived from: the same head
 scored on backbones of two tasks. A label may fill several columns: `"8,000 | flip"`.
 `results` is the folder of records (default `results`), in the nearest of the page's folders that has it. The greatest figure of a
-table is bold with `bold = true`. A row that has no record is an error: no figure is ever left standing for want of its record. With `--check`
-nothing is written and the exit code is 1 if the page is not what the records say.
+table is bold with `bold = true`. A row that has no record is an error: no figure is ever left standing for want of its record.
+With `--check` nothing is written and the exit code is 1 if the page is not what the records say.
 """
 
 from __future__ import annotations
@@ -180,6 +180,9 @@ def differences(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
     return lines
 
 
+_PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+
+
 def summary(_: Mapping[str, Any], found: Records) -> list[list[str]]:
     """`kind = "summary"`."""
     lines = [
@@ -199,7 +202,8 @@ def summary(_: Mapping[str, Any], found: Records) -> list[list[str]]:
         ]
         sla, least = style.value(task.sla.mean, entry_interval(task.sla)[0]), task.earned
         difference = style.value(least.value, least.half_width, signed=True)
-        lines.append([task.title, *cells, sla, f"**{difference}**" if least.verdict > 0 else difference])
+        numbers = [*cells, sla, f"**{difference}**" if least.verdict > 0 else difference]
+        lines.append([task.title, *(number.replace(" ± ", _PLUS_MINUS) for number in numbers)])
     return lines
 
 
