@@ -19,7 +19,6 @@ from slabench.cli.app import app
 # Run elsewhere, or not at all; everything else that is shown is run here.
 ELSEWHERE = {
     "slabench data get cifar100": "fetches from the network; tests/test_data_download.py has a server",
-    "slabench demo": "tests/test_docs.py types the quick start",
     "slabench demo --results results": "tests/test_docs.py types the quick start",
     "slabench compare demo/sla demo/baseline": "tests/test_docs.py types the quick start",
     "slabench reproduce sla2020/few-shot --dry-run": "tests/test_reproduction_tables.py plans every table",

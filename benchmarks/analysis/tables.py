@@ -180,6 +180,9 @@ def differences(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
     return lines
 
 
+_PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+
+
 def summary(_: Mapping[str, Any], found: Records) -> list[list[str]]:
     """`kind = "summary"`."""
     lines = [
@@ -199,7 +202,8 @@ def summary(_: Mapping[str, Any], found: Records) -> list[list[str]]:
         ]
         sla, least = style.value(task.sla.mean, entry_interval(task.sla)[0]), task.earned
         difference = style.value(least.value, least.half_width, signed=True)
-        lines.append([task.title, *cells, sla, f"**{difference}**" if least.verdict > 0 else difference])
+        numbers = [*cells, sla, f"**{difference}**" if least.verdict > 0 else difference]
+        lines.append([task.title, *(number.replace(" ± ", _PLUS_MINUS) for number in numbers)])
     return lines
 
 
