@@ -45,6 +45,7 @@ LONGEST_FIRST = (
     *("test_conformance_networks", "test_conformance", "test_svm_head", "test_posthoc_cli", "test_posthoc_training"),
     *("test_reproduction_tables", "test_data_learn2learn", "test_glyphs", "test_compare_cli", "test_learn2learn"),
     *("test_training", "test_evaluation", "test_cosine_heads", "test_examples", "test_plugins", "test_doctor"),
+    *("test_attack", "test_hostile_files"),
 )
 # ... but for these, whose slow tests are marked one by one.
 PARTLY_FAST = ("test_docs", "test_api")
