@@ -241,17 +241,8 @@ def _paper_recipe(row: LeaderboardRow, published: PublishedRow) -> AnyRecipe | N
 
 _TRAIN_KEYS = (
     *("steps", "epochs", "episodes_per_step", "batch_size", "ways", "shots", "queries", "optimizer", "lr", "momentum"),
-    *(
-        "nesterov",
-        "weight_decay",
-        "schedule",
-        "milestones",
-        "factors",
-        "warmup_epochs",
-        "label_smoothing",
-        "smoothing_over",
-    ),
-    *("batches", "crop", "flip", "jitter"),
+    *("nesterov", "weight_decay", "schedule", "milestones", "factors", "warmup_epochs", "label_smoothing"),
+    *("smoothing_over", "batches", "crop", "flip", "jitter"),
 )
 
 

@@ -100,7 +100,7 @@ class Loss:
 
 
 def smoothing_as_torch(eps: float, over: SmoothingOver, n_classes: int) -> float:
-    """What torch calls `label_smoothing`, for a target that keeps less than 1 for the true class.
+    """The `label_smoothing` with which torch's cross-entropy has the target that is meant.
 
     Args:
         eps: the smoothing, 0 .. 1.
