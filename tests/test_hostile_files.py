@@ -199,7 +199,7 @@ def test_a_pickle_that_would_cost_too_much_is_refused(kind: str, monkeypatch: py
     before = (unpickle._DType.__dict__.copy(), unpickle._encode.__defaults__)
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="^p[: ]"):
+        with pytest.raises(DataError, match=r"^p[: ]"):
             read_pickle(io.BytesIO(PICKLES[kind]), "p")
         assert tracemalloc.get_traced_memory()[1] < 50 << 20
     finally:
