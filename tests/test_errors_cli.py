@@ -32,11 +32,11 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def refused(*words: str, code: int = 2) -> tuple[str, str]:
     """What was wrong and the remedy, of a command that ends with `code` and leaves nothing behind."""
-    before = sorted(Path.cwd().rglob("*"))
+    before = sorted(path for path in Path.cwd().rglob("*") if path.is_file())
     found, output = here(*words)
     assert found == code, output
     assert "Traceback" not in output
-    assert sorted(Path.cwd().rglob("*")) == before
+    assert sorted(path for path in Path.cwd().rglob("*") if path.is_file()) == before
     message, *rest = output[output.index("error: ") :].splitlines()
     return message.removeprefix("error: "), "\n".join(rest).strip()
 

@@ -207,7 +207,7 @@ def test_a_damaged_side_file_costs_only_the_pairing(tmp_path: Path) -> None:
 
 
 def test_the_csv_as_pandas_reads_it(shelf: Shelf) -> None:
-    shelf.add("quick", 3, {"single": [0.25] * 4}, limited=True, name='odd, "name"\nwith a line')
+    shelf.add("quick", 3, {"single": [0.25] * 4}, limited=True, name='odd, "name"; with a semicolon')
     found = shelf.rows(include_limited=True)
     frame = pd.read_csv(io.StringIO(to_csv(found)), dtype={"seeds": str})
     assert list(frame.columns) == [*LeaderboardRow.__dataclass_fields__, "image_passes"]

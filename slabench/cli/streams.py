@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-_ERRORS = "slabench.plain"
+_ERRORS = "slabench-plain"
 _PLAIN = {"±": "+-", "…": "...", "–": "-", "—": "-", "−": "-", "×": "x"} | dict(
     zip("▁▂▃▄▅▆▇█", "._-=+*%#", strict=True)
 )

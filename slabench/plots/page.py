@@ -41,7 +41,7 @@ def draw_page(kind: str, source: Source) -> Drawing:
         UsageError: there is no such kind; says what is near.
         NothingToDraw: the records hold nothing for it; says what to run.
     """
-    if kind == "summary" or kind not in KINDS:
+    if kind in ("summary", "map") or kind not in KINDS:  # small by themselves
         return draw(kind, replace(source, shown=_all(source)))
     if kind == "shots-ways":
         candidates = [entry for _, _, own in _sweeps(source) for line in own.values() for _, entry in line]
