@@ -55,7 +55,7 @@ class Reader:
 def readers(folder: Path) -> dict[str, Reader]:
     """All of them; they write below `folder`, which is new.
 
-    Stanford's lists (`.mat`) are not among them: SciPy's parser of them can end the process on a damaged file (docs/trust.md).
+    Stanford's lists (`.mat`) are not among them: each is read in a process of its own, which takes half a second.
     """
     folder.mkdir(parents=True)
     return {

@@ -24,7 +24,7 @@ from slabench.core.arrays import parse_npy, parse_npz
 from slabench.core.errors import DataError, IntegrityError, UnsafePickleError, UsageError
 from slabench.core.files import read_json, read_plain
 from slabench.core.tables import read_table
-from slabench.data.sources import fewshot, parquet, pickle_budget, unpickle
+from slabench.data.sources import fewshot, parquet, photographs, pickle_budget, unpickle
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.store import open_store
 from slabench.recipes import load_recipe, parse_assignment
@@ -343,3 +343,13 @@ def test_a_pickle_of_another_kind_of_labels_is_named(tmp_path: Path) -> None:
             fewshot._read_cache(file, MINI)
     with pytest.raises(UnsafePickleError):
         read_pickle(io.BytesIO(pickle.dumps(Path("x"))), "p")
+
+
+def test_a_list_that_crashes_its_parser_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy's parser ends its process on some damaged files; which ones depends on its version."""
+    (tmp_path / "train_list.mat").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"train_list\.mat is not a list.*MatReadError"):
+        photographs._mat(tmp_path / "train_list.mat")
+    monkeypatch.setattr(photographs, "_READ_MAT", "import os; os.abort()")
+    with pytest.raises(DataError, match=r"train_list\.mat is not a list.*SIGABRT"):
+        photographs._mat(tmp_path / "train_list.mat")

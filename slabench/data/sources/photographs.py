@@ -11,6 +11,9 @@ listed and missing, listed twice, or there without a line; a class that is not o
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,21 +281,33 @@ def _stanford_dogs(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
     return images, tuple(names[number] for number in sorted(names))
 
 
+# SciPy's parser executes nothing of the file, but a damaged one can end the process that it runs in.
+_READ_MAT = """
+import json, sys
+import numpy as np
+from scipy.io import loadmat
+content = loadmat(sys.argv[1], appendmat=False, squeeze_me=True, variable_names=("file_list", "labels"))
+names, numbers = (np.atleast_1d(content[name]).tolist() for name in ("file_list", "labels"))
+print(json.dumps([(str(name), int(number)) for name, number in zip(names, numbers, strict=True)]))
+"""
+_MAT_SECONDS = 120
+
+
 def _mat(file: Path) -> list[tuple[str, int]]:
     """File names and labels (from 1) of one of Stanford's lists."""
-    from scipy.io import loadmat  # a parser: it executes nothing of the file
-
     if not file.is_file():
         raise DataError(f"{file} is missing", _AGAIN)
     refuse_html(file)
+    command = [sys.executable, "-c", _READ_MAT, str(file.absolute())]
     try:
-        content = loadmat(str(file), appendmat=False, squeeze_me=True, variable_names=("file_list", "labels"))
-        names = np.atleast_1d(content["file_list"]).tolist()
-        numbers = np.atleast_1d(content["labels"]).tolist()
-        rows = [(str(name), int(number)) for name, number in zip(names, numbers, strict=True)]
-    except Exception as error:  # a damaged file makes the parser raise anything, zlib's errors among them
-        raise DataError(f"{file} is not a list with file_list and labels of one length: {error!r}", _AGAIN) from error
-    return rows
+        done = subprocess.run(command, capture_output=True, timeout=_MAT_SECONDS, check=True)
+        return [(name, number) for name, number in json.loads(done.stdout)]
+    except (subprocess.SubprocessError, ValueError) as error:
+        said = (error.stderr or b"") if isinstance(error, subprocess.SubprocessError) else b""
+        last = (said.decode("utf-8", "replace").strip().splitlines() or [str(error)])[-1]
+        raise DataError(
+            f"{file} is not a list with file_list and labels of one length: {last[:200]}", _AGAIN
+        ) from error
 
 
 TINY_IMAGENET = _kind(
