@@ -38,7 +38,7 @@ from slabench.recipes import load_recipe
 from slabench.records.outputs import ModelWeights, load_outputs, load_weights, save_outputs, save_weights
 from slabench.records.store import ResultStore, read_record
 from slabench.reproduction.definition import load_table
-from slabench.suites.fewshot.score_heads import cached
+from slabench.suites.fewshot.features import cached
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 
 CLASSES = ("ant", "bat", "cow")
