@@ -98,7 +98,8 @@ def load_plugin(path: str | Path) -> Plugin:
 
 def files() -> list[Path]:
     """Where the files are that this process has loaded, in the order of loading: for a process that is to know the same names."""
-    return list(_loaded)
+    registered = {entry.file for _, entry in _entries()}
+    return [file for file in _loaded if str(file) in registered]
 
 
 def loaded() -> list[Plugin]:

@@ -222,8 +222,8 @@ BROKEN_DATA: list[tuple[str, dict[str, Any], str]] = [
     ("same digest twice", {"make": _restless}, "two digests"),
     ("splits", {"class_split": {"train": ["a"], "val": ["b"], "test": ["c"]}}, "class 'c' of 'test' is not a class"),
     ("splits", {"class_split": {"train": ["a"], "val": ["a"], "test": ["b"]}}, "class 'a' is in 'train' and again"),
-    ("normalisation", {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}, "away from 0 on average"),
-    ("normalisation", {"std": (1.0, 1.0, 0.0)}, "a channel without spread"),
+    ("images", {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}, "away from 0 on average"),
+    ("images", {"std": (1.0, 1.0, 0.0)}, "a channel without spread"),
 ]
 
 
@@ -256,6 +256,15 @@ def test_a_prepared_copy_of_other_images_is_found() -> None:
     assert "the prepared store has digest" in broken()["prepared copy"]
 
 
+def test_colours_that_do_not_fit_images_that_lie_here_are_found() -> None:
+    """Of images that are made here, the maker's run is refused already ("images")."""
+    prepare(dataset("own", pictures, ("a", "b"), 8, "x"), paths.data() / "own")
+    entry = replace(dataset("own", pictures, ("a", "b"), 8, "x"), embedded=False, mean=(0.5,) * 3, std=(0.2,) * 3)
+    DATASETS.add("own", entry, "x")
+    found = check_dataset(entry)
+    assert "away from 0 on average" in wrong(found).get("normalisation", ""), found
+
+
 def test_a_published_digest_that_is_not_met_is_found() -> None:
     entry = replace(dataset("own", pictures, ("a", "b"), 8, "x"), digest="0" * 64)
     DATASETS.add("own", entry, "x")
@@ -265,7 +274,7 @@ def test_a_published_digest_that_is_not_met_is_found() -> None:
 def test_every_check_has_a_broken_example() -> None:
     shown = {
         of_backbones: {name for name, _, _ in BROKEN_BACKBONES},
-        of_datasets: {name for name, _, _ in BROKEN_DATA} | {"prepared copy", "as published"},
+        of_datasets: {name for name, _, _ in BROKEN_DATA} | {"prepared copy", "as published", "normalisation"},
     }
     for module, names in shown.items():
         assert {check.name for check in module.CHECKS} == names

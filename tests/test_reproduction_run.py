@@ -231,6 +231,7 @@ def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) 
     assert len(ResultStore(results).records()) == 2
 
 
+@pytest.mark.usefixtures("registries")
 def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) -> None:
     from slabench.plugins import load_plugin
     from slabench.reproduction.running import in_order

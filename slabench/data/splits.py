@@ -66,6 +66,9 @@ def parse_split(value: object, name: str, known: tuple[str, ...], path: Path) ->
         raise DataError(f"{path} is not a class split: it needs the keys 'store' and 'classes'", remedy)
     if set(value["classes"]) != set(SPLIT_NAMES):
         raise DataError(f"{path} has the splits {sorted(value['classes'])}, not train, val and test", remedy)
+    for split in SPLIT_NAMES:
+        if not isinstance(value["classes"][split], list | tuple):
+            raise DataError(f"{path}: the classes of '{split}' are {value['classes'][split]!r:.40}, not a list", remedy)
     classes = {split: tuple(str(member) for member in value["classes"][split]) for split in SPLIT_NAMES}
     seen: dict[str, str] = {}
     for split, members in classes.items():

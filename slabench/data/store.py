@@ -94,7 +94,7 @@ class _Facts(BaseModel):
     n_images: NonNegativeInt
     classes: Annotated[list[str], Field(min_length=1)]
     counts: _Counts
-    files: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.npy$")], _File]
+    files: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,60}\.npy$")], _File]
     source: dict[str, Any]
 
 

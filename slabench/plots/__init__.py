@@ -36,7 +36,7 @@ KINDS = {
     "summary": Kind("SLA beside the baseline and its controls, task by task", "summary:summary"),
     "bars": Kind("test accuracy by method and predictor, with intervals and seeds", "bars:bars"),
     "gains": Kind("difference of each method to its baselines, paired on the same test", "bars:gain_chart", rows=4),
-    "map": Kind("where joint labels pay: gains by training images a class and images seen", "map:where_it_pays"),
+    "map": Kind("where joint labels pay, by data and images seen", "map:where_it_pays"),
     "passes": Kind("validation accuracy against images seen in training", "curves:by_images_seen", rows=10),
     "groups": Kind("recall of many, medium and few classes of a long tail", "classes:by_size"),
     "per-class": Kind("recall class by class", "classes:per_class", rows=6),

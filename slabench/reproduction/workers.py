@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -183,8 +184,11 @@ class _Job:
     def _how(self) -> str:
         if self.process is None:
             return " before it had begun"
-        self.process.join(5)
         code = self.process.exitcode
+        end = time.monotonic() + 5
+        while code is None and time.monotonic() < end:  # the pool waits for it in a thread of its own
+            time.sleep(0.01)
+            code = self.process.exitcode
         if code is None:
             return ""
         if code >= 0:

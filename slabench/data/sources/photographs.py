@@ -303,7 +303,7 @@ def _mat(file: Path) -> list[tuple[str, int]]:
         done = subprocess.run(command, capture_output=True, timeout=_MAT_SECONDS, check=True)
         return [(name, number) for name, number in json.loads(done.stdout)]
     except (subprocess.SubprocessError, ValueError) as error:
-        said = (error.stderr or b"") if isinstance(error, subprocess.SubprocessError) else b""
+        said = getattr(error, "stderr", None) or b""
         last = (said.decode("utf-8", "replace").strip().splitlines() or [str(error)])[-1]
         raise DataError(
             f"{file} is not a list with file_list and labels of one length: {last[:200]}", _AGAIN
