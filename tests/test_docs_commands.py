@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from slabench import suites
 from slabench.cli.app import app
+from slabench.core import paths
 
 # Run elsewhere, or not at all; everything else that is shown is run here.
 ELSEWHERE = {
@@ -59,6 +60,7 @@ def type_it(command: str, published: Path, data: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(published)
     monkeypatch.setenv("SLABENCH_DATA", str(data))
     monkeypatch.delenv("SLABENCH_RESULTS", raising=False)
+    monkeypatch.setattr(paths, "shipped_results", lambda: published / "results")  # `--shipped`: fewer of them, as above
     # Three steps instead of three seconds a recipe: how good the estimate is, is not asked here.
     measure = suites.estimate
     monkeypatch.setattr(suites, "estimate", lambda task, seconds=0.0: measure(task, 0.0))
