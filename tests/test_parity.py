@@ -34,7 +34,8 @@ from slabench.recipes.fewshot import Recipe
 from slabench.records.environment import derived_key
 from slabench.sla.transforms import transform_set
 from slabench.suites import classifier, fewshot
-from slabench.suites.fewshot import features, score_heads
+from slabench.suites.fewshot import features as head_features
+from slabench.suites.fewshot import score_heads
 from slabench.suites.fewshot.scoring import train_augment
 from slabench.training.device import exact_float32
 from slabench.training.schedule import build_optimizer
@@ -399,8 +400,8 @@ def test_trials_and_heads_are_scored_without_tf32(monkeypatch: pytest.MonkeyPatc
 
     for module, names in (
         (fewshot.scoring, ("embed", "score_episodes")),
-        (features, ("embed",)),
-        (score_heads, ("score_watched",)),
+        (head_features, ("embed",)),
+        (score_heads, ("score_watched", "looks_at_queries")),
         (classifier, ("embed",)),
     ):
         for name in names:
@@ -421,7 +422,7 @@ def test_trials_and_heads_are_scored_without_tf32(monkeypatch: pytest.MonkeyPatc
         assert switches() == (True, True)  # whoever takes the results computes as before
     (classified,) = runner.run(tiny(select={"points": 0}), results=tmp_path)
     assert classified.state == "ran"
-    assert len(seen) == 5
+    assert len(seen) == 6
     assert set().union(*seen.values()) == {(False, False)}
     assert switches() == (True, True)
 
@@ -452,7 +453,7 @@ def test_scored_heads_say_their_own_revision_and_take_the_supports_themselves(
     trial = done.record
     assert trial is not None
     assert (trial.recipe["model"]["head_revision"], trial.recipe["model"]["support_copies"]) == (2, 2)
-    monkeypatch.setattr(features, "embed", made_up_features)
+    monkeypatch.setattr(head_features, "embed", made_up_features)
     heads = ["protonet", "baseline-plus-plus"]
     found = list(
         score_heads.score_heads(trial.key[:12], heads, predictors=["single"], results=tmp_path, save=True).results

@@ -199,7 +199,8 @@ def score_heads(
                     right[predictor] = found.accuracy.numpy()
                 seconds = time.perf_counter() - begin
                 spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
-                seen = looks_at_queries(learner, x, files[setting].episodes[:MEASURED_EPISODES])
+                with exact_float32():  # TF32 would look like a head that sees other queries
+                    seen = looks_at_queries(learner, x, files[setting].episodes[:MEASURED_EPISODES])
                 made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
                 if save:
                     store.save(made, right)
