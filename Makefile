@@ -42,6 +42,7 @@ leaderboard: $(VENV)/.slabench
 	$(BIN)/python benchmarks/analysis/curves.py --results results
 	$(BIN)/python benchmarks/analysis/tables.py docs/results.md README.md
 	$(BIN)/slabench plot summary --results results -o docs/assets/summary.svg
+	$(BIN)/slabench plot map --results results -o docs/assets/map.svg
 
 # An environment with pip in it; scripts/make_venv.sh knows what to do on a Debian without ensurepip.
 $(VENV)/.made:

@@ -145,7 +145,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page and the records as far as they are under version control: whoever tests here may have runs of their own."""
     try:
         done = subprocess.run(
-            ["git", "ls-files", "README.md", "docs/results.md", "docs/assets/summary.svg", "results"],
+            ["git", "ls-files", "README.md", "docs/results.md", "docs/assets", "results"],
             cwd=_ROOT,
             capture_output=True,
             text=True,
@@ -185,19 +185,24 @@ def test_what_the_readme_says_of_its_table_is_in_the_table(committed: Path) -> N
     assert f"SLA is ahead on {plain} of these {len(rows)} tasks" in page
 
 
-def test_the_figure_of_the_readme_is_of_the_records(committed: Path, tmp_path: Path) -> None:
-    shown = committed / "docs" / "assets" / "summary.svg"
-    arguments = ["plot", "summary", "--results", str(committed / "results"), "-o", str(tmp_path / "summary.svg")]
+@pytest.mark.parametrize(
+    ("kind", "pages"), [("summary", ("README.md", "docs/index.md")), ("map", ("docs/results.md",))]
+)
+def test_the_figures_of_the_pages_are_of_the_records(
+    kind: str, pages: tuple[str, ...], committed: Path, tmp_path: Path
+) -> None:
+    shown = committed / "docs" / "assets" / f"{kind}.svg"
+    arguments = ["plot", kind, "--results", str(committed / "results"), "-o", str(tmp_path / f"{kind}.svg")]
     made = CliRunner().invoke(app, arguments)
     assert made.exit_code == 0, made.output
     texts, drawn = (
-        re.findall(r"<text[^>]*>([^<]+)</text>", file.read_text("utf-8")) for file in (shown, tmp_path / "summary.svg")
+        re.findall(r"<text[^>]*>([^<]+)</text>", file.read_text("utf-8")) for file in (shown, tmp_path / f"{kind}.svg")
     )
     # Another matplotlib may write other bytes; the letters stay.
-    assert len(texts) > 50
+    assert len(texts) > 20
     assert texts == drawn, "make leaderboard draws it anew"
-    for name in ("README.md", "docs/index.md"):
-        assert "assets/summary.svg" in (_ROOT / name).read_text(encoding="utf-8")
+    for name in pages:
+        assert f"assets/{kind}.svg" in (_ROOT / name).read_text(encoding="utf-8")
 
 
 def test_the_leaderboard_is_of_the_records(committed: Path, tmp_path: Path) -> None:
