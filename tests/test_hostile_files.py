@@ -26,6 +26,7 @@ from slabench.core.files import read_json, read_plain
 from slabench.core.tables import read_table
 from slabench.data.sources import fewshot, parquet, photographs, pickle_budget, unpickle
 from slabench.data.sources.unpickle import read_pickle
+from slabench.data.splits import parse_split
 from slabench.data.store import open_store
 from slabench.recipes import load_recipe, parse_assignment
 from slabench.records.store import ResultStore, read_record
@@ -353,3 +354,19 @@ def test_a_list_that_crashes_its_parser_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(photographs, "_READ_MAT", "import os; os.abort()")
     with pytest.raises(DataError, match=r"train_list\.mat is not a list.*SIGABRT"):
         photographs._mat(tmp_path / "train_list.mat")
+
+
+def test_a_class_split_that_is_no_list_is_named(tmp_path: Path) -> None:
+    for members in (5, 1.5, "ant", None, {"ant": 1}):
+        value = {"store": "tiny", "classes": {"train": members, "val": ["bat"], "test": ["cow"]}}
+        with pytest.raises(DataError, match=r"the classes of 'train' are .*, not a list"):
+            parse_split(value, "tiny", (), tmp_path / "split.json")
+
+
+def test_a_store_that_names_no_possible_file_is_named(tmp_path: Path) -> None:
+    whole = {"format": 1, "digest": "d", "n_images": 0, "classes": ["a"], "source": {}}
+    for name in ("x" * 300 + ".npy", "../labels.npy"):
+        changes = {"counts": {"train": [0], "test": [0]}, "files": {name: {"bytes": 1, "sha256": "s"}}}
+        (tmp_path / "manifest.json").write_text(json.dumps(whole | changes))
+        with pytest.raises(IntegrityError, match=r"manifest\.json: files"):
+            open_store(tmp_path)
