@@ -25,7 +25,9 @@ def import_folder(
     name: Annotated[str, typer.Argument(help="What to call the data set: lower-case words joined by '-'.")],
     path: Annotated[
         Path,
-        typer.Argument(help="Class folders, with or without train, val and test; or a CSV or parquet of path and label."),
+        typer.Argument(
+            help="Class folders, with or without train, val and test; or a CSV or parquet of path and label."
+        ),
     ],
     size: Annotated[int, typer.Option(help="Height and width that every image is resized to, in pixels.")] = 84,
     seed: Annotated[int, typer.Option(help="Of the splits that PATH does not give.")] = 0,

@@ -117,7 +117,9 @@ def prepare_store(
 def missing(entry: DatasetInfo, path: Path, why: str) -> DataMissingError:
     """The error for a data set that is neither here nor to be had: every way to get it, and what to do meanwhile."""
     if entry.own is not None:
-        return DataMissingError(f"the images of '{entry.name}' are not in {path}", f"import them there: {entry.command}")
+        return DataMissingError(
+            f"the images of '{entry.name}' are not in {path}", f"import them there: {entry.command}"
+        )
     needs = "" if entry.url else " and learn2learn installed"
     ways = [
         f"on a machine with a network{needs}: {entry.command}"

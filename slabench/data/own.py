@@ -17,7 +17,6 @@ from slabench.core.errors import DataError, SlabenchError
 from slabench.core.files import read_json, sha256_file
 from slabench.core.registry import IMPORTED, Entry
 from slabench.data.catalog import DatasetInfo
-from slabench.data.splits import CLASS_SPLIT
 from slabench.data.store import OWN
 
 IMAGE_SPLIT = "image-split.csv"
@@ -87,7 +86,8 @@ class OwnFacts(BaseModel):
 
 def found() -> tuple[list[Entry], dict[str, SlabenchError]]:
     """The data sets that were imported into the data folder of now, by name; and by name what is wrong with others."""
-    entries, amiss = [], {}
+    entries: list[Entry] = []
+    amiss: dict[str, SlabenchError] = {}
     root = paths.data()
     folders = sorted(file.parent for file in root.glob(f"*/{OWN}") if not file.parent.name.startswith("."))
     for folder in folders:

@@ -153,7 +153,9 @@ def _place(name: str, replace: bool) -> Path:
     if name in _TAKEN:
         raise UsageError(f"'{name}' is what another folder of {paths.data()} is called", "choose another name")
     if target.exists() and not replace:
-        raise UsageError(f"'{name}' is already imported, in {target}", "use --replace to import it anew, or another name")
+        raise UsageError(
+            f"'{name}' is already imported, in {target}", "use --replace to import it anew, or another name"
+        )
     return target
 
 
@@ -164,18 +166,18 @@ def _check_names(class_names: tuple[str, ...]) -> None:
             "PATH should be the folder above the class folders",
         )
     for name in class_names:
-        if not name.isprintable() or not name.isascii() and name.encode("utf-8", "replace").decode() != name:
-            raise DataError(f"the class name {ascii(name)} has signs that cannot be printed", "rename it")
+        if not name.isprintable():
+            raise DataError(f"the class name {name!a} has signs that cannot be printed", "rename it")
 
 
 def _trained_on(splits: Splits, class_names: tuple[str, ...], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Whether an image is among the training images, and of a training class where there are such; some image always is."""
-    own = splits.parts == TRAIN_PART
+    own: npt.NDArray[np.bool_] = splits.parts == TRAIN_PART
     if splits.classes is None:
         return own
     names = set(splits.classes["train"])
-    chosen: npt.NDArray[np.bool_] = own & np.array([name in names for name in class_names])[labels]
-    return chosen
+    trained = np.array([name in names for name in class_names], np.bool_)
+    return own & trained[labels]
 
 
 def _mean_and_std(
@@ -211,7 +213,7 @@ def _write_splits(
     if splits.classes is not None:
         write_json(
             folder / CLASS_SPLIT,
-            {"store": facts.name, "source": f"{facts.classes_from}", "classes": splits.classes},
+            {"store": facts.name, "source": facts.classes_from, "classes": splits.classes},
         )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,10 +64,7 @@ def _csv_rows(path: Path) -> list[tuple[str, str, str, str]]:
     header = next(csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline="")), [])
     names = _named(header, path)
     table = read_table(path, [name for name in names if name], _LAYOUT)
-    return [
-        (f"line {number}", *(cells[name] if name else "" for name in names))  # type: ignore[misc]
-        for number, cells in table
-    ]
+    return [(f"line {number}", *_cells(names, cells)) for number, cells in table]
 
 
 def _parquet_rows(path: Path) -> list[tuple[str, str, str, str]]:
@@ -80,13 +77,14 @@ def _parquet_rows(path: Path) -> list[tuple[str, str, str, str]]:
             table = file.read([name for name in names if name])
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable parquet file: {str(error)[:200]}", _LAYOUT) from error
-    cells = [
-        ["" if value is None else str(value).strip() for value in table.column(name).to_pylist()]
-        if name
-        else [""] * len(table)
-        for name in names
-    ]
-    return [(f"row {row}", *values) for row, values in enumerate(zip(*cells, strict=True))]  # type: ignore[misc]
+    rows = table.to_pylist()
+    return [(f"row {number}", *_cells(names, cells)) for number, cells in enumerate(rows)]
+
+
+def _cells(names: tuple[str, str, str], cells: Mapping[str, object]) -> tuple[str, str, str]:
+    """Path, label and split of one line; what is not there is empty."""
+    path, label, split = ("" if not name or cells[name] is None else str(cells[name]).strip() for name in names)
+    return path, label, split
 
 
 def _named(header: Sequence[str], path: Path) -> tuple[str, str, str]:
