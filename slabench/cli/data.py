@@ -108,7 +108,7 @@ def verify(
     slabench data verify cifar100
     """
 
-    from slabench.data.own import changed_splits
+    from slabench.data.own_facts import changed_splits
     from slabench.data.store import differences, doubts, is_prepared, open_store, remarks, store_folder, verify_store
 
     console = Screen(highlight=True)
@@ -255,7 +255,8 @@ def _facts(entry: DatasetInfo) -> list[tuple[str, str]]:
 
 def _own_split(entry: DatasetInfo, store: Store | None) -> list[tuple[str, str]]:
     """The split of the images of an imported data set, and its file."""
-    from slabench.data.own import IMAGE_SPLIT, changed_splits, read_facts
+    from slabench.data.own_facts import changed_splits, read_facts
+    from slabench.data.splits import IMAGE_SPLIT
 
     assert entry.own is not None
     own = read_facts(entry.own)

@@ -79,8 +79,8 @@ def _say(console: Console, text: str) -> None:
 
 def _tell(console: Console, made: Imported) -> None:
     """What was made, its splits with their digests, what is doubtful, and what to do next."""
-    from slabench.data.own import IMAGE_SPLIT, read_facts
-    from slabench.data.splits import load_split, split_path
+    from slabench.data.own_facts import read_facts
+    from slabench.data.splits import IMAGE_SPLIT, load_split, split_path
 
     info, store, splits = made.info, made.store, made.splits
     assert info.own is not None

@@ -11,8 +11,8 @@ from slabench.core.files import digest_json, read_json
 from slabench.data.catalog import DATASETS, info
 
 SPLIT_NAMES = ("train", "val", "test")
-CLASS_SPLIT = "class-split.json"
-"""Name of the class split of a user's own images, in the folder of their store."""
+OWN, CLASS_SPLIT, IMAGE_SPLIT = "own.json", "class-split.json", "image-split.csv"
+"""Files of a user's own data set, in the folder of its store: see `slabench.data.own`."""
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,12 @@ from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
 from slabench.data.checks import check_normalisation, check_raw, repeats
 from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet, Origin, RawImages
+from slabench.data.splits import OWN
 
 STORE_FORMAT = 1
 
 
 MANIFEST = "manifest.json"
-
-
-OWN = "own.json"
-"""Beside the arrays of a user's own images: see `slabench.data.own`."""
 
 
 _BYTES_AT_ONCE = 64 << 20

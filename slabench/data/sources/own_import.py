@@ -18,12 +18,12 @@ from slabench.core.files import read_plain, sha256_file, temporary_folder, write
 from slabench.core.registry import DATASETS, IMPORTED
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TRAIN_PART, RawImages
-from slabench.data.own import IMAGE_SPLIT, OwnFacts
+from slabench.data.own_facts import OwnFacts
 from slabench.data.sources.images import Fit, decode_all, decoder_versions
 from slabench.data.sources.own_layouts import Listing, look
 from slabench.data.sources.own_splits import Splits, make_splits
-from slabench.data.splits import CLASS_SPLIT
-from slabench.data.store import OWN, Store, pixel_digests, remarks, write_store
+from slabench.data.splits import CLASS_SPLIT, IMAGE_SPLIT, OWN
+from slabench.data.store import Store, pixel_digests, remarks, write_store
 
 SIZES = (8, 512)
 """Heights and widths that can be asked for, in pixels: a network halves its maps three times at the least."""
