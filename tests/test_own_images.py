@@ -6,6 +6,8 @@ import csv
 import hashlib
 import json
 import shutil
+import tarfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -57,16 +59,16 @@ def test_every_mode_and_kind_of_file_has_the_pixels_that_it_was_made_with(tmp_pa
     deep = np.repeat(np.uint16([[50 << 8 | 7] * 32 + [180 << 8 | 9] * 32]), 48, 0)
     made["deep.png"] = (Image.fromarray(deep), grey)
     for name, (image, _) in made.items():
-        (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
-        image.save(tmp_path / "a" / name, **({"lossless": True} if name.endswith("webp") else {}))
+        (tmp_path / "mine" / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "mine" / "a" / name, **({"lossless": True} if name.endswith("webp") else {}))
     # A camera held upright: the file lies on its side, and EXIF says so (6: turn a quarter clockwise).
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = halves(size=(640, 480)).transpose(Image.Transpose.ROTATE_90)
-    turned.save(tmp_path / "a" / "upright.JPG", quality=98, subsampling=0, exif=exif)
+    turned.save(tmp_path / "mine" / "a" / "upright.JPG", quality=98, subsampling=0, exif=exif)
     made["upright.JPG"] = (turned, [LEFT, RIGHT])
-    folders(tmp_path, ["b"])
-    import_folder("modes", tmp_path, size=16)
+    folders(tmp_path / "mine", ["b"])
+    import_folder("modes", tmp_path / "mine", size=16)
     images = open_store(paths.data() / "modes").images("modes")
     with open(paths.data() / "modes" / "image-split.csv", encoding="utf-8") as file:
         rows = {Path(row["file"]).name: int(row["row"]) for row in csv.DictReader(file) if row["class"] == "a"}
@@ -143,9 +145,45 @@ def test_names_that_are_taken_or_none(tmp_path, name, told):
 def test_an_archive_and_nothing_are_told_apart(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         import_folder("mine", tmp_path / "nowhere")
-    (tmp_path / "photos.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match="is an archive"):
-        import_folder("mine", tmp_path / "photos.zip")
+    for name, told in (
+        ("photos.zip", "cannot be unpacked"),
+        ("photos.tar.gz", "cannot be unpacked"),
+        ("photos.7z", "kind"),
+    ):
+        (tmp_path / name).write_bytes(b"PK no archive")
+        with pytest.raises(DataError, match=f"{name} .*{told}"):
+            import_folder("mine", tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_gives_what_its_folder_gives(tmp_path, kind):
+    root = folders(tmp_path / "mine" / "photos", ["a", "b"])
+    plain = import_folder("plain", tmp_path / "mine", size=16)
+    archive = Path(shutil.make_archive(str(tmp_path / "photos"), kind, tmp_path / "mine"))
+    assert import_folder("packed", archive, size=16).store.digest == plain.store.digest
+    assert parts_of("packed") == parts_of("plain")
+    assert sorted(file.name for file in paths.data().iterdir()) == ["packed", "plain"]
+    (root / "b" / "broken.png").write_bytes(b"no")
+    archive = Path(shutil.make_archive(str(tmp_path / "photos"), kind, tmp_path / "mine"))
+    with pytest.raises(DataError) as caught:
+        import_folder("again", archive, size=16)
+    assert f"{archive}/photos/b/broken.png" in caught.value.message
+
+
+def test_a_member_that_leaves_its_archive_is_written_nowhere(tmp_path):
+    for kind in ("zip", "tar"):
+        archive = tmp_path / f"evil.{kind}"
+        if kind == "zip":
+            with zipfile.ZipFile(archive, "w") as file:
+                file.writestr("../../escaped.txt", b"x")
+        else:
+            (tmp_path / "x").write_bytes(b"x")
+            with tarfile.open(archive, "w") as tar:
+                tar.add(tmp_path / "x", "../../escaped.txt")
+        with pytest.raises(DataError):
+            import_folder("mine", archive, size=16)
+        assert list(tmp_path.rglob("escaped.txt")) == []
+        assert list(paths.data().iterdir()) == []
 
 
 def test_drawn_splits_have_a_fifth_of_the_images_and_classes_that_do_not_meet(tmp_path):
@@ -186,7 +224,7 @@ def test_the_sizes_of_a_drawn_class_split(tmp_path):
 
 
 def test_few_classes_make_a_data_set_to_classify(tmp_path):
-    made = import_folder("pair", folders(tmp_path, ["a", "b"]), size=16)
+    made = import_folder("pair", folders(tmp_path / "mine", ["a", "b"]), size=16)
     assert (made.splits.classes, made.info.fewshot) == (None, False)
     assert "too few" in made.splits.classes_from
     assert len(load("pair", "test")) == 2
@@ -312,6 +350,23 @@ def test_cub_and_the_layout_of_coop_keep_their_official_splits(tmp_path):
     assert {file for file, part in parts_of("eurosat").items() if part == "test"} == {
         f"2750/{name}/{number}.png" for name in ("Forest", "River") for number in (4, 5)
     }
+
+
+def test_fgvc_aircraft_keeps_its_lists(tmp_path):
+    root = tmp_path / "fgvc_aircraft"
+    (root / "images").mkdir(parents=True)
+    names = {"train": ["707-320", "A310"] * 2, "val": ["707-320", "A310"], "test": ["A310", "707-320"] * 2}
+    number = 0
+    for part, variants in names.items():
+        lines = []
+        for variant in variants:
+            number += 1
+            picture(str(number)).save(root / "images" / f"{number:07}.jpg")
+            lines.append(f"{number:07} {variant}\n")
+        (root / f"images_variant_{part}.txt").write_text("".join(lines))
+    made = import_folder("aircraft", root, size=16)
+    assert made.store.class_names == ("707-320", "A310")
+    assert (made.store.counts(0), made.store.counts(1)) == ([3, 3], [2, 2])
 
 
 def test_the_command_shows_the_splits_and_their_digests(tmp_path):

@@ -20,6 +20,7 @@ from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TRAIN_PART, RawImages
 from slabench.data.own_facts import OwnFacts
 from slabench.data.sources.images import Fit, decode_all, decoder_versions
+from slabench.data.sources.own_archives import opened
 from slabench.data.sources.own_layouts import Listing, look
 from slabench.data.sources.own_splits import Splits, make_splits
 from slabench.data.splits import CLASS_SPLIT, IMAGE_SPLIT, OWN
@@ -83,14 +84,14 @@ def import_folder(
     target = _place(name, replace)
     if not SIZES[0] <= size <= SIZES[1]:
         raise UsageError(f"--size {size} is not between {SIZES[0]} and {SIZES[1]}", "84 is usual for few-shot")
-    listing = look(Path(path))
-    images = listing.images
-    class_names = tuple(sorted({image.class_name for image in images}))
-    _check_names(class_names)
-    found(listing)
-    label = {class_name: number for number, class_name in enumerate(class_names)}
-    labels = np.array([label[image.class_name] for image in images], np.int64)
-    with temporary_folder(target.with_name(f"{name}.decoded")) as temporary:
+    with temporary_folder(target.with_name(f"{name}.decoded")) as temporary, opened(Path(path), temporary) as place:
+        listing = look(place)
+        images = listing.images
+        class_names = tuple(sorted({image.class_name for image in images}))
+        _check_names(class_names)
+        found(listing)
+        label = {class_name: number for number, class_name in enumerate(class_names)}
+        labels = np.array([label[image.class_name] for image in images], np.int64)
         pixels = np.lib.format.open_memmap(
             temporary / "images.npy", mode="w+", dtype=np.uint8, shape=(len(images), size, size, 3)
         )

@@ -18,11 +18,11 @@ LAYOUTS = (
     "class folders: PATH/<class>/*.jpg",
     "the same in parts: PATH/{train,val,test}/<class>/*.jpg",
     "a CSV or parquet file with the columns path, label and, if you like, split",
-    "CUB-200-2011, and the data sets of CoOp with their split_zhou_*.json",
+    "CUB-200-2011, and the data sets of CoOp with their lists",
+    "a .zip or .tar of these",
 )
 ENDS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 _UNREAD = {".heic", ".heif", ".avif", ".svg", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".jxl"}
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz")
 _JUNK_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 _PARTS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -59,8 +59,6 @@ def look(path: Path) -> Listing:
     if not path.exists():
         raise UsageError(f"{path} does not exist", f"layouts: {known}")
     if path.is_file():
-        if path.name.lower().endswith(_ARCHIVES):
-            raise DataError(f"{path} is an archive", "unpack it, and import the folder")
         return Listing(path.parent, own_lists.read_list(path), "a list of files")
     root = _inner(path)
     for kind, find in (("CUB-200-2011", own_lists.cub), ("a data set of CoOp", own_lists.coop)):
@@ -98,7 +96,7 @@ def _inner(path: Path) -> Path:
         if len(children) != 1 or children[0].name.lower() in _PARTS or any(_image_files(path)):
             return path
         # The lone folder of images of one class is a class; one that holds folders is what an archive was packed in.
-        if not _folders(children[0]) or (path / CUB_FILES[0]).is_file() or any(path.glob("split_*.json")):
+        if not _folders(children[0]) or (path / CUB_FILES[0]).is_file() or own_lists.coop_lists(path):
             return path
         path = children[0]
 

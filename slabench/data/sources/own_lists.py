@@ -20,6 +20,7 @@ _COLUMNS = {
     "split": ("split", "part", "subset", "set"),
 }
 PART_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_AIRCRAFT = {f"images_variant_{part}.txt": part for part in ("train", "val", "test")}
 _LAYOUT = "give the columns path (relative to the file, or absolute), label and, if you like, split (train, val, test)"
 _LIST = "correct the list, then import again"
 
@@ -116,12 +117,45 @@ def coop(root: Path) -> list[Found] | None:
     """A data set as CoOp (Zhou et al. 2022) lays it out, with its split, if one lies at `root`.
 
     `split_zhou_<name>.json` holds `train`, `val` and `test`, each a list of [path, label, class name], beside the folder that the
-    paths begin in, which has another name in each data set.
+    paths begin in, which has another name in each data set. FGVC Aircraft keeps its own lists; ImageNet is class folders.
     """
-    lists = sorted(root.glob("split_zhou_*.json"))
+    lists = coop_lists(root)
     if not lists:
         return None
-    file, images = lists[0], []
+    images = _aircraft(root) if lists[0].suffix == ".txt" else _split_zhou(lists[0])
+    below = sorted(child for pattern in ("*/", "*/*/") for child in root.glob(pattern))
+    base = next((folder for folder in [root, *below] if (folder / images[0].file).is_file()), None)
+    if base is None:
+        raise DataError(
+            f"{images[0].file}, which {lists[0]} lists, is in no folder of {root}",
+            "unpack the images beside the list, as CoOp's DATASETS.md says",
+        )
+    images = [Found(base / image.file, image.class_name, image.part) for image in images]
+    _check_files(images, lists[0])
+    return images
+
+
+def coop_lists(root: Path) -> list[Path]:
+    """The lists at `root` by which a data set of CoOp is known."""
+    return [*sorted(root.glob("split_zhou_*.json")), *(root / name for name in _AIRCRAFT if (root / name).is_file())]
+
+
+def _aircraft(root: Path) -> list[Found]:
+    """FGVC Aircraft: a line is the seven digits of an image and its variant."""
+    images = []
+    for name, part in _AIRCRAFT.items():
+        for number, line in enumerate(read_text(root / name).splitlines(), start=1):
+            image, _, variant = line.strip().partition(" ")
+            if not image.isdigit() or not variant:
+                raise DataError(f"{root / name}, line {number}: '{line[:60]}' is not an image and a variant", _LIST)
+            images.append(Found(Path(f"{image}.jpg"), variant, part))
+    if not images:
+        raise DataError(f"{root} has empty lists", _LIST)
+    return images
+
+
+def _split_zhou(file: Path) -> list[Found]:
+    images = []
     content = read_json(file)
     if not isinstance(content, dict) or set(content) != {"train", "val", "test"}:
         raise DataError(f"{file} does not hold train, val and test", _LIST)
@@ -139,15 +173,6 @@ def coop(root: Path) -> list[Found] | None:
                     raise DataError(f"{file}: '{str(row)[:60]}' in '{part}' is not a path, a label and a name", _LIST)
     if not images:
         raise DataError(f"{file} lists no image", _LIST)
-    below = sorted(child for pattern in ("*/", "*/*/") for child in root.glob(pattern))
-    base = next((folder for folder in [root, *below] if (folder / images[0].file).is_file()), None)
-    if base is None:
-        raise DataError(
-            f"{images[0].file}, which {file} lists, is in no folder of {root}",
-            "unpack the images beside the list, as CoOp's DATASETS.md says",
-        )
-    images = [Found(base / image.file, image.class_name, image.part) for image in images]
-    _check_files(images, file)
     return images
 
 
