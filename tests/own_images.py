@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from slabench.core import paths
 
 LEFT, RIGHT = (200, 40, 90), (20, 160, 60)
 
@@ -36,3 +39,9 @@ def folders(root: Path, classes: dict[str, int] | list[str], images: int = 5, fi
         for number in range(first, first + count):
             picture(f"{name}/{number}", (30 + number % 7, 30)).save(root / name / f"{number}.png")
     return root
+
+
+def parts_of(name: str) -> dict[str, str]:
+    """File to part, as `image-split.csv` says."""
+    with open(paths.data() / name / "image-split.csv", encoding="utf-8", newline="") as file:
+        return {row["file"]: row["part"] for row in csv.DictReader(file)}
