@@ -239,7 +239,7 @@ def test_the_command_shows_the_splits_and_their_digests(tmp_path):
         assert hashlib.sha256(file.read_bytes()).hexdigest() in text
     assert "train 3: kind-" in text
     assert "36 to train on, 9 for the test" in text
-    assert "slabench run fewshot --dataset my-kinds --shots 1 --ways 3 --queries 4 --sla" in text
+    assert "slabench run fewshot --dataset my-kinds --shots 1 --ways 3 --queries 4 --set train.queries=4 --sla" in text
     assert here("data", "import-folder", "my-kinds", str(tmp_path / "mine"))[0] == 2
     assert "my-kinds" in here("list", "datasets")[1]
     shown = here("show", "dataset", "my-kinds")[1]
@@ -273,3 +273,21 @@ def test_a_damaged_entry_is_an_error_of_that_name_alone(tmp_path):
     (paths.data() / "first").rename(paths.data() / "third")
     with pytest.raises(UsageError, match="unknown dataset 'first'"):
         info("first")
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_name_that_a_plug_in_has_too_is_an_error_of_that_name_alone(tmp_path):
+    import_folder("mine", folders(tmp_path / "mine", ["a", "b"]), size=16)
+    DATASETS.add("mine", "nowhere:NOTHING", "another", origin="a plug-in")
+    with pytest.raises(UsageError, match="'mine' of an import is also registered by a plug-in"):
+        info("mine")
+    assert "digits" in here("list", "datasets")[1]
+    (paths.data() / "mine").rename(tmp_path / "away")
+    assert DATASETS.entry("mine").origin == "a plug-in"
+    assert DATASETS.problems == {}
+
+
+def test_a_damaged_exif_block_does_not_cost_the_photograph(tmp_path):
+    root = folders(tmp_path / "mine", ["a", "b"])
+    halves().save(root / "a" / "photo.jpg", quality=98, exif=b"Exif\0\0II*\0\xff\xff\xff\x7fbroken")
+    assert import_folder("mine", root, size=16).store.manifest["n_images"] == 11

@@ -16,6 +16,11 @@ def test_from_a_folder_to_a_leaderboard_and_a_report(tmp_path):
     code, text = finish(start(["data", "import-folder", "mine", "photos", "--size", "32"], tmp_path))
     assert code == 0, text
     assert "72 images found in photos: class folders" in text
+    suggested = [line.split()[1:] for line in text.splitlines() if line.startswith("  slabench ")]
+    assert [words[:2] for words in suggested] == [["show", "dataset"], ["run", "fewshot"], ["run", "supervised"]]
+    for words in suggested:
+        code, told = here(*words, *(["--dry-run"] if words[0] == "run" else []), folder=tmp_path)
+        assert code == 0, told
     few = ("--ways", "3", "--shots", "1", "--queries", "2", "--episodes", "20")
     code, text = here(
         *("run", "fewshot", "--dataset", "mine", *few, *SHORT, "--sla"),
@@ -25,13 +30,11 @@ def test_from_a_folder_to_a_leaderboard_and_a_report(tmp_path):
     assert code == 0, text
     code, text = here("run", "imbalanced", "--dataset", "mine", "--ratio", "3", *SHORT, folder=tmp_path)
     assert code == 0, text
-    code, text = here("run", "supervised", "--dataset", "mine", *SHORT, folder=tmp_path)
-    assert code == 0, text
 
     records = [json.loads(file.read_text()) for file in (tmp_path / "results").rglob("*.json")]
     records = [record for record in records if "protocol" in record]
     protocols = {record["protocol"]: record for record in records}
-    assert set(protocols) == {"fewshot/mine/3w1s2q", "imbalanced/mine/exp-r3/standard", "supervised/mine/full/standard"}
+    assert set(protocols) == {"fewshot/mine/3w1s2q", "imbalanced/mine/exp-r3/standard"}
     assert protocols["fewshot/mine/3w1s2q"]["data_source"]["kind"] == "own images"
     # Six of eight images of a class are trained on; the last class of the tail has a third of the first.
     counts = list(protocols["imbalanced/mine/exp-r3/standard"]["images_per_class"].values())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _FITS = {"centre": "centre", "whole": "scale"}
 _TOLD = 5
 """Kinds of files that are no images; a folder has seldom more."""
+_QUERIES = 15
 
 
 def import_folder(
@@ -111,10 +112,17 @@ def _next(made: Imported) -> list[str]:
     name, classes = made.info.name, made.splits.classes
     lines = [f"slabench show dataset {name}"]
     if classes is not None:
+        from slabench.recipes import load_recipe
+        from slabench.recipes.fewshot import Recipe
+
+        (standard,) = load_recipe("fewshot/standard")
+        assert isinstance(standard, Recipe)
         ways = min(5, *(len(names) for names in classes.values()))
         counts = [train + test for train, test in zip(made.store.counts(0), made.store.counts(1), strict=True)]
-        queries = min(15, min(counts) - 1)
-        few = ("" if ways == 5 else f" --ways {ways}") + ("" if queries == 15 else f" --queries {queries}")
+        queries = min(_QUERIES, min(counts) - 1)
+        few = ("" if ways == 5 else f" --ways {ways}") + ("" if queries == _QUERIES else f" --queries {queries}")
+        if queries < standard.train.queries:
+            few += f" --set train.queries={queries}"
         if ways > 1 and queries > 0:
             lines.append(f"slabench run fewshot --dataset {name} --shots 1{few} --sla")
     return [*lines, f"slabench run supervised --dataset {name} --sla"]

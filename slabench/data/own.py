@@ -29,5 +29,7 @@ def found() -> tuple[list[Entry], dict[str, SlabenchError]]:
         except DataError as error:
             amiss[folder.name] = error
             continue
+        except FileNotFoundError:  # another process is replacing it
+            continue
         entries.append(Entry(facts.name, facts.info(folder), facts.summary, IMPORTED, str(folder)))
     return entries, amiss

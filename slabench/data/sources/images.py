@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import reprlib
@@ -110,6 +111,7 @@ def _own_to_rgb(image: Image.Image, size: int, name: str) -> Image.Image:
         DataError: its numbers have no known range (floats, 32-bit integers above 65,535).
     """
     image.draft(None, (2 * size, 2 * size))  # has an effect on JPEG alone
+    image.load()
     whole = "convert it to 8 or 16 bits (PNG), then import again"
     if image.mode == "F":
         raise DataError(f"{name} holds floating-point numbers, of no known range", whole)
@@ -117,8 +119,10 @@ def _own_to_rgb(image: Image.Image, size: int, name: str) -> Image.Image:
         low, high = image.getextrema()
         if not 0 <= low <= high <= 0xFFFF:  # type: ignore[operator]
             raise DataError(f"{name} holds 32-bit integers, here from {low} to {high}", whole)
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
+    upright = image
+    with contextlib.suppress(Exception):  # a damaged EXIF block, which may raise anything, says nothing of the pixels
+        upright = ImageOps.exif_transpose(image)
+    if "A" in upright.getbands() or "transparency" in upright.info:
         clear = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
     return _to_rgb(upright)
