@@ -21,7 +21,7 @@ from slabench.cli.commands import Group
 from slabench.cli.complete import names_of
 from slabench.core import paths
 from slabench.core.files import write_bytes
-from slabench.core.registry import DATASETS, REGISTRIES
+from slabench.core.registry import BUILT_IN, DATASETS, REGISTRIES
 from slabench.data.sources.detect import layouts
 from slabench.data.splits import load_split
 from slabench.recipes import load_recipe, recipe_names
@@ -92,7 +92,7 @@ def _registered(kind: str) -> str:
 
 
 def _datasets() -> str:
-    entries = [DATASETS.get(entry.name) for entry in DATASETS if entry.built_in]
+    entries = [DATASETS.get(entry.name) for entry in DATASETS if entry.origin == BUILT_IN]  # none of the user's own
     rows = [
         (
             f"`{e.name}`",

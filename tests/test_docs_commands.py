@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from doc_pages import ROOT, commands, copy_records
+from own_images import folders
 from typer.testing import CliRunner
 
 from slabench import suites
 from slabench.cli.app import app
 from slabench.core import paths
+from slabench.data.sources.own_import import import_folder
 
 # Run elsewhere, or not at all; everything else that is shown is run here.
 ELSEWHERE = {
@@ -25,7 +27,7 @@ ELSEWHERE = {
     "slabench reproduce sla2020/few-shot --dry-run": "tests/test_reproduction_tables.py plans every table",
     "slabench reproduce sla2020/imbalanced --only cifar100-r100 --jobs 2": "days; tests/test_reproduction_run.py",
 }
-_EMBEDDED = ("glyphs", "digits")
+_EMBEDDED = ("glyphs", "digits", "my-birds")
 
 
 def needs_cifar(command: str) -> bool:
@@ -50,9 +52,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def embedded(_drawn_glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of this module's own, with the glyphs."""
+    """A data folder of this module's own, with the glyphs and the own images that the pages call `my-birds`."""
     folder = tmp_path_factory.mktemp("data") / "data"
     shutil.copytree(_drawn_glyphs, folder)
+    photographs = folders(tmp_path_factory.mktemp("photographs"), [f"bird-{number}" for number in range(15)], 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLABENCH_DATA", str(folder))
+        import_folder("my-birds", photographs, size=32)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""`slabench data get|import|verify`, `slabench list datasets` and `slabench show dataset NAME`."""
+"""`slabench data get|import|import-folder|verify`, `slabench list datasets` and `slabench show dataset NAME`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli import complete
+from slabench.cli.import_folder import import_folder
 from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import DataError, DataMissingError
@@ -90,6 +91,9 @@ def import_(
     _tell(console, entry, store, notes)
 
 
+app.command("import-folder")(import_folder)
+
+
 @app.command()
 def verify(
     name: Annotated[
@@ -104,20 +108,21 @@ def verify(
     slabench data verify cifar100
     """
 
+    from slabench.data.own_facts import changed_splits
     from slabench.data.store import differences, doubts, is_prepared, open_store, remarks, store_folder, verify_store
 
     console = Screen(highlight=True)
     entries = [info(name)] if name else list({entry.store: entry for entry in DATASETS.values()}.values())
     prepared = [entry for entry in entries if is_prepared(store_folder(entry, paths.data()))]
     if name and not prepared:
-        raise DataMissingError(f"the data of '{name}' is not prepared in {paths.data()}", _command(entries[0]))
+        raise DataMissingError(f"the data of '{name}' is not prepared in {paths.data()}", entries[0].command)
     if not prepared:
         console.print(f"nothing is prepared in {paths.data()}", soft_wrap=True)
     failed = False
     for entry in prepared:
         path = store_folder(entry, paths.data())
         try:
-            problems = verify_store(path)
+            problems = verify_store(path) + changed_splits(entry)
             store = open_store(path)
             odd, notes = bool(differences(entry, store) or doubts(entry, store)), remarks(entry, store)
         except DataError as error:
@@ -129,18 +134,12 @@ def verify(
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
         if problems:
             console.print(
-                f"  bring it here again: {_command(entry)} --replace", soft_wrap=True, markup=False, highlight=False
+                f"  bring it here again: {entry.command} --replace", soft_wrap=True, markup=False, highlight=False
             )
         for line in notes:
             console.print(f"  note: {line}", soft_wrap=True, markup=False, highlight=False)
     if failed:
         raise typer.Exit(1)
-
-
-def _command(entry: DatasetInfo) -> str:
-    """The command that brings the data here."""
-    here = entry.downloadable or entry.embedded
-    return f"slabench data get {entry.store}" if here else f"slabench data import {entry.store} PATH"
 
 
 def _tell(console: Console, entry: DatasetInfo, store: Store, notes: list[str]) -> None:
@@ -245,11 +244,28 @@ def _facts(entry: DatasetInfo) -> list[tuple[str, str]]:
         names = entry.classes or (store.class_names if store else ())
         if names:
             facts.append((f"classes ({len(names)})", ", ".join(names)))
-    if not entry.embedded:
+    if entry.own is not None:
+        facts += _own_split(entry, store)
+    elif not entry.embedded:
         from slabench.data.sources.detect import layouts
 
         facts += [("import from" if number == 0 else "", layout) for number, layout in enumerate(layouts(entry))]
     return facts
+
+
+def _own_split(entry: DatasetInfo, store: Store | None) -> list[tuple[str, str]]:
+    """The split of the images of an imported data set, and its file."""
+    from slabench.data.own_facts import changed_splits, read_facts
+    from slabench.data.splits import IMAGE_SPLIT
+
+    assert entry.own is not None
+    own = read_facts(entry.own)
+    counts = f": {sum(store.counts(0)):,} to train on, {sum(store.counts(1)):,} for the test" if store else ""
+    return [
+        ("images split", f"{own.images_from}{counts}"),
+        ("", f"{entry.own / IMAGE_SPLIT}, sha256 {own.sha256.get(IMAGE_SPLIT, 'unknown')}"),
+        *(("remark", line) for line in changed_splits(entry)),
+    ]
 
 
 def _opened(entry: DatasetInfo) -> tuple[Any, str]:

@@ -159,10 +159,7 @@ def _data() -> Iterator[Fact]:
         elif entry.embedded:
             yield Fact("data", entry.name, "ok", "made on first use, offline")
         else:
-            get = (
-                f"slabench data get {entry.store}" if entry.downloadable else f"slabench data import {entry.store} PATH"
-            )
-            yield Fact("data", entry.name, "note", "not here", get)
+            yield Fact("data", entry.name, "note", "not here", entry.command)
 
 
 def _folders(results: Path | None) -> Iterator[Fact]:

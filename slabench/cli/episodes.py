@@ -21,7 +21,7 @@ _Name = Annotated[str, typer.Argument(help="Such as fc100/test-5w5s15q-2000, or 
 
 @app.command()
 def make(
-    dataset: Annotated[str, typer.Argument(help="fc100, cifar-fs, mini-imagenet or glyphs.")],
+    dataset: Annotated[str, typer.Argument(help="fc100, cifar-fs, mini-imagenet, glyphs, or one of your own.")],
     ways: Annotated[int, typer.Option(help="Classes of an episode.")] = 5,
     shots: Annotated[int, typer.Option(help="Support images of a class.")] = 5,
     queries: Annotated[int, typer.Option(help="Query images of a class.")] = 15,

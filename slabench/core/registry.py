@@ -21,6 +21,8 @@ from slabench.core import source_files
 from slabench.core.errors import PluginError, SlabenchError, UsageError, unknown_name
 
 BUILT_IN = "slabench"
+IMPORTED = "an import"
+"""Origin of what is data and no code: the data sets that a user imported."""
 _KEBAB = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
 
 
@@ -36,8 +38,8 @@ class Entry:
 
     @property
     def built_in(self) -> bool:
-        """Whether it comes with slabench."""
-        return self.origin == BUILT_IN
+        """Whether no code of others is behind it: it comes with slabench, or is imported data."""
+        return self.origin in (BUILT_IN, IMPORTED)
 
 
 _loading: list[tuple[str, str]] = []
@@ -61,16 +63,19 @@ class Registry:
         group: entry-point group of packages that bring their own.
         module: registers the built-in ones when it is imported; must import nothing heavy.
         expects: "module:Class" of what a plug-in gives; empty where any callable will do.
+        found: "module:function" of what lies in a folder and is looked for at every question: gives a list of entries, and what
+            is wrong with others by name.
 
     Attributes:
         problems: what is wrong with plug-ins, by name: a collision, an invalid name. Asking for such a name raises it.
     """
 
-    def __init__(self, kind: str, group: str, *, module: str = "", expects: str = "") -> None:
+    def __init__(self, kind: str, group: str, *, module: str = "", expects: str = "", found: str = "") -> None:
         self.kind = kind
         self.group = group
         self.problems: dict[str, SlabenchError] = {}
-        self._module, self._expects = module, expects
+        self._module, self._expects, self._found = module, expects, found
+        self._amiss: set[str] = set()
         self._entries: dict[str, Entry] = {}
         self._plugins_read = False
 
@@ -153,17 +158,16 @@ class Registry:
 
     def entry(self, name: str) -> Entry:
         """The entry called `name` without importing its code; an unknown name raises with a did-you-mean."""
-        self._read_plugins()
+        entries = self._all()
         if name in self.problems:
             raise self.problems[name]
-        if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries)
-        return self._entries[name]
+        if name not in entries:
+            raise unknown_name(self.kind, name, entries)
+        return entries[name]
 
     def names(self) -> list[str]:
         """All names, built-in ones first, in the order of registration."""
-        self._read_plugins()
-        return list(self._entries)
+        return list(self._all())
 
     def summaries(self) -> Mapping[str, str]:
         """A live view: name to summary."""
@@ -174,12 +178,29 @@ class Registry:
         return _View(self, self.get, loads=True)
 
     def __iter__(self) -> Iterator[Entry]:
-        self._read_plugins()
-        return iter(list(self._entries.values()))
+        return iter(list(self._all().values()))
 
     def __contains__(self, name: object) -> bool:
+        return name in self._all()
+
+    def _all(self) -> dict[str, Entry]:
+        """What is registered, and what is found now. A name that is both is an error of that name, and in no list."""
         self._read_plugins()
-        return name in self._entries
+        if not self._found:
+            return self._entries
+        found, amiss = _resolve(self._found)()
+        for entry in found:
+            if entry.name in self._entries:
+                amiss[entry.name] = UsageError(
+                    f"{self.kind} '{entry.name}' of {entry.origin} is also registered by {self._entries[entry.name].origin}",
+                    f"remove the imported one, and import it under another name: {entry.file}",
+                )
+        for name in self._amiss - amiss.keys():
+            self.problems.pop(name, None)
+        self.problems.update(amiss)
+        self._amiss = set(amiss)
+        together = self._entries | {entry.name: entry for entry in found}
+        return {name: entry for name, entry in together.items() if name not in amiss}
 
     def _read_built_ins(self) -> None:
         if self._module:
@@ -300,6 +321,7 @@ DATASETS = Registry(
     "slabench.datasets",
     module="slabench.data.catalog",
     expects="slabench.data.catalog:DatasetInfo",
+    found="slabench.data.own:found",
 )
 TRANSFORMS = Registry(
     "transformation set",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slabench.core import registry
@@ -71,6 +72,7 @@ class DatasetInfo:
         note: what its store keeps of the original images, where that is not all of them.
         make: of a plug-in's embedded data set: makes its images; see `slabench.data.plugin_dataset.dataset`.
         class_split: of a plug-in's few-shot data set: names of the classes of `train`, `val` and `test`.
+        own: of a user's own images, imported by `slabench data import-folder`: the folder of their store and split files.
     """
 
     name: str
@@ -99,6 +101,7 @@ class DatasetInfo:
     note: str = ""
     make: Callable[[], RawImages] | None = None
     class_split: Mapping[str, tuple[str, ...]] | None = None
+    own: Path | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -114,6 +117,14 @@ class DatasetInfo:
     def downloadable(self) -> bool:
         """Whether `slabench data get` knows a way to fetch it (mini-ImageNet through learn2learn)."""
         return bool(self.url) or self.store == "mini-imagenet"
+
+    @property
+    def command(self) -> str:
+        """The command that brings the data here."""
+        if self.own is not None:
+            return f"slabench data import-folder {self.store} PATH"
+        here = self.downloadable or self.embedded
+        return f"slabench data get {self.store}" if here else f"slabench data import {self.store} PATH"
 
 
 def _cifar(

@@ -116,9 +116,13 @@ def prepare_store(
 
 def missing(entry: DatasetInfo, path: Path, why: str) -> DataMissingError:
     """The error for a data set that is neither here nor to be had: every way to get it, and what to do meanwhile."""
+    if entry.own is not None:
+        return DataMissingError(
+            f"the images of '{entry.name}' are not in {path}", f"import them there: {entry.command}"
+        )
     needs = "" if entry.url else " and learn2learn installed"
     ways = [
-        f"on a machine with a network{needs}: slabench data get {entry.store}"
+        f"on a machine with a network{needs}: {entry.command}"
         if entry.downloadable
         else f"get it from its publisher, in a browser: {entry.source}",
         f"from files that you have: slabench data import {entry.store} PATH",

@@ -11,6 +11,8 @@ from slabench.core.files import digest_json, read_json
 from slabench.data.catalog import DATASETS, info
 
 SPLIT_NAMES = ("train", "val", "test")
+OWN, CLASS_SPLIT, IMAGE_SPLIT = "own.json", "class-split.json", "image-split.csv"
+"""Files of a user's own data set, in the folder of its store: see `slabench.data.own`."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class ClassSplit:
 
 
 def split_path(name: str) -> Path:
-    """The file that holds the class split of the data set `name`."""
+    """The file that holds the class split of the data set `name`: a shipped one's, or what an import wrote beside its images."""
+    if name in DATASETS and (own := DATASETS[name].own) is not None:
+        return own / CLASS_SPLIT
     return paths.episodes() / "splits" / f"{name}.json"
 
 
@@ -54,7 +58,10 @@ def load_split(name: str) -> ClassSplit:
     path = split_path(name)
     if not path.is_file():
         raise DataError(
-            f"the class split {path} is missing", "reinstall slabench, or restore the file from its repository"
+            f"the class split {path} is missing",
+            "reinstall slabench, or restore the file from its repository"
+            if entry.own is None
+            else f"import the images again: {entry.command} --replace",
         )
     return parse_split(read_json(path), name, entry.classes, path)
 

@@ -8,6 +8,7 @@ images behind an episode file, whatever order its rows came in.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ from slabench.core.versions import __version__
 from slabench.data.catalog import DatasetInfo
 from slabench.data.checks import check_normalisation, check_raw, repeats
 from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet, Origin, RawImages
+from slabench.data.splits import OWN
 
 STORE_FORMAT = 1
 
@@ -169,6 +171,8 @@ def open_store(path: Path) -> Store:
         IntegrityError: a file is missing or has another size than the manifest says.
     """
     remedy = f"run `slabench data get {path.name} --replace` (or `slabench data import {path.name} PATH --replace`)"
+    if (path / OWN).is_file():
+        remedy = f"run `slabench data import-folder {path.name} PATH --replace`"
     if not is_prepared(path):
         raise DataError(f"{path} holds no prepared store", remedy)
     manifest = read_json(path / MANIFEST)
@@ -194,12 +198,20 @@ def open_store(path: Path) -> Store:
     return Store(path, manifest)
 
 
-def write_store(path: Path, raw: RawImages, *, entry: DatasetInfo | None = None, replace: bool = False) -> Store:
+def write_store(
+    path: Path,
+    raw: RawImages,
+    *,
+    entry: DatasetInfo | None = None,
+    replace: bool = False,
+    beside: Callable[[Path, npt.NDArray[np.int64]], None] | None = None,
+) -> Store:
     """Bring `raw` into canonical order and write it to `path` as a prepared store.
 
     Images that nothing could learn from are refused first, for `entry` also those that are not as it says. All of it is
     written to a temporary neighbour, which is then renamed: other processes see no store or a whole one. When a store is
-    already there, it is kept unless `replace`: of two concurrent imports the first to finish wins.
+    already there, it is kept unless `replace`: of two concurrent imports the first to finish wins. `beside` writes what else
+    lies in the folder, given that neighbour and the rows of `raw` in canonical order.
 
     Raises:
         DataError: see `slabench.data.checks`.
@@ -243,6 +255,8 @@ def write_store(path: Path, raw: RawImages, *, entry: DatasetInfo | None = None,
                 "classes": list(raw.class_names),
             },
         )
+        if beside is not None:
+            beside(temporary, order)
         _rename_into_place(temporary, path, replace)
     return open_store(path)
 

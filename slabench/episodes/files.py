@@ -274,7 +274,7 @@ def load_episodes(
 ) -> EpisodeFile:
     """The frozen episodes of that name; made in the user's folder if nobody has frozen them yet.
 
-    Those of a plug-in's data set are made anew when its code has come to make classes of other sizes.
+    Those of a plug-in's or a user's own data set are made anew when its classes have come to have other sizes.
 
     Validation episodes use the first `VALIDATION_IMAGES` images of a class (as many as needed where a class needs more).
     """
@@ -287,8 +287,10 @@ def load_episodes(
 
 
 def _outgrown(path: Path, images: ImageSet, dataset: str) -> bool:
-    """Whether a plug-in's data set has changed so that the user's file cannot be its own any more."""
-    if dataset not in DATASETS or DATASETS[dataset].make is None or not path.is_relative_to(paths.user_episodes()):
+    """Whether a plug-in's data set, or an imported one, has changed so that the user's file cannot be its own any more."""
+    if dataset not in DATASETS or not path.is_relative_to(paths.user_episodes()):
+        return False
+    if DATASETS[dataset].make is None and DATASETS[dataset].own is None:
         return False
     return read_manifest(path).class_sizes != [len(rows) for rows in images.class_rows()]
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import reprlib
@@ -17,7 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from slabench.core.errors import DataError
 from slabench.data.catalog import DatasetInfo
@@ -34,14 +35,19 @@ _MAX_ASPECT = 32
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP")  # by content: MIT Indoor 67 has GIFs that are called .jpg
 
 
-_CHUNK = 512
+_OWN_FORMATS = (*_FORMATS, "WEBP", "TIFF")
+
+
+_CHUNK, _OWN_CHUNK = 512, 16
 
 
 Fit = Literal["exact", "scale", "centre"]
 """What becomes of an image of another size: an error; the whole of it, scaled to the square; its `centre_square`."""
 
 
-def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.NDArray[np.uint8], str]:
+def decode_image(
+    data: bytes, size: int, name: str, *, fit: Fit, own: bool = False
+) -> tuple[npt.NDArray[np.uint8], str]:
     """Decode one encoded image.
 
     Args:
@@ -49,6 +55,8 @@ def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.ND
         size: height and width that the data set has, in pixels.
         name: what to call the image in an error.
         fit: what becomes of an image of another size.
+        own: a user's image, whose pixels nobody has published: WEBP and TIFF are read too, it is turned as its EXIF says, what is
+            transparent becomes white, and a large JPEG is decoded at a fraction of its size, twice `size` at the least.
 
     Returns:
         uint8 `[size, size, 3]` RGB, and the file format (`PNG`, `JPEG`, ...).
@@ -57,11 +65,12 @@ def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.ND
         DataError: the bytes are no image, are cut off, or have another size.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        formats = _OWN_FORMATS if own else _FORMATS
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise DataError(f"{name} has {image.width} x {image.height} pixels", "remove it, or scale it down")
             kind = image.format or "unknown"
-            rgb: Image.Image = image if image.mode == "RGB" else _to_rgb(image)
+            rgb: Image.Image = _own_to_rgb(image, size, name) if own else _to_rgb(image)
             if rgb.size != (size, size):
                 if fit == "exact":
                     raise DataError(
@@ -80,17 +89,43 @@ def decode_image(data: bytes, size: int, name: str, *, fit: Fit) -> tuple[npt.ND
     except Exception as error:  # a damaged file makes a decoder raise anything: struct.error, IndexError, EOFError, ...
         start = "an HTML page" if looks_like_html(data) else "not a readable image"
         # Pillow names the stream, which nobody has named: <_io.BytesIO object at 0x...>.
-        why = f"none of {', '.join(_FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error)
+        why = f"none of {', '.join(formats)}" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(
             f"{name} is {start} ({why})", "replace this file with an intact copy, then import again"
         ) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """An image of another mode as 8-bit RGB; of 16-bit greys the upper 8 bits, as Pillow itself does for 16-bit colours."""
+    """An image of any mode as 8-bit RGB; of 16-bit greys the upper 8 bits, as Pillow itself does for 16-bit colours."""
+    if image.mode == "RGB":
+        return image
     if image.mode.startswith("I"):  # convert() would cut all that is above 255 off: white
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     return image.convert("RGB")
+
+
+def _own_to_rgb(image: Image.Image, size: int, name: str) -> Image.Image:
+    """A user's image as 8-bit RGB, upright, on white where it is transparent.
+
+    Raises:
+        DataError: its numbers have no known range (floats, 32-bit integers above 65,535).
+    """
+    image.draft(None, (2 * size, 2 * size))  # has an effect on JPEG alone
+    image.load()
+    whole = "convert it to 8 or 16 bits (PNG), then import again"
+    if image.mode == "F":
+        raise DataError(f"{name} holds floating-point numbers, of no known range", whole)
+    if image.mode == "I":
+        low, high = image.getextrema()
+        if not 0 <= low <= high <= 0xFFFF:  # type: ignore[operator]
+            raise DataError(f"{name} holds 32-bit integers, here from {low} to {high}", whole)
+    upright = image
+    with contextlib.suppress(Exception):  # a damaged EXIF block, which may raise anything, says nothing of the pixels
+        upright = ImageOps.exif_transpose(image)
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        clear = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return _to_rgb(upright)
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
@@ -107,32 +142,54 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def decode_all(
-    read: Callable[[int], bytes], names: Callable[[int], str], n: int, size: int, *, fit: Fit
+    read: Callable[[int], bytes],
+    names: Callable[[int], str],
+    n: int,
+    size: int,
+    *,
+    fit: Fit,
+    into: npt.NDArray[np.uint8] | None = None,
+    done: Callable[[int], None] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], dict[str, int]]:
     """Decode `n` images.
 
     Threads pay for photographs that are decoded and scaled outside the interpreter's lock; for images of 32 pixels
     they only fight for that lock (measured: 1.6 times slower), so those are decoded one after the other.
 
-    The pixels lie in memory once, 3 n size^2 bytes (2.3 GB for CUB-200-2011, 4.0 GB for Stanford Dogs).
+    The pixels lie in memory once, 3 n size^2 bytes (2.3 GB for CUB-200-2011, 4.0 GB for Stanford Dogs), or in `into`.
+
+    Args:
+        read: the bytes of an image.
+        names: what to call it in an error.
+        n: how many there are.
+        size: height and width that the data set has, in pixels.
+        fit: what becomes of an image of another size.
+        into: uint8 `[n, size, size, 3]`, on a user's disk: the images are theirs (see `decode_image`), and all cores decode.
+        done: told how many more are decoded.
 
     Returns:
         uint8 `[n, size, size, 3]`, and how many images each file format has.
     """
-    images = np.empty((n, size, size, 3), np.uint8)
+    own = into is not None
+    images = np.empty((n, size, size, 3), np.uint8) if into is None else into
+    step = _OWN_CHUNK if own else _CHUNK
+    cores = os.cpu_count() or 1
+    workers = cores if own else min(8, cores) if fit != "exact" else 1
 
     def work(start: int) -> Counter[str]:
         kinds: Counter[str] = Counter()
-        for row in range(start, min(start + _CHUNK, n)):
-            images[row], kind = decode_image(read(row), size, names(row), fit=fit)
+        for row in range(start, min(start + step, n)):
+            images[row], kind = decode_image(read(row), size, names(row), fit=fit, own=own)
             kinds[kind] += 1
         return kinds
 
     total: Counter[str] = Counter()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1) if fit != "exact" else 1) as pool:
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         try:
-            for kinds in pool.map(work, range(0, n, _CHUNK)):
+            for kinds in pool.map(work, range(0, n, step)):
                 total.update(kinds)
+                if done is not None:
+                    done(kinds.total())
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -30,6 +30,7 @@ _AGAIN = "it may be a cut-off copy: unpack or download it again, then import"
 _EXTRA = "it is no file of the data set: move it away, then import"
 _LIST = "the list is damaged or edited: get the publisher's, then import"
 _ENDS = (".jpg", ".jpeg", ".png")
+CUB_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
 _PART_NAMES = {TRAIN_PART: "training", TEST_PART: "test"}
 
 
@@ -202,8 +203,8 @@ def _file_name(name: str, where: str) -> str:
     return _class_and_file(f"images/{name}", where)[1]
 
 
-def _cub(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
-    """Labels and positions by the numbers of classes.txt and images.txt."""
+def listed_cub(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
+    """CUB-200-2011: labels and positions by the numbers of classes.txt and images.txt."""
     classes = _table(root / "classes.txt")
     label = {number: place for place, number in enumerate(classes)}
     tables = {name: _table(root / f"{name}.txt") for name in ("image_class_labels", "train_test_split")}
@@ -320,8 +321,8 @@ TINY_IMAGENET = _kind(
 CUB = _kind(
     "the unpacked CUB_200_2011/: images/, images.txt, image_class_labels.txt, train_test_split.txt, classes.txt",
     "CUB_200_2011",
-    ("images.txt", "image_class_labels.txt", "train_test_split.txt"),
-    _cub,
+    CUB_FILES,
+    listed_cub,
 )
 MIT67 = _kind(
     "a folder with the unpacked Images/<class>/ beside TrainImages.txt and TestImages.txt",

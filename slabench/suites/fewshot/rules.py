@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slabench.core.errors import UsageError
 from slabench.core.registry import BACKBONES, HEADS
-from slabench.data.catalog import info
+from slabench.data.catalog import DATASETS, info
 from slabench.episodes.files import profile_suffix
 from slabench.episodes.learn2learn import require_learn2learn
 from slabench.episodes.profiles import BALANCED
@@ -27,7 +27,7 @@ def check(recipe: Recipe) -> None:
     if not entry.fewshot:
         raise UsageError(
             f"'{entry.name}' has no few-shot class split",
-            "few-shot datasets: fc100, cifar-fs, mini-imagenet, glyphs",
+            f"few-shot datasets: {', '.join(other.name for other in DATASETS.values() if other.fewshot)}",
         )
     BACKBONES.entry(recipe.model.backbone)
     if recipe.model.learner in ADAPTED:
