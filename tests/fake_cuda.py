@@ -31,12 +31,16 @@ _INDEXING = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.defau
 class FakeCuda(TorchDispatchMode):
     """Within it, `cuda` can be used.
 
+    Args:
+        with_values: compute values too; without, code that looks at them raises, and large networks cost nothing.
+
     Attributes:
         waits: where the host waited for the device: (why, "heads/file.py:function"), in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, with_values: bool = True) -> None:
         super().__init__()
+        self.with_values = with_values
         self.waits: list[tuple[str, str]] = []
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._pinned: set[int] = set()
@@ -46,9 +50,7 @@ class FakeCuda(TorchDispatchMode):
     def running(self) -> Iterator[FakeCuda]:
         """Device, and torch's backward pass walked node by node: the engine asks for a driver before it starts."""
         with ExitStack() as stack:
-            stack.enter_context(mock.patch.object(torch.Tensor, "backward", _backward))
-            stack.enter_context(mock.patch.object(torch.autograd, "grad", _grad))
-            stack.enter_context(mock.patch.object(torch.autograd.graph, "_engine_run_backward", _no_engine))
+            stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", _engine))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its operators have no values on the CPU
             stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
             stack.enter_context(self._fake)
@@ -65,6 +67,9 @@ class FakeCuda(TorchDispatchMode):
         to_device = wanted is not None and torch.device(wanted).type == "cuda"
         if func is torch.ops.prim.device.default:
             return args[0].fake_device
+        if torch.is_inference_mode_enabled() and func._can_decompose():  # as outside of inference
+            with self:
+                return func.decompose(*args, **kwargs)
         if func is _aten.is_pinned.default:
             return args[0].untyped_storage().data_ptr() in self._pinned
         if func is _aten._pin_memory.default:
@@ -79,6 +84,8 @@ class FakeCuda(TorchDispatchMode):
         why = self._waits_for(func, args, kwargs, tensors, there, to_device)
         if why:
             self.waits.append((why, _where()))
+        if not self.with_values:
+            return func(*args, **kwargs)
         values = _on_host(func, args, kwargs)
         from_device = there and (
             (wanted is not None and not to_device)
@@ -89,10 +96,10 @@ class FakeCuda(TorchDispatchMode):
         if _shape_by_data(func, args):
             return tree_map(self._of, values)
         found = func(*args, **kwargs)
+        fresh = all(returned.alias_info is None for returned in func._schema.returns)
         for made, value in zip(tree_leaves(found), tree_leaves(values), strict=True):
             if isinstance(made, FakeTensor) and not any(made is t for t in there):
-                assert made.shape == value.shape
-                made.values_ = value
+                made.values_ = _laid_out_as(made, value) if fresh else value
         return found
 
     def _waits_for(
@@ -137,6 +144,14 @@ def _on_host(func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
 
 
+def _laid_out_as(made: FakeTensor, value: Tensor) -> Tensor:
+    """`value` in the strides that the device would have given it, so that it has the same views."""
+    if made.stride() == value.stride():
+        return value
+    with unset_fake_temporarily():
+        return torch.empty_strided(made.shape, made.stride(), dtype=value.dtype).copy_(value)
+
+
 def _shape_by_data(func: Any, args: Any) -> bool:
     if func in _INDEXING:  # by a mask; by rows it waits for nothing
         return any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
@@ -167,31 +182,24 @@ def _apply(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
     return self
 
 
-def _backward(self: Tensor) -> None:
-    """`Tensor.backward` of a scalar, without the engine."""
-    for leaf, gradient in _walk([self], [torch.ones_like(self)], create_graph=False).items():
-        if not isinstance(leaf, tuple):
+def _engine(
+    outputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    retain_graph: bool,
+    create_graph: bool,
+    inputs: Sequence[Tensor],
+    *_: bool,
+    accumulate_grad: bool,
+    **__: bool,
+) -> tuple[Tensor | None, ...] | None:
+    """What torch's engine does for `backward` (no inputs, gradients are accumulated) and for `torch.autograd.grad`."""
+    found = _walk(outputs, gradients, create_graph)
+    if not accumulate_grad:
+        return tuple(found.get(x if x.grad_fn is None else (x.grad_fn, x.output_nr)) for x in inputs)
+    for leaf, gradient in found.items():
+        if isinstance(leaf, Tensor):
             leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
-
-
-def _grad(
-    outputs: Any,
-    inputs: Any,
-    grad_outputs: Any = None,
-    retain_graph: Any = None,
-    create_graph: bool = False,
-    allow_unused: Any = None,
-    **_: Any,
-) -> tuple[Tensor | None, ...]:
-    """`torch.autograd.grad`, without the engine."""
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    found = _walk(outputs, grad_outputs or [torch.ones_like(o) for o in outputs], create_graph)
-    return tuple(found.get(x if x.grad_fn is None else (x.grad_fn, x.output_nr)) for x in inputs)
-
-
-def _no_engine(*_: Any, **__: Any) -> Any:
-    raise AssertionError("the engine was called")
+    return None
 
 
 def _walk(outputs: Sequence[Tensor], gradients: Sequence[Tensor], create_graph: bool) -> dict[Any, Tensor]:
