@@ -27,7 +27,6 @@ from slabench.data.mixing import MIXINGS, mix
 from slabench.heads.baseline_plus_plus import baseline_plus_plus_logits
 from slabench.heads.metric import cosine_fitted_logits
 from slabench.learners import with_head
-from slabench.losses import REWEIGHTINGS
 from slabench.losses.loss import build_loss, class_weights
 from slabench.sla.objectives import CLASSIFIER_OBJECTIVES, OBJECTIVES
 from slabench.sla.transforms import TRANSFORM_SETS
@@ -180,7 +179,7 @@ def test_losses_and_objectives(name: str, objective: Any, cuda: FakeCuda) -> Non
     labels = on_cuda(torch.tensor([0, 2, 1]))
     rows = len(labels) * objective.n_copies(m)
     mixed = on_cuda(torch.tensor([1, 2, 0])), on_cuda(torch.tensor([0.5, 1.0, 0.2])).detach()
-    for weights in (None, *(upload(class_weights(w, counts), CUDA) for w in REWEIGHTINGS)):
+    for weights in (None, upload(class_weights("effective", counts), CUDA)):
         for pairs in (None, mixed):
             outputs = {
                 layer: on_cuda(torch.linspace(-1, 1, rows * width).view(rows, width))
@@ -270,9 +269,8 @@ def test_episodes(objective: str, cuda: FakeCuda) -> None:
     [
         {"model__learner": "classifier", "sla__objective": "sla"},
         {"model__learner": "classifier", "model__head": "simpleshot", "model__support_copies": 2},
-        {"model__backbone": "resnet12-slim", "train__optimizer": "adam"},
-        {"model__head": "metaoptnet-svm", "sla__objective": "sla"},
-        pytest.param({"model__learner": "maml"}, marks=NEEDS_LEARN2LEARN),
+        {"model__head": "metaoptnet-rr", "sla__objective": "sla", "train__optimizer": "adam"},
+        pytest.param({"model__learner": "maml", "maml__steps": 1, "maml__test_steps": 1}, marks=NEEDS_LEARN2LEARN),
         pytest.param({"model__learner": "anil"}, marks=NEEDS_LEARN2LEARN),
     ],
     ids=str,
