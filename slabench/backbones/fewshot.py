@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from slabench.backbones import Backbone, FoldingBlock, check_size
+from slabench.core.uploads import upload
 
 
 class _ConvBlock(FoldingBlock):
@@ -99,24 +100,30 @@ class _ResidualBlock(FoldingBlock):
         """
         if self.dropblock_size is None:
             keep = 1 - self.drop_rate
-            mask = (torch.rand(x.shape, generator=self.noise) < keep).float() / keep
+            mask = upload(torch.rand(x.shape, generator=self.noise) < keep, x.device).float() / keep
         else:
             keep = max(1 - self.drop_rate * self.step / _RAMP_STEPS, 1 - self.drop_rate)
-            mask = dropblock_mask(x.shape, keep, self.dropblock_size, self.noise)
-        return mask.to(device=x.device, dtype=x.dtype)
+            mask = dropblock_mask(x.shape, keep, self.dropblock_size, self.noise, x.device)
+        return mask.to(x.dtype)
 
 
-def dropblock_mask(shape: Sequence[int], keep: float, block: int, noise: torch.Generator | None) -> Tensor:
+def dropblock_mask(
+    shape: Sequence[int],
+    keep: float,
+    block: int,
+    noise: torch.Generator | None,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - never changed
+) -> Tensor:
     """DropBlock's mask for features `[B, C, H, H]`, one a channel, rescaled by total/kept over the whole batch.
 
     gamma = (1 - keep) / b^2 * H^2 / (H - b + 1)^2 is the chance that a position is the corner of a dropped b x b block
-    (Ghiasi et al., eq. 1); b is cut to H where the map is smaller.
+    (Ghiasi et al., eq. 1); b is cut to H where the map is smaller. Corners are drawn on the CPU, the mask is made on `device`.
     """
     batch, channels, height, _ = shape
     block = min(block, height)
     corners = height - block + 1
     gamma = (1 - keep) / block**2 * height**2 / corners**2
-    dropped = (torch.rand((batch, channels, corners, corners), generator=noise) < gamma).float()
+    dropped = upload(torch.rand((batch, channels, corners, corners), generator=noise) < gamma, device).float()
     # A corner at (r, c) drops rows r .. r+b-1: pad by b-1 on every side and take the largest over windows of b.
     mask = 1 - functional.max_pool2d(functional.pad(dropped, [block - 1] * 4), block, stride=1)
     return mask * (mask.numel() / mask.sum().clamp_min(1))

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from slabench.backbones import Backbone, FoldingBlock, blocked, check_size
+from slabench.core.uploads import upload
 
 
 class _Stem(FoldingBlock):
@@ -109,8 +110,8 @@ class _Wide(nn.Module):
         out = functional.relu(self.norm2(self.conv1(active)))
         if self.training and self.drop_rate:
             keep = 1 - self.drop_rate
-            mask = (torch.rand(out.shape, generator=self.noise) < keep).float() / keep
-            out = out * mask.to(device=out.device, dtype=out.dtype)
+            kept = upload(torch.rand(out.shape, generator=self.noise) < keep, out.device)
+            out = out * (kept.float() / keep).to(out.dtype)
         return self.conv2(out) + (x if self.project is None else self.project(active))  # type: ignore[no-any-return]
 
 

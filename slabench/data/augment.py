@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slabench.core.errors import unknown_name
+from slabench.core.uploads import upload
 
 _GREY = (0.2989, 0.587, 0.114)  # luma weights of torchvision's rgb_to_grayscale
 
@@ -29,8 +30,8 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Returns:
         float32 `[B, 3, H, W]` in channels-last memory.
     """
-    scale = 1 / torch.tensor(std, device=images.device)
-    shift = -torch.tensor(mean, device=images.device) * scale
+    scale = 1 / torch.tensor(std)
+    shift, scale = upload(torch.stack([-torch.tensor(mean) * scale, scale]), images.device)
     values = images.to(torch.float32) if images.dtype != torch.float32 else images
     return torch.addcmul(shift, values, scale).permute(0, 3, 1, 2)
 
@@ -94,7 +95,7 @@ class BatchAugment:
         if self.jitter:
             factors = 1 + self.jitter * (2 * torch.rand(3, batch, generator=generator) - 1)
             order = torch.randperm(3, generator=generator).tolist()
-            images = jitter(images.to(torch.float32), factors.to(images.device), order)
+            images = jitter(images.to(torch.float32), upload(factors, images.device), order)
         made = normalise(images, self.mean, self.std)
         return cutout(made, self.cutout, generator) if self.cutout else made
 
@@ -118,13 +119,15 @@ def crop_and_flip(images: Tensor, padding: int, top: Tensor, left: Tensor, mirro
     batch, height, width, channels = images.shape
     padded = functional.pad(images, (0, 0, padding, padding, padding, padding))
     wide = width + 2 * padding
-    columns = torch.arange(width).expand(batch, width)
+    device = images.device
+    top, left, mirrored = (upload(drawn, device) for drawn in (top, left, mirrored))
+    columns = torch.arange(width, device=device).expand(batch, width)
     columns = torch.where(mirrored[:, None], width - 1 - columns, columns) + left[:, None]  # [B, W]
-    rows = torch.arange(height) + top[:, None]  # [B, H]
-    base = torch.arange(batch) * (height + 2 * padding)
+    rows = torch.arange(height, device=device) + top[:, None]  # [B, H]
+    base = torch.arange(batch, device=device) * (height + 2 * padding)
     flat = ((base[:, None] + rows)[:, :, None] * wide + columns[:, None, :]).reshape(-1)
     # One index_select of pixels (three bytes each) is the whole crop.
-    return padded.view(-1, channels).index_select(0, flat.to(images.device)).view(batch, height, width, channels)
+    return padded.view(-1, channels).index_select(0, flat).view(batch, height, width, channels)
 
 
 def jitter(images: Tensor, factors: Tensor, order: Sequence[int]) -> Tensor:
@@ -135,7 +138,7 @@ def jitter(images: Tensor, factors: Tensor, order: Sequence[int]) -> Tensor:
         factors: `[3, B]`, the factor of each adjustment and image.
         order: a permutation of 0, 1, 2.
     """
-    weights = torch.tensor(_GREY, device=images.device)
+    weights = upload(torch.tensor(_GREY), images.device)
     for step in order:
         factor = factors[step].view(-1, 1, 1, 1)
         if step == 0:
@@ -214,10 +217,10 @@ def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     batch, _, height, width = images.shape
     inside = []
     for size in (height, width):
-        low = torch.randint(size, (batch, 1), generator=generator) - side // 2
-        place = torch.arange(size)
+        low = upload(torch.randint(size, (batch, 1), generator=generator) - side // 2, images.device)
+        place = torch.arange(size, device=images.device)
         inside.append((place >= low) & (place < low + side))
-    hole = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images.device)
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return images.clone().masked_fill_(hole, 0)  # in place keeps the memory layout that convolutions profit from
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from slabench.core.errors import UsageError, unknown_name
+from slabench.core.uploads import upload
 
 MIXINGS: dict[str, str] = {
     "none": "every image by itself",
@@ -93,22 +94,23 @@ def mix(
     if name == "remix" and counts is None:
         raise UsageError("remix compares the counts of two classes, and none were given", "pass `counts`")
     if partners is None:
-        order = torch.from_numpy(generator.permutation(batch)).to(images.device)
+        order = upload(torch.from_numpy(generator.permutation(batch)), images.device)
         partners = images[order], labels[order]
     others, second = partners
     if others.shape != images.shape or second.shape != labels.shape:
         raise UsageError(f"partners {list(others.shape)} do not fit a batch {list(images.shape)}")
-    drawn = torch.from_numpy(generator.beta(alpha, alpha, batch)).to(images.device, torch.float32)
+    drawn = torch.from_numpy(generator.beta(alpha, alpha, batch)).to(torch.float32)
     if name in ("mixup", "remix"):
+        drawn = upload(drawn, images.device)
         s = drawn.view(-1, 1, 1, 1).to(images.dtype)
         mixed = s * images + (1 - s) * others
         share = drawn if counts is None or name == "mixup" else remix_share(drawn, labels, second, counts)
         return Mixed(mixed, labels, second, share)
     if name == "cmo":
         # Half of the batch stays as it is: a box of area nothing.
-        kept = torch.from_numpy(generator.random(batch) >= CMO_CHANCE).to(images.device)
+        kept = torch.from_numpy(generator.random(batch) >= CMO_CHANCE)
         drawn = torch.where(kept, torch.ones_like(drawn), drawn)
-    inside = boxes(drawn, images.shape[-2], images.shape[-1], generator)
+    inside = upload(boxes(drawn, images.shape[-2], images.shape[-1], generator), images.device)
     share = 1 - inside.float().mean((1, 2))
     return Mixed(torch.where(inside.unsqueeze(1), others, images), labels, second, share)
 
@@ -116,9 +118,10 @@ def mix(
 def boxes(share: Tensor, height: int, width: int, generator: np.random.Generator) -> Tensor:
     """Boxes of area about 1 - share around uniform centres, cut at the border: bool `[B, H, W]`.
 
-    As in CutMix's code: sides sqrt(1 - share) of the image's, rounded down, and the centre anywhere in it.
+    As in CutMix's code: sides sqrt(1 - share) of the image's, rounded down, and the centre anywhere in it. `share` is on the CPU,
+    where it was drawn, and so are the boxes.
     """
-    cut = (1 - share).clamp_min(0).sqrt().cpu()
+    cut = (1 - share).clamp_min(0).sqrt()
     masks = []
     for size in (height, width):
         side = (size * cut).long()
@@ -126,7 +129,7 @@ def boxes(share: Tensor, height: int, width: int, generator: np.random.Generator
         low, high = (centre - side // 2).clamp(0, size), (centre + side // 2).clamp(0, size)
         place = torch.arange(size)
         masks.append((place >= low[:, None]) & (place < high[:, None]))  # [B, size]
-    return (masks[0][:, :, None] & masks[1][:, None, :]).to(share.device)
+    return masks[0][:, :, None] & masks[1][:, None, :]
 
 
 def remix_share(share: Tensor, first: Tensor, second: Tensor, counts: Sequence[int]) -> Tensor:
@@ -134,7 +137,7 @@ def remix_share(share: Tensor, first: Tensor, second: Tensor, counts: Sequence[i
 
     0 (all to the second) if n_a / n_b >= kappa and share < tau; 1 if n_a / n_b <= 1 / kappa and 1 - share < tau; else share.
     """
-    n = torch.as_tensor(list(counts), dtype=torch.float32, device=share.device)
+    n = upload(torch.as_tensor(list(counts), dtype=torch.float32), share.device)
     ratio = n[first] / n[second]
     to_second = (ratio >= REMIX_KAPPA) & (share < REMIX_TAU)
     to_first = (ratio <= 1 / REMIX_KAPPA) & (1 - share < REMIX_TAU)

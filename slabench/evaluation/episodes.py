@@ -12,6 +12,7 @@ from torch import Tensor
 from slabench.backbones import Backbone
 from slabench.core.errors import UsageError
 from slabench.core.seeding import torch_generator
+from slabench.core.uploads import upload
 from slabench.data.augment import centre_crop, normalise
 from slabench.data.catalog import DatasetInfo
 from slabench.data.loading import input_size
@@ -63,7 +64,7 @@ def embed(
     backbone = learner.backbone.folded()
     features = torch.empty((len(images), transforms.M, learner.backbone.feature_dim), device=device)
     for start in range(0, len(images), batch):
-        part = images[start : start + batch].to(device, non_blocking=True)
+        part = upload(images[start : start + batch], device)
         if input_size(info) != info.image_size:
             part = centre_crop(part, input_size(info))
         copies = transforms.apply(normalise(part, info.mean, info.std))
@@ -100,7 +101,7 @@ def embed_augmented(
     backbone = learner.backbone.folded()
     features = torch.empty((len(images), copies, transforms.M, learner.backbone.feature_dim), device=device)
     for start in range(0, len(images), _BLOCK):
-        part = images[start : start + _BLOCK].to(device, non_blocking=True)
+        part = upload(images[start : start + _BLOCK], device)
         for copy in range(copies):
             views = transforms.apply(augment(part, torch_generator(seed, "support-copies", start, copy)))
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
@@ -195,7 +196,7 @@ def score_episodes(
     if logits is None:
         raise UsageError(f"unknown predictor '{predictor}'", f"known: {', '.join(PREDICTORS)}")
     views = features[:, :1] if predictor == "single" else features
-    truth = episodes.flat(query=True)[1].to(features.device)  # [E, T]
+    truth = upload(episodes.flat(query=True)[1], features.device)  # [E, T]
     per_episode = episodes.ways * (episodes.shots + episodes.queries) * views.shape[1] * views.shape[2]
     chunk = max(1, _CHUNK_FLOATS // per_episode)
     right = []
@@ -234,9 +235,10 @@ def episode_logits(learner: EpisodicLearner, features: Tensor, episodes: Episode
     makes an N-way task an N*M-way one), and its joint logits are aggregated.
     """
     (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)
-    labels, m, ways = labels.to(features.device), features.shape[1], episodes.ways
+    labels, m, ways = upload(labels, features.device), features.shape[1], episodes.ways
     support, query = (
-        features.index_select(0, r.reshape(-1).to(features.device)).unflatten(0, r.shape) for r in (rows, query_rows)
+        features.index_select(0, upload(r.reshape(-1), features.device)).unflatten(0, r.shape)
+        for r in (rows, query_rows)
     )  # [E, S, M, D], [E, T, M, D]
     if learner.head.decomposes:
         by_view = [

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from slabench.core.errors import UsageError
 from slabench.core.seeding import torch_generator
+from slabench.core.uploads import upload
 from slabench.heads import Head
 from slabench.heads.metric import class_means
 
@@ -62,8 +63,13 @@ def baseline_plus_plus_logits(
         )
     samples, dim = support.shape[1:]
     generator = torch_generator(draw, "baseline-plus-plus", n_classes, samples, dim)
-    direction = torch.randn(dim, generator=generator, dtype=torch.float64).to(support)
-    first = torch.rand((n_classes, dim), generator=generator, dtype=torch.float64).to(support)
+    drawn = torch.randn(dim, generator=generator, dtype=torch.float64).to(support.dtype)
+    direction = upload(drawn, support.device)
+    drawn = torch.rand((n_classes, dim), generator=generator, dtype=torch.float64).to(support.dtype)
+    first = upload(drawn, support.device)
+    # The orders of all epochs at once: one copy to the device instead of a hundred.
+    orders = [torch.randperm(samples, generator=generator) for _ in range(epochs)]
+    order_of_epoch = upload(torch.stack(orders), support.device) if orders else torch.empty(0)
     x = _unit(support)
     place = class_means(x, support_labels, n_classes).detach() @ direction  # [B, N]
     v = ((2 * first - 1) / dim**0.5)[place.argsort(1).argsort(1)]  # [B, N, D]
@@ -72,8 +78,8 @@ def baseline_plus_plus_logits(
     target = functional.one_hot(support_labels.gather(1, order), n_classes).to(x)
     g = v.norm(dim=-1, keepdim=True)
     v_velocity, g_velocity, kept = torch.zeros_like(v), torch.zeros_like(g), 0.0  # torch leaves the first step undamped
-    for _ in range(epochs):
-        for rows in torch.randperm(samples, generator=generator).to(x.device).split(batch):
+    for epoch in order_of_epoch:
+        for rows in epoch.split(batch):
             some, length = x[:, rows], v.norm(dim=-1, keepdim=True)
             unit = v / length
             residual = (scale * (some @ (g * unit).mT)).softmax(-1) - target[:, rows]  # [B, b, N]

@@ -166,7 +166,8 @@ def matching_logits(
     own = functional.one_hot(support_labels, n_classes).bool().mT.unsqueeze(1)  # [B, 1, N, S]
     # [B, Q, N, S] would be N times the cosines: a class at a time, from supports sorted by class, where shots are equal.
     counts = own.sum(-1)
-    if bool((counts == counts[..., :1]).all()) and int(counts.flatten()[0]):
+    # Only on the CPU: whether shots are equal is a question that another device would have to be waited for.
+    if counts.device.type == "cpu" and bool((counts == counts[..., :1]).all()) and int(counts.flatten()[0]):
         order = support_labels.argsort(dim=-1, stable=True).unsqueeze(1).expand_as(cosines)
         by_class = (scale * cosines).gather(-1, order).unflatten(-1, (n_classes, -1))
         return by_class.logsumexp(-1)  # type: ignore[no-any-return]

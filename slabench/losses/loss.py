@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from slabench.core import registry
 from slabench.core.errors import UsageError, unknown_name
+from slabench.core.uploads import upload
 from slabench.losses import BUILT_IN, REWEIGHTINGS, SmoothingOver
 
 Counts = Sequence[int]
@@ -68,14 +69,14 @@ class Loss:
                 "build it from the counts of these classes; joint logits need Loss.joint(M)",
             )
         if self.margin is not None:
-            margin = self.margin.to(z.device)[labels]
+            margin = upload(self.margin, z.device)[labels]
             z = z - torch.zeros_like(z).scatter_(1, labels.unsqueeze(1), margin.unsqueeze(1))
         if self.scale != 1:
             z = z * self.scale
         if self.shift is not None:
-            z = z + self.shift.to(z.device)
+            z = z + upload(self.shift, z.device)
         if self.function is not None:
-            return self.function(z, labels, self.counts.to(z.device))
+            return self.function(z, labels, upload(self.counts, z.device))
         smoothing = smoothing_as_torch(self.smoothing, self.smoothing_over, z.shape[1])
         losses = functional.cross_entropy(z, labels, reduction="none", label_smoothing=smoothing)
         if self.gamma:
@@ -83,6 +84,11 @@ class Loss:
             own = z.log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
             losses = (1 - own.exp()).clamp_min(0) ** self.gamma * losses
         return losses
+
+    def on(self, device: torch.device) -> Loss:
+        """The same loss with its counts, priors and margins on `device`, so that no batch waits for them."""
+        there = {name: upload(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **there)
 
     def on_cosines(self, scale: float) -> Loss:
         """The same loss on the logits of a cosine layer, multiplied by `scale` as LDAM does."""
@@ -187,7 +193,7 @@ def weighted_mean(losses: Tensor, labels: Tensor, weights: Tensor | None) -> Ten
     """Mean of `losses` `[B]` by the weights of their classes: sum(w_y * loss) / sum(w_y), as torch's weighted mean."""
     if weights is None:
         return losses.mean()
-    w = weights.to(losses.device)[labels]
+    w = upload(weights, losses.device)[labels]
     return (w * losses).sum() / w.sum()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slabench.core.errors import UsageError, unknown_name
+from slabench.core.uploads import upload
 from slabench.losses.loss import Loss, weighted_mean
 from slabench.sla import aggregate, joint_labels, single
 
@@ -156,7 +157,7 @@ class ClassifierObjective:
             second, share = mixed
             first_w, second_w = share, 1 - share
             if weights is not None:
-                w = weights.to(labels.device)
+                w = upload(weights, labels.device)
                 first_w, second_w = first_w * w[labels], second_w * w[second]
             first_w, second_w = first_w.repeat_interleave(rows), second_w.repeat_interleave(rows)
             total = (first_w * losses).sum() + (second_w * of(values, spread(second))).sum()

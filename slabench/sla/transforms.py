@@ -70,18 +70,20 @@ class TransformSet:
 
         Args:
             images: `[B, 3, H, W]`.
-            which: int64 `[B]`, j of each image.
+            which: int64 `[B]`, j of each image; best on the CPU, where the rows of each j are looked up.
 
         Returns:
             `[B, 3, H, W]` in channels-last memory; row b is t_{which[b]}(images[b]).
         """
         import torch
 
+        from slabench.core.uploads import upload
+
         self.check(images)
         source = images.permute(0, 2, 3, 1)
         out = torch.empty(source.shape, dtype=images.dtype, device=images.device)
         for j, (turns, order) in enumerate(self.views):
-            rows = (which == j).nonzero().squeeze(1).to(images.device)
+            rows = upload((which == j).nonzero().squeeze(1), images.device)
             if len(rows):
                 out[rows] = _view(source[rows], turns, order)
         return out.permute(0, 3, 1, 2)
@@ -110,7 +112,12 @@ class TransformSet:
 def _view(images: Tensor, turns: int, order: Channels) -> Tensor:
     """t of `images` `[B, H, W, 3]`."""
     turned = images.rot90(turns, (1, 2)) if turns % 4 else images
-    return turned if order == (0, 1, 2) else turned[..., list(order)]
+    if order == (0, 1, 2):
+        return turned
+    import torch
+
+    channels = turned.unbind(-1)  # a list as an index would be uploaded for every copy
+    return torch.stack([channels[c] for c in order], -1)
 
 
 def _set(name: str, turns: tuple[int, ...], orders: tuple[Channels, ...]) -> TransformSet:
@@ -166,10 +173,12 @@ class FunctionSet(TransformSet):
         """As `TransformSet.apply_each`; the memory format is contiguous."""
         import torch
 
+        from slabench.core.uploads import upload
+
         self.check(images)
         out = torch.empty_like(images, memory_format=torch.contiguous_format)
         for j, function in enumerate(self.functions):
-            rows = (which == j).nonzero().squeeze(1).to(images.device)
+            rows = upload((which == j).nonzero().squeeze(1), images.device)
             if len(rows):
                 out[rows] = function(images[rows])
         return out

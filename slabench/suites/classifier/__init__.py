@@ -13,6 +13,7 @@ from torch import Tensor
 from slabench.core.files import digest_json
 from slabench.core.registry import BACKBONES
 from slabench.core.seeding import numpy_generator, torch_generator
+from slabench.core.uploads import upload
 from slabench.data.augment import BatchAugment
 from slabench.data.catalog import DatasetInfo, normalised_by
 from slabench.data.loading import input_size
@@ -120,6 +121,7 @@ class ClassifierTask:
         self.loss = build_loss(recipe.loss.name, prepared.counts, **recipe.loss.parameters)
         if self.cosine:
             self.loss = self.loss.on_cosines(recipe.loss.scale)
+        self.loss = self.loss.on(device)
         size = input_size(prepared.info)
         self.module: Classifier = build_classifier(
             BACKBONES.get(recipe.model.backbone),
@@ -187,7 +189,7 @@ class ClassifierTask:
 
     def step(self, step: int) -> StepResult:
         """Loss and accuracy on the batch of update `step`."""
-        rows = torch.from_numpy(self._rows(step)).to(self.device)
+        rows = upload(torch.from_numpy(self._rows(step)), self.device)
         labels = self.labels[rows]
         inputs = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "augment", step))
         inputs, mixed, labels = self._mix(inputs, labels, step)
@@ -351,7 +353,8 @@ class ClassifierTask:
             skip = part.skip_epochs * self.steps_per_epoch
             if not skip <= step < self.optimisation.steps - skip:
                 return inputs, None, labels
-            rows = torch.from_numpy(inverse_frequency(self._class_rows, len(labels), generator)).to(self.device)
+            drawn = inverse_frequency(self._class_rows, len(labels), generator)
+            rows = upload(torch.from_numpy(drawn), self.device)
             others = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "partners", step))
             partners = others, self.labels[rows]
         mixed = mix(name, inputs, labels, generator, counts=self.prepared.counts, alpha=part.alpha, partners=partners)

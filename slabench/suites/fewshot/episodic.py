@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slabench.core.seeding import numpy_generator, torch_generator
+from slabench.core.uploads import upload
 from slabench.episodes.sampler import TRAINING, Episodes, EpisodeSampler, gather
 from slabench.learners import EpisodicLearner, build_learner
 from slabench.losses.loss import smoothing_as_torch
@@ -115,7 +116,7 @@ class EpisodicTask(EpisodeScoring):
 
         The copies of an image share its crop, flip and colours, as in the code of the paper's authors.
         """
-        images = gather(self.images, episodes.rows.reshape(-1).to(self.device))
+        images = gather(self.images, upload(episodes.rows.reshape(-1), self.device))
         inputs = self.augment(images, torch_generator(self.seed, "augment", step))
         if self.objective.copies:
             return self.transforms.apply(inputs)

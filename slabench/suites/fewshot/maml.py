@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from slabench.core.uploads import upload
 from slabench.data.augment import normalise
 from slabench.episodes.sampler import Episodes, gather
 from slabench.evaluation.episodes import EpisodeScores, tally
@@ -109,7 +110,7 @@ class AdaptedTask(EpisodicTask):
 
     def _views(self, images: Tensor, rows: Tensor) -> Tensor:
         """The images of an episode under every transformation: `[N, K+Q, M, 3, H, W]`."""
-        picked = gather(images, rows.reshape(-1).to(images.device)).to(self.device)
+        picked = upload(gather(images, rows.reshape(-1)), self.device)
         copies = self.transforms.apply(normalise(picked, self.info.mean, self.info.std))
         views: Tensor = copies.unflatten(0, (*rows.shape, self.transforms.M))
         return views

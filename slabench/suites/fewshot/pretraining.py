@@ -14,6 +14,7 @@ import torch
 
 from slabench.core.registry import BACKBONES, HEADS
 from slabench.core.seeding import numpy_generator, torch_generator
+from slabench.core.uploads import upload
 from slabench.learners import Classifier, EpisodicLearner, backbone_settings, build_classifier, with_head
 from slabench.losses.loss import build_loss
 from slabench.recipes.fewshot import Recipe
@@ -54,7 +55,7 @@ class PretrainingTask(EpisodeScoring):
         self._learner = with_head(self.module.backbone, HEADS.get(model.head), seed).to(device)
         counts = [len(rows) for rows in train.class_rows()]
         plain = build_loss("ce", counts, smoothing=recipe.train.label_smoothing)
-        self.loss = replace(plain, smoothing_over=recipe.train.smoothing_over)
+        self.loss = replace(plain, smoothing_over=recipe.train.smoothing_over).on(device)
         self.images = on_device(train.images, device)
         self.labels = torch.from_numpy(train.labels.astype("int64")).to(device)
         self.augment = train_augment(recipe, self.info)
@@ -108,6 +109,6 @@ class PretrainingTask(EpisodeScoring):
         epoch, place = divmod(step, self._steps_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             order = numpy_generator(self.seed, "order", epoch).permutation(len(self.labels))
-            self._epoch = epoch, torch.from_numpy(order).to(self.device)
+            self._epoch = epoch, upload(torch.from_numpy(order), self.device)
         size = self.recipe.train.batch_size
         return self._epoch[1][place * size : (place + 1) * size]
