@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -87,7 +87,9 @@ class Loss:
 
     def on(self, device: torch.device) -> Loss:
         """The same loss with its counts, priors and margins on `device`, so that no batch waits for them."""
-        there = {name: upload(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        there: dict[str, Any] = {
+            name: upload(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **there)
 
     def on_cosines(self, scale: float) -> Loss:
