@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from own_images import LEFT, RIGHT, folders, halves, parts_of, picture
-from PIL import Image
+from PIL import Image, ImageOps
 from processes import here
 from tiny_recipes import tiny_classifier, tiny_fewshot
 
@@ -288,6 +288,12 @@ def test_a_name_that_a_plug_in_has_too_is_an_error_of_that_name_alone(tmp_path):
 
 
 def test_a_damaged_exif_block_does_not_cost_the_photograph(tmp_path):
+    """Found by flipping bytes: the tag of the camera's maker became one of numbers, and Pillow cannot write the block anew."""
     root = folders(tmp_path / "mine", ["a", "b"])
-    halves().save(root / "a" / "photo.jpg", quality=98, exif=b"Exif\0\0II*\0\xff\xff\xff\x7fbroken")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Cam"
+    damaged = exif.tobytes().replace(b"\x01\x0f\x00\x02", b"\x01\x23\x00\x02")
+    halves().save(root / "a" / "photo.jpg", quality=98, exif=damaged)
+    with pytest.raises(Exception, match="integer"), Image.open(root / "a" / "photo.jpg") as image:
+        ImageOps.exif_transpose(image)
     assert import_folder("mine", root, size=16).store.manifest["n_images"] == 11
