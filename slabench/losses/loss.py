@@ -87,8 +87,11 @@ class Loss:
 
     def on(self, device: torch.device) -> Loss:
         """The same loss with its counts, priors and margins on `device`, so that no batch waits for them."""
-        there = {name: upload(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **there)
+
+        def there(values: Tensor | None) -> Tensor | None:
+            return None if values is None else upload(values, device)
+
+        return replace(self, counts=upload(self.counts, device), shift=there(self.shift), margin=there(self.margin))
 
     def on_cosines(self, scale: float) -> Loss:
         """The same loss on the logits of a cosine layer, multiplied by `scale` as LDAM does."""
