@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -87,10 +87,11 @@ class Loss:
 
     def on(self, device: torch.device) -> Loss:
         """The same loss with its counts, priors and margins on `device`, so that no batch waits for them."""
-        there: dict[str, Any] = {
-            name: upload(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **there)
+
+        def there(values: Tensor | None) -> Tensor | None:
+            return None if values is None else upload(values, device)
+
+        return replace(self, counts=upload(self.counts, device), shift=there(self.shift), margin=there(self.margin))
 
     def on_cosines(self, scale: float) -> Loss:
         """The same loss on the logits of a cosine layer, multiplied by `scale` as LDAM does."""
