@@ -300,7 +300,7 @@ def describe(file: SubsetFile, class_names: Sequence[str]) -> list[str]:
     nominal = "own counts" if m.ratio is None else f"{m.profile}, ratio {m.ratio:g}"
     order = "drawn on the source's order, as the published subsets are"
     if not m.source_order:
-        order = "not drawn on a publisher's order: not the images of any published subset"
+        order = "the order is lost: not the images of a published subset"
     parts = [f"{name} {n if n else 'n/a'}" for name, n in m.groups.items()]
     heights = [
         int(np.ceil(8 * block.mean() / counts.max())) for block in np.array_split(counts, min(_WIDTH, len(counts)))
