@@ -17,7 +17,7 @@ from slabench.core.versions import __version__
 _PUBLIC = {
     "Recipe": "slabench.recipes.fewshot:Recipe",
     "load_recipe": "slabench.recipes:load_recipe",
-    "plan": "slabench.runner:plan",
+    "plan": "slabench.runner.trials:plan",
     "run": "slabench.runner:run",
     "compare": "slabench.comparison:compare",
     "reproduce": "slabench.reproduction.running:reproduce",
@@ -78,8 +78,8 @@ if TYPE_CHECKING:
     from slabench.recipes.fewshot import Recipe as Recipe
     from slabench.reproduction.planning import plan_table as plan_table
     from slabench.reproduction.running import reproduce as reproduce
-    from slabench.runner import plan as plan
     from slabench.runner import run as run
+    from slabench.runner.trials import plan as plan
     from slabench.sla.transforms import TransformSet as TransformSet
     from slabench.sla.transforms import function_set as function_set
     from slabench.sla.transforms import transform_set as transform_set

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from slabench.records.record import Score
-    from slabench.runner import Outcome, Trial
+    from slabench.runner.trials import Outcome, Trial
 
 _LINE_SECONDS = 10.0
 

@@ -36,7 +36,8 @@ from slabench.evaluation.metrics import read_prior
 from slabench.ranking import published
 from slabench.recipes import load_recipe
 from slabench.records.outputs import ModelWeights, load_outputs, load_weights, save_outputs, save_weights
-from slabench.records.store import ResultStore, read_record
+from slabench.records.reading import read_record
+from slabench.records.store import ResultStore
 from slabench.reproduction.definition import load_table
 from slabench.suites.fewshot.features import cached
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint

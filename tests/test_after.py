@@ -14,7 +14,7 @@ from result_records import digest, make_recipe, make_record
 from slabench.cli.after import next_commands
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
-from slabench.runner import Outcome
+from slabench.runner.trials import Outcome
 
 ACCURACIES = {"single": [0.5, 0.7, 0.6], "aggregated": [0.6, 0.7, 0.7]}
 

@@ -19,7 +19,7 @@ from slabench.core.seeding import torch_generator
 from slabench.heads.baseline_plus_plus import baseline_plus_plus_logits
 from slabench.heads.metric import cosine_fitted_logits
 from slabench.recipes import load_recipe, parse_recipe
-from slabench.records.store import read_record
+from slabench.records.reading import read_record
 
 RUNS = Path(__file__).parents[1] / "results" / "runs" / "fewshot"
 

@@ -29,7 +29,8 @@ from slabench.data.sources.unpickle import read_pickle
 from slabench.data.splits import parse_split
 from slabench.data.store import open_store
 from slabench.recipes import load_recipe, parse_assignment
-from slabench.records.store import ResultStore, read_record
+from slabench.records.reading import read_record
+from slabench.records.store import ResultStore
 from slabench.reproduction.definition import load_table
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 

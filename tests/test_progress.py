@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from slabench import progress
-from slabench.runner import Outcome
+from slabench.runner.trials import Outcome
 
 
 def test_the_time_left_is_counted_from_the_first_step_on(monkeypatch: pytest.MonkeyPatch) -> None:

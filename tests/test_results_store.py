@@ -14,7 +14,8 @@ import pytest
 from result_records import make_record
 
 from slabench.core.errors import DataError, IntegrityError, SlabenchError
-from slabench.records.store import ResultStore, ResultsWarning, read_record, slug
+from slabench.records.reading import read_record
+from slabench.records.store import ResultStore, ResultsWarning, slug
 
 ACCURACIES = {"single": [0.5, 0.75, 0.25], "aggregated": [0.6, 0.8, 0.4]}
 

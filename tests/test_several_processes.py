@@ -21,7 +21,7 @@ from processes import QUICK, here
 from slabench import load_recipe, plan, runner
 from slabench.core.locks import hold
 from slabench.reproduction import running
-from slabench.runner import Outcome
+from slabench.runner.trials import Outcome
 
 WORDS = [*QUICK, "--steps", "4"]
 _HOLDER = (
@@ -176,5 +176,5 @@ def test_reproduce_takes_over_what_its_processes_passed_by(monkeypatch: pytest.M
     monkeypatch.setattr(running, "run_parallel", lambda *arguments, **named: list(passed))
     monkeypatch.setattr(running, "run", run)
     assert [outcome.state for outcome in running.run_missing(table, jobs=2)] == ["ran", "ran"]
-    assert asked == [("recipe 0", [0], Path("results"))]
+    assert asked == [(["recipe 0"], [0], Path("results"))]
     assert [outcome.state for outcome in running.run_missing(table, jobs=2, wait=False)] == ["busy", "ran"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from slabench.ranking.entries import Entry
     from slabench.records.record import RunRecord
-    from slabench.runner import Outcome
+    from slabench.runner.trials import Outcome
 
 
 def say_next(console: Console, outcomes: Sequence[Outcome], results: Path | None, *more: str) -> None:

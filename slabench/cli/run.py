@@ -25,7 +25,7 @@ from slabench.progress import ConsoleListener, duration
 
 if TYPE_CHECKING:
     from slabench.recipes import AnyRecipe
-    from slabench.runner import Outcome
+    from slabench.runner.trials import Outcome
 
 PRESETS = ("quick", "standard", "paper")
 PROTOCOLS = ("ldam", "sla")
@@ -332,7 +332,7 @@ def show_plan(
     """
     import torch
 
-    from slabench.runner import plan
+    from slabench.runner.trials import plan
     from slabench.suites import estimate, estimate_scoring, suite_of
     from slabench.training.device import choose_device, choose_precision, keep_heap
 

@@ -140,10 +140,10 @@ def held(path: Path) -> bool:
 
 def _forget(root: Path, again: set[str]) -> None:
     """Remove what processes that are gone have left, where all of it is run again now, or has a record."""
-    for agenda in agendas(root):
-        if agenda.alive:
-            continue
+    gone = [agenda for agenda in agendas(root) if not agenda.alive]
+    recorded = {path.stem.rpartition("-")[2] for path in (root / "runs").rglob("seed*-*.json")} if gone else set()
+    for agenda in gone:
         rest = (trial.key for trial in agenda.trials if trial.key not in again)
-        if all(any((root / "runs").rglob(f"seed*-{key[:SHORT]}.json")) for key in rest):
+        if all(key[:SHORT] in recorded for key in rest):
             agenda.path.unlink(missing_ok=True)
             agenda.path.with_suffix(".lock").unlink(missing_ok=True)

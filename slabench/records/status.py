@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError, safe_open
+
 from slabench.core.errors import DataError
 from slabench.core.files import SHORT
 from slabench.records.agenda import Agenda, Planned, agendas, held
+from slabench.records.reading import read_record
 from slabench.records.record import RunRecord
-from slabench.records.store import read_record
 
 State = Literal["running", "queued", "stopped", "failed", "done"]
 STATES: tuple[State, ...] = ("running", "queued", "stopped", "failed", "done")
 """In the order in which they are shown."""
-
-_HEADER = 100_000_000
-"""Bytes of a safetensors header at most, as in the format's own reader."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +156,8 @@ def _name(recipe: str, objective: str | None) -> str:
 def _header(path: Path) -> tuple[str, int, float] | None:
     """Key, step and seconds that a checkpoint's header says; None where it cannot be read. Nothing else of it is."""
     try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > _HEADER:
-                return None
-            says = json.loads(json.loads(file.read(size))["__metadata__"]["slabench"])
+        with safe_open(path, framework="np") as file:
+            says = json.loads(file.metadata()["slabench"])
         return str(says["key"]), int(says["progress"]["step"]), float(says["progress"]["seconds"])
-    except (OSError, struct.error, ValueError, KeyError, TypeError):
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None

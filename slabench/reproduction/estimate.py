@@ -27,7 +27,7 @@ from slabench.recipes import AnyRecipe
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import copies_per_image, images_per_step, steps_of
-from slabench.runner import Trial
+from slabench.runner.trials import Trial
 from slabench.sla.transforms import transform_set
 from slabench.suites import SuiteTask, estimate, estimate_scoring, suite_of
 from slabench.suites.classifier.data import ClassifierPrepared

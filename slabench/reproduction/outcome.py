@@ -20,7 +20,7 @@ from slabench.reproduction.planning import Needs, TablePlan
 from slabench.suites.classifier.data import protocol_name
 
 if TYPE_CHECKING:
-    from slabench.runner import Outcome
+    from slabench.runner.trials import Outcome
 
 
 Against = Literal["baseline", "aggregated", "equal images seen", "both"]

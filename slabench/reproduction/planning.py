@@ -15,8 +15,8 @@ from slabench.recipes.base import checked_seeds
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 from slabench.reproduction.definition import Cell, Table, cells, load_table
-from slabench.runner import Trial
-from slabench.runner import plan as plan_trials
+from slabench.runner.trials import Trial
+from slabench.runner.trials import plan as plan_trials
 from slabench.suites import suite_of
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from slabench.core.errors import UsageError
+from slabench.recipes import AnyRecipe
 from slabench.reproduction.outcome import Reproduction, collect
 from slabench.reproduction.planning import TablePlan, plan_table
 from slabench.reproduction.workers import run_parallel
-from slabench.runner import Outcome, RunListener, Trial, run
+from slabench.runner import RunListener, run
+from slabench.runner.trials import Outcome, Trial
 from slabench.training.device import choose_device
 
 
@@ -86,37 +89,20 @@ def run_missing(
     missing = plan.missing
     if not missing:
         return []
-    if jobs == 1:
-        return run(
-            missing,
-            plan.seeds,
-            results=plan.results,
-            data_folder=data_folder,
-            device=device,
-            threads=threads,
-            wait=wait,
-            listener=listener,
-            argv=argv,
-        )
     choose_device(device)  # a wrong one is an error before any process starts
-    outcomes = run_parallel(
-        in_order(plan), jobs, plan.results, data_folder=data_folder, device=device, threads=threads, argv=argv, say=say
-    )
+    settings: dict[str, Any] = {"data_folder": data_folder, "device": device, "threads": threads, "argv": argv}
+
+    def here(recipes: Sequence[AnyRecipe], seeds: Sequence[int] | None) -> list[Outcome]:
+        return run(recipes, seeds, results=plan.results, wait=wait, listener=listener, **settings)
+
+    if jobs == 1:
+        return here(missing, plan.seeds)
+    outcomes = run_parallel(in_order(plan), jobs, plan.results, say=say, **settings)
     if not wait:
         return outcomes
+    # What another command ran meanwhile; `run` waits for it, or takes it over.
     return [
-        run(
-            outcome.trial.recipe,
-            [outcome.trial.seed],
-            results=plan.results,
-            data_folder=data_folder,
-            device=device,
-            threads=threads,
-            listener=listener,
-            argv=argv,
-        )[0]
-        if outcome.state == "busy"
-        else outcome
+        here([outcome.trial.recipe], [outcome.trial.seed])[0] if outcome.state == "busy" else outcome
         for outcome in outcomes
     ]
 

@@ -30,7 +30,8 @@ from slabench.progress import ConsoleListener, Tally
 from slabench.recipes import parse_recipe
 from slabench.records.agenda import announce
 from slabench.records.store import ResultStore
-from slabench.runner import Outcome, Trial, run
+from slabench.runner import run
+from slabench.runner.trials import Outcome, Trial
 from slabench.training.loop import Interrupted
 
 State = Literal["ran", "skipped", "failed", "busy"]

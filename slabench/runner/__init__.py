@@ -12,10 +12,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 
@@ -26,86 +25,19 @@ from slabench.core.errors import SlabenchError, UsageError
 from slabench.core.files import SHORT, remove_abandoned
 from slabench.core.locks import hold
 from slabench.recipes import AnyRecipe
-from slabench.recipes.base import checked_seeds
-from slabench.recipes.images import images_per_step, steps_of
-from slabench.records.agenda import Announcement, Planned, announce
+from slabench.records.agenda import Announcement, announce
 from slabench.records.environment import describe, peak_memory_bytes
+from slabench.records.reading import read_record
 from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
-from slabench.records.store import ResultStore, read_record
-from slabench.suites import Prepared, Scored, SuiteTask, suite_of
+from slabench.records.store import ResultStore
+from slabench.runner.trials import Outcome, Trial, plan
+from slabench.suites import Scored, SuiteTask, suite_of
 from slabench.training.device import choose_device, choose_precision, exact_float32, keep_heap
 from slabench.training.finite import at_step
 from slabench.training.loop import Fitted, Interrupted, Listener, Undisturbed, checkpoint_seconds, fit
 
 Resume = Literal["auto", "never", "force"]
 RESUME: tuple[Resume, ...] = ("auto", "never", "force")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A recipe and a seed, on prepared data.
-
-    Attributes:
-        recipe: resolved.
-        seed: the trial's.
-        key: digest of all that decides the result.
-        prepared: opened data and episodes.
-        done: the finished record, if there is one already.
-        code: what it takes from plug-ins (`slabench.plugins.used`), as it was when the trial was planned.
-    """
-
-    recipe: AnyRecipe
-    seed: int
-    key: str
-    prepared: Prepared
-    done: RunRecord | None
-    code: tuple[dict[str, str], ...] = ()
-
-    @property
-    def untold(self) -> str | None:
-        """Why nobody can know that two trials of this key run the same code; None where they do."""
-        return plugins.untold(self.code)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is doubtful about the trial, with the reason; the record keeps it."""
-        own = [f"{self.untold}; run anew each time, never ranked"] if self.untold else []
-        return [*suite_of(self.recipe).warnings(self.recipe), *self.prepared.doubts(), *own]
-
-    @property
-    def label(self) -> str:
-        """What a person calls it: `fc100 5w5s protonet/conv4 sla 4,000 steps seed 0`."""
-        return suite_of(self.recipe).label(self.recipe, self.seed)
-
-    @property
-    def planned(self) -> Planned:
-        """What `slabench status` tells of it while it is waiting."""
-        recipe, n = self.recipe, self.prepared.n_train
-        return Planned(
-            key=self.key,
-            name=recipe.name,
-            objective=recipe.sla.objective,
-            protocol=self.prepared.protocol,
-            seed=self.seed,
-            steps=steps_of(recipe, n),
-            images=steps_of(recipe, n) * images_per_step(recipe, n),
-        )
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader should know beforehand: the training set where it is chosen, and what is doubtful."""
-        return [*self.prepared.notes(), *(f"warning: {text}" for text in self.warnings)]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a trial: `ran`, `skipped` (finished before, or meanwhile by another process), `failed`, or `busy` (another
-    process runs it, and this one does not wait)."""
-
-    trial: Trial
-    state: Literal["ran", "skipped", "failed", "busy"]
-    record: RunRecord | None
-    error: str | None = None
 
 
 class RunListener(Listener, Protocol):
@@ -130,45 +62,6 @@ class RunListener(Listener, Protocol):
     def note(self, text: str) -> None:
         """Something that a reader should know: this process waits for others, a folder cannot lock."""
         ...
-
-
-def plan(
-    recipes: AnyRecipe | Sequence[AnyRecipe],
-    seeds: Iterable[int] | None = None,
-    results: Path | None = None,
-    data_folder: Path | None = None,
-) -> list[Trial]:
-    """The trials of some recipes, seed by seed, each with its finished record if there is one.
-
-    Args:
-        recipes: one or several.
-        seeds: overrides the recipes' own.
-        results: the folder of records.
-        data_folder: of prepared data; missing data is prepared now.
-    """
-    recipes = list(recipes) if isinstance(recipes, Sequence) else [recipes]
-    chosen = None if seeds is None else checked_seeds(seeds)
-    prepared: dict[str, Any] = {}
-    trials: dict[str, tuple[AnyRecipe, int, Any, tuple[dict[str, str], ...]]] = {}
-    for recipe in recipes:
-        suite_of(recipe).check(recipe)
-    code = [tuple(plugins.used(recipe)) for recipe in recipes]
-    depth = max((len(chosen or recipe.seeds) for recipe in recipes), default=0)
-    for place in range(depth):  # all recipes at the first seed, then all at the next: comparable early
-        for recipe, used in zip(recipes, code, strict=True):
-            own = chosen or recipe.seeds
-            if place >= len(own):
-                continue
-            suite = suite_of(recipe)
-            task = f"{recipe.suite} {suite.task_id(recipe)}"
-            if task not in prepared:
-                prepared[task] = suite.prepare(recipe, data_folder)
-            suite.check_data(recipe, prepared[task])
-            key = suite.trial_key(recipe, own[place], prepared[task], used)
-            trials.setdefault(key, (recipe, own[place], prepared[task], used))
-    known = [key for key, (*_, used) in trials.items() if not plugins.untold(used)]
-    done = ResultStore(paths.results(results)).finished_among(known)
-    return [Trial(recipe, seed, key, data, done.get(key), used) for key, (recipe, seed, data, used) in trials.items()]
 
 
 def run(
@@ -216,10 +109,10 @@ def run(
         torch.backends.cudnn.benchmark = False
     store = ResultStore(paths.results(results))
     trials = plan(recipes, seeds, results, data_folder)
-    for trial in trials:  # what cannot be saved is not trained
-        if trial.done is None or resume == "force":
-            _checkpoints(store).mkdir(parents=True, exist_ok=True)
-            _check_writable(trial, store)
+    todo = [trial for trial in trials if trial.done is None or resume == "force"]
+    for trial in todo:  # what cannot be saved is not trained
+        _checkpoints(store).mkdir(parents=True, exist_ok=True)
+        _check_writable(trial, store)
     told = None if listener is None else cast(RunListener, Undisturbed(listener))
     said: set[str] = set()
 
@@ -231,7 +124,6 @@ def run(
             else:
                 warnings.warn(RunWarning(text), stacklevel=3)
 
-    todo = [trial for trial in trials if trial.done is None or resume == "force"]
     if told and hasattr(listener, "planned"):  # one that was written for version 0.1 has none
         told.planned(todo)
     numbered = list(enumerate(trials, 1))
