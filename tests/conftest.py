@@ -51,6 +51,7 @@ LONGEST_FIRST = (
         "test_evaluation",
         "test_identity",
         "test_parity",
+        "test_scoring_parity",
         "test_cosine_heads",
         "test_examples",
         "test_plugins",

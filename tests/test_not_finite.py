@@ -14,9 +14,10 @@ from torch import Tensor
 from slabench import runner
 from slabench.core.registry import HEADS
 from slabench.core.seeding import numpy_generator
+from slabench.data.augment import normalise
 from slabench.data.catalog import info
 from slabench.episodes.sampler import EpisodeSampler
-from slabench.evaluation.episodes import embed, score_episodes
+from slabench.evaluation.episodes import embed, embed_augmented, score_episodes
 from slabench.heads import Head
 from slabench.learners import build_learner
 from slabench.recipes.fewshot import Model, Select, Train
@@ -85,6 +86,10 @@ def test_logits_of_the_test_that_are_not_finite_name_the_step_and_the_head(tmp_p
     assert "logits of the head nan are not finite at step 3" in (failed.error or "")
 
 
+def plain(images: Tensor) -> Tensor:
+    return normalise(images, (127.5,) * 3, (60.0,) * 3)
+
+
 def test_features_and_logits_are_refused_where_they_are_computed() -> None:
     images = torch.randint(0, 256, (24, 32, 32, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     learner = build_learner(Model(), info("fc100"), 0).eval()
@@ -100,3 +105,5 @@ def test_features_and_logits_are_refused_where_they_are_computed() -> None:
         next(learner.backbone.parameters())[0] = float("inf")
     with pytest.raises(NotFiniteError, match=r"features are not finite"):
         embed(learner, images, transform_set("rotation"), info("fc100"))
+    with pytest.raises(NotFiniteError, match=r"features of augmented copies are not finite"):
+        embed_augmented(learner, images, transform_set("rotation"), lambda part, _: plain(part), copies=2, seed=0)

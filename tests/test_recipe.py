@@ -184,6 +184,7 @@ def test_keys_of_finished_trials_stay_what_they_are() -> None:
         assert parse_recipe(record["recipe"]).digest == record["recipe_digest"], record["key"]
     for record in scored:
         given = {"head": record["derived"]["head"], "protocol": record["protocol_digest"]}
+        given |= {key: value for key, value in record["recipe"]["model"].items() if key == "head_revision"}
         of = trials[record["derived"]["of"]]
         assert derived_key(of["recipe_digest"], "score", given) == record["recipe_digest"], record["key"]
         assert derived_key(of["key"], "score", given) == record["key"], record["key"]

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,28 +101,25 @@ class TestARun:
         with holder(locks[0]) as first, holder(locks[1]) as second:
             (not_waiting, *_) = runner.run(recipe, [0], results=results, wait=False)
             assert not_waiting.state == "busy"
-            polls: list[float] = []
-            really = time.sleep
+            pauses = 0
 
-            def sleep(seconds: float) -> None:
-                if seconds != runner._POLL_SECONDS:  # another thread's, of whatever ran in this process before
-                    really(seconds)
-                    return
-                polls.append(seconds)
-                if len(polls) == 2:
+            def pause() -> None:
+                nonlocal pauses
+                pauses += 1
+                if pauses == 2:
                     first.kill()
                     first.wait()
-                if len(polls) == 4:
+                if pauses == 4:
                     shutil.copytree(other / "runs", results / "runs", dirs_exist_ok=True)
                     second.kill()
                     second.wait()
 
-            monkeypatch.setattr(runner.time, "sleep", sleep)
+            monkeypatch.setattr(runner, "_pause", pause)
             with pytest.warns(runner.RunWarning, match="waiting for 2 trials that other processes run"):
                 outcomes = runner.run(recipe, [0, 1, 2], results=results)
         assert [(outcome.trial.seed, outcome.state) for outcome in outcomes] == [(0, "ran"), (1, "skipped"), (2, "ran")]
         assert all(outcome.record is not None and outcome.record.status == "done" for outcome in outcomes)
-        assert len(polls) == 4
+        assert pauses == 4
         assert list((results / "checkpoints").iterdir()) == []
 
     def test_it_ends_without_waiting_on_request(self, tmp_path: Path) -> None:

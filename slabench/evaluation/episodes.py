@@ -96,6 +96,9 @@ def embed_augmented(
         augment: uint8 `[B, H, W, 3]` and a CPU generator to normalised images; see `slabench.data.augment.BatchAugment`.
         copies: A, of each image.
         seed: the draws derive from it by name.
+
+    Raises:
+        NotFiniteError: some are NaN or infinite.
     """
     device = next(learner.backbone.parameters()).device
     backbone = learner.backbone.folded()
@@ -107,6 +110,7 @@ def embed_augmented(
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 out = backbone(views)
             features[start : start + len(part), copy] = out.float().unflatten(0, (len(part), transforms.M))
+    require_finite(features, "features of augmented copies")
     return features
 
 
@@ -122,9 +126,9 @@ def in_place_of_supports(features: Tensor, episodes: Episodes, copies: Tensor) -
         `[n + n*A, M, D]`, the copies of image i in rows n + A*i, ..., and the episodes with rows of it; queries are the images.
     """
     n, a = copies.shape[:2]
-    support, query = episodes.rows[..., : episodes.shots, None], episodes.rows[..., episodes.shots :]
+    support = episodes.support.unsqueeze(-1)
     rows = torch.where(support >= 0, n + a * support + torch.arange(a), -1).flatten(2)
-    made = Episodes(torch.cat([rows, query], 2), episodes.classes, a * episodes.shots)
+    made = Episodes(torch.cat([rows, episodes.query], 2), episodes.classes, a * episodes.shots)
     return torch.cat([features, copies.flatten(0, 1)]), made
 
 

@@ -124,8 +124,8 @@ def smoothing_as_torch(eps: float, over: SmoothingOver, n_classes: int) -> float
         return eps
     if eps > 1 - 1 / n_classes:
         raise UsageError(
-            f"label smoothing {eps} over the others of {n_classes} classes leaves the true class less than them",
-            f"give at most {1 - 1 / n_classes:.3g}; 0.1 is usual",
+            f"label smoothing {eps} over the others of {n_classes} classes leaves the true class less than each of them",
+            f"give train.label_smoothing at most {1 - 1 / n_classes:.3g}; 0.1 is usual",
         )
     return eps * n_classes / (n_classes - 1)
 

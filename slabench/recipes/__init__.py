@@ -155,7 +155,7 @@ def _recipe_type(table: Mapping[str, Any]) -> type[AnyRecipe]:
     if not isinstance(suite, str):
         raise UsageError(f"recipe: suite = {reprlib.repr(suite)} is not a name", f"known: {', '.join(SUITES)}")
     if suite not in SUITES:
-        raise unknown_name("suite", str(suite), SUITES)
+        raise unknown_name("suite", suite, SUITES)
     return SUITES[suite]
 
 

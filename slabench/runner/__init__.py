@@ -234,7 +234,9 @@ def _tidy(trial: Trial, done: RunRecord, store: ResultStore) -> None:
                 remove_abandoned(checkpoint)
 
 
-_POLL_SECONDS = 1.0
+def _pause() -> None:
+    """Between two looks at the locks of other processes."""
+    time.sleep(1.0)
 
 
 def _freed(held: list[tuple[int, Trial]], store: ResultStore, note: Callable[[str], None]) -> list[tuple[int, Trial]]:
@@ -249,7 +251,7 @@ def _freed(held: list[tuple[int, Trial]], store: ResultStore, note: Callable[[st
                     free.append((number, trial))
         if free:
             return free
-        time.sleep(_POLL_SECONDS)
+        _pause()
 
 
 def _record(

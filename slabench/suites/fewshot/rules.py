@@ -9,6 +9,7 @@ from slabench.episodes.files import profile_suffix
 from slabench.episodes.learn2learn import require_learn2learn
 from slabench.episodes.profiles import BALANCED
 from slabench.heads import Head
+from slabench.losses.loss import smoothing_as_torch
 from slabench.recipes.fewshot import ADAPTED, Recipe
 from slabench.sla.objectives import classifier_objective, objective
 from slabench.sla.transforms import transform_set
@@ -46,12 +47,8 @@ def check(recipe: Recipe) -> None:
         objective(recipe.sla.objective)
     transform_set(recipe.sla.transforms)
     train = recipe.train
-    if train.smoothing_over == "others" and train.label_smoothing > 1 - 1 / recipe.train_ways:
-        raise UsageError(
-            f"train.label_smoothing = {train.label_smoothing} over the others of {recipe.train_ways} ways leaves the true class "
-            "less than each of them",
-            "give less, such as 0.1",
-        )
+    if recipe.model.learner != "classifier":  # how many classes that one has, only the data says
+        smoothing_as_torch(train.label_smoothing, train.smoothing_over, recipe.train_ways)
     if train.schedule == "step" and (len(train.milestones) != len(train.factors) or not train.milestones):
         raise UsageError(
             f"train.milestones has {len(train.milestones)} values and train.factors {len(train.factors)}",

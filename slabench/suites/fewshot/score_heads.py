@@ -345,11 +345,11 @@ class _Derivation:
         }
         trained = {"head": recipe.model.head, "ways": recipe.train_ways, "shots": recipe.train_shots}
         # The head is another one, and its supports are the images themselves.
-        backbone = {k: v for k, v in of.recipe["model"].items() if k not in ("head_revision", "support_copies")}
+        model = {k: v for k, v in of.recipe["model"].items() if k not in ("head_revision", "support_copies")}
         made = {
             **of.recipe,
             "protocol": {**of.recipe["protocol"], **episodes, **profiles},
-            "model": {**backbone, "head": self.head} | ({"head_revision": self.revision} if self.revision > 1 else {}),
+            "model": {**model, "head": self.head} | ({"head_revision": self.revision} if self.revision > 1 else {}),
             "train": {**of.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
             "score": {"trained": trained},
         }

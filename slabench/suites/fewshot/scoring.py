@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from slabench.core.uploads import upload
 from slabench.data.augment import BatchAugment
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import ImageSet
@@ -28,7 +29,7 @@ from slabench.heads import watch_residuals
 from slabench.heads.apart import query_gap
 from slabench.learners import EpisodicLearner
 from slabench.records.record import Score
-from slabench.sla.transforms import TransformSet, transform_set
+from slabench.sla.transforms import IDENTITY, TransformSet, transform_set
 from slabench.suites import on_device
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ class EpisodeScoring:
     def transductive(self) -> bool:
         """Whether the head looks at other queries of an episode, or at their order: measured on a few test episodes."""
         images, few = on_device(self.prepared.test.images, torch.device("cpu")), self.prepared.test_episodes.episodes
-        plain = TransformSet("plain", ((0, (0, 1, 2)),))
-        features, rows = embed_episodes(self.learner, images, few[:MEASURED_EPISODES], plain, self.info)
+        features, rows = embed_episodes(self.learner, images, few[:MEASURED_EPISODES], IDENTITY, self.info)
         return looks_at_queries(self.learner, features, rows)
 
     def _score(
@@ -135,8 +135,8 @@ def looks_at_queries(learner: EpisodicLearner, features: Tensor, episodes: Episo
     """
     (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)
     plain = features[:, 0]
-    support, query = (plain[r.to(plain.device)] for r in (rows, query_rows))
-    return query_gap(learner.logits, support, labels.to(plain.device), query, episodes.ways) > _NOISE
+    support, query = (plain[upload(r, plain.device)] for r in (rows, query_rows))
+    return query_gap(learner.logits, support, upload(labels, plain.device), query, episodes.ways) > _NOISE
 
 
 def train_augment(recipe: Recipe, entry: DatasetInfo) -> BatchAugment:
