@@ -18,9 +18,10 @@ from scipy import stats
 from slabench.cli.summary import show_summary
 from slabench.comparison.controls import Control
 from slabench.comparison.summary import summary
-from slabench.ranking.entries import entries, rows
+from slabench.ranking.entries import entries
 from slabench.ranking.formats.terminal import elided, table
 from slabench.ranking.order import asked_first
+from slabench.ranking.rows import rows
 from slabench.records.store import ResultStore
 
 LONG = [

@@ -101,7 +101,7 @@ def leaderboard(
     from slabench.cli.summary import show_summary
     from slabench.comparison.summary import summary
     from slabench.core.files import write_text
-    from slabench.ranking.entries import ranked
+    from slabench.ranking.rows import ranked
 
     if output is not None:
         if output.suffix.lower() not in _SUFFIXES:

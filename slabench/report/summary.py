@@ -10,9 +10,10 @@ from slabench.comparison.controls import CONTROLS, Control, Gain, gains
 from slabench.plots import style
 from slabench.plots.source import Group, Source
 from slabench.plots.summary import Task, multiples, tasks
-from slabench.ranking.entries import Entry, copies, entry_interval
+from slabench.ranking.entries import Entry, entry_interval
 from slabench.ranking.formats.html_table import Cell, Head, table
 from slabench.report import html
+from slabench.sla.transforms import copies
 
 _ORDER = ("aggregated", "distilled", "single")
 
