@@ -107,7 +107,7 @@ def chosen(
         notes.print(opened.note, soft_wrap=True)
     store, records = opened.store, opened.records
     wanted = [record for record in records if keep(record)]
-    source = Source.of(wanted, store, include_limited=include_quick, columns=columns)
+    source = Source.of(wanted, store, include_limited=include_quick, columns=columns, among=records)
     source.problems[:0] = opened.problems
     warn(notes, source.problems)
     if not source.entries:

@@ -137,11 +137,15 @@ class Source:
         *,
         include_limited: bool = False,
         columns: int = 1,
+        among: Iterable[RunRecord] | None = None,
     ) -> Source:
-        """Gather the finished ones of `records`; a side file that is damaged becomes a problem and not an error."""
+        """Gather the finished ones of `records`; a side file that is damaged becomes a problem and not an error.
+
+        Where `records` are only some of a folder's, `among` is all of them, as in `slabench.ranking.entries.entries`.
+        """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = entries(records, store.episodes if store else None, include_limited)
+            found = entries(records, store.episodes if store else None, include_limited, among)
         problems = list(dict.fromkeys(str(warning.message) for warning in caught))
         return cls(tuple(found), store, columns, problems)
 
