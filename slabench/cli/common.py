@@ -72,7 +72,6 @@ def public_argv(words: list[str]) -> list[str]:
 
 def notes_console() -> Console:
     """The console on stderr; text is printed as it is."""
-
     return Screen(stderr=True, markup=False)
 
 
