@@ -10,6 +10,7 @@ import typer
 
 from slabench.cli.streams import Screen
 from slabench.core.errors import DataMissingError, SlabenchError, UsageError, did_you_mean
+from slabench.core.files import SHORT, write_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,8 +117,6 @@ def chosen(
 
 def deliver(output: Path, data: bytes) -> None:
     """Write `data` to `output` atomically; a place that cannot be written to is an error of the request."""
-    from slabench.core.files import write_bytes
-
     try:
         write_bytes(output, data)
     except OSError as error:
@@ -168,7 +167,7 @@ def verify_files(paths: Iterable[Path], read: Callable[[Path], Frozen]) -> None:
     for path in paths:
         try:
             file = read(path)
-            console.print(f"ok      {file.name}  {file.digest[:12]}", soft_wrap=True)
+            console.print(f"ok      {file.name}  {file.digest[:SHORT]}", soft_wrap=True)
         except DataMissingError as error:
             console.print(f"unread  {path}: {error.message}", soft_wrap=True, markup=False)
         except SlabenchError as error:
