@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from slabench.core.errors import DataError
 from slabench.plots import style
 from slabench.ranking.entries import Entry, entries
+from slabench.ranking.standard import standard
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 
@@ -109,6 +110,11 @@ class Group:
                 digests.append(entry.records[0].recipe_digest)
         marks = style.MARKERS
         return {digest: marks[i % len(marks)] for own in gathered.values() for i, digest in enumerate(own)}
+
+
+def asked_first(groups: Sequence[Group]) -> list[Group]:
+    """The standard protocols that are not stale; all groups where none is standard."""
+    return [group for group in groups if standard(group.first) and not group.stale] or list(groups)
 
 
 @dataclass(eq=False)
