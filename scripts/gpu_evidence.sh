@@ -1,7 +1,8 @@
 #!/bin/sh
 # What a GPU has to show, in chunks of under ten minutes: scripts/gpu_evidence.sh [speed] [sla] [longtail] [fewshot]
 #
-# Each call prints the estimate of what is left, works for CHUNK seconds and stops with the state saved; the next call goes on there.
+# The first call measures what these parts will take in all; each prints that, works for CHUNK seconds and stops with the state saved,
+# where the next one goes on.
 # Exit codes are slabench's: 0 all is done, 1 a trial failed, 130 there is more to do. So:
 #     until scripts/gpu_evidence.sh; [ $? -ne 130 ]; do :; done
 #
@@ -97,29 +98,30 @@ state=$RESULTS/gpu_evidence
 mkdir -p "$state"
 failed=0
 
-# The estimate first, once: a dry run of each trial measures a few steps. Seeds do not change it.
-if [ ! -f "$state/estimate.txt" ]; then
+# The estimate first, once for these parts: a dry run of each trial measures a few steps. Seeds do not change it.
+estimate=$state/estimate-$(echo $parts | tr ' ' -)
+if [ ! -f "$estimate.txt" ]; then
     echo "What it will take, measured here:"
-    : >"$state/estimate.part"
+    : >"$estimate.part"
     trials | grep -v -e '--seeds [12]' >"$state/trials.part"
     while read -r arguments; do
-        echo "slabench run $arguments" >>"$state/estimate.part"
+        echo "slabench run $arguments" >>"$estimate.part"
         # shellcheck disable=SC2086 # arguments are words
         within_chunk "$PYTHON" -m slabench run $arguments --device "$DEVICE" --results "$RESULTS" --dry-run \
-            </dev/null >>"$state/estimate.part" 2>&1
+            </dev/null >>"$estimate.part" 2>&1
         code=$?
         if [ $code -eq 130 ]; then
             echo "the estimate alone takes longer than CHUNK=$CHUNK seconds: give more" >&2
             exit 2
         elif [ $code -ne 0 ]; then
-            tail -n 3 "$state/estimate.part" >&2
+            tail -n 3 "$estimate.part" >&2
             exit $code
         fi
     done <"$state/trials.part"
     rm "$state/trials.part"
-    mv "$state/estimate.part" "$state/estimate.txt"
+    mv "$estimate.part" "$estimate.txt"
 fi
-cat "$state/estimate.txt"
+cat "$estimate.txt"
 
 if wanted speed && [ -z "$STEPS" ]; then
     for name in $BENCHMARKS; do

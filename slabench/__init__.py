@@ -22,7 +22,7 @@ _PUBLIC = {
     "compare": "slabench.comparison:compare",
     "reproduce": "slabench.reproduction.running:reproduce",
     "plan_table": "slabench.reproduction.planning:plan_table",
-    "leaderboard": "slabench.ranking.entries:leaderboard",
+    "leaderboard": "slabench.ranking.rows:leaderboard",
     "SLA": "slabench.sla.wrapper:SLA",
     "load_data": "slabench.data:load",
     "EpisodeSampler": "slabench.episodes.sampler:EpisodeSampler",
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from slabench.episodes.sampler import EpisodeSampler as EpisodeSampler
     from slabench.heads import Head as Head
     from slabench.plugins import load_plugin as load_plugin
-    from slabench.ranking.entries import leaderboard as leaderboard
+    from slabench.ranking.rows import leaderboard as leaderboard
     from slabench.recipes import load_recipe as load_recipe
     from slabench.recipes.fewshot import Recipe as Recipe
     from slabench.reproduction.planning import plan_table as plan_table

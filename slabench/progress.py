@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from slabench.core.files import SHORT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -138,7 +140,7 @@ class ConsoleListener:
             self._notes = trial.notes
             for line in trial.notes:
                 self._say("    [dim]", line)
-        self._say(f"[bold]{number}/{count}[/bold] {trial.label}  [dim]{trial.key[:12]}[/dim]")
+        self._say(f"[bold]{number}/{count}[/bold] {trial.label}  [dim]{trial.key[:SHORT]}[/dim]")
 
     def start(self, done: int, steps: int) -> None:
         """Show the bar."""

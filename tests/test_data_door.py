@@ -35,8 +35,8 @@ from slabench.data.loading import ensure, load, load_images
 from slabench.data.plugin_dataset import dataset
 from slabench.data.sources.detect import import_dataset
 from slabench.data.store import Store, doubts
-from slabench.ranking.entries import rows
 from slabench.ranking.published import load as published_numbers
+from slabench.ranking.rows import rows
 
 Made = tuple[Any, Any, Any]
 

@@ -17,7 +17,7 @@ from slabench.cli.commands import VERBS
 
 LEAVES = [
     *([name] for name in VERBS if name not in ("data", "episodes", "longtail")),
-    *(["data", name] for name in ("get", "import", "verify")),
+    *(["data", name] for name in ("get", "import", "import-folder", "verify")),
     *([group, name] for group in ("episodes", "longtail") for name in ("make", "verify", "show")),
 ]
 

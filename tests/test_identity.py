@@ -20,7 +20,7 @@ from slabench.core.errors import DataError
 from slabench.data import load
 from slabench.plugins import bound, load_plugin
 from slabench.posthoc.scoring import posthoc
-from slabench.ranking.entries import leaderboard
+from slabench.ranking.rows import leaderboard
 from slabench.recipes import load_recipe
 from slabench.records.outputs import load_weights, save_weights
 from slabench.records.record import RunRecord

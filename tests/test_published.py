@@ -21,8 +21,8 @@ from slabench.data.catalog import DATASETS
 from slabench.data.mixing import MIXINGS
 from slabench.losses import LOSSES
 from slabench.ranking.columns import LeaderboardRow
-from slabench.ranking.entries import rows
 from slabench.ranking.published import COLUMNS, PublishedRow, load, match
+from slabench.ranking.rows import rows
 from slabench.recipes import load_recipe
 from slabench.records.record import RunRecord, Selection
 from slabench.records.store import ResultStore

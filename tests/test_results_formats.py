@@ -25,11 +25,11 @@ from result_records import classifier_record, make_record
 from rich.console import Console
 
 from slabench.ranking.columns import LeaderboardRow, boards, columns
-from slabench.ranking.entries import rows
 from slabench.ranking.formats.html import to_html
 from slabench.ranking.formats.latex import to_latex
 from slabench.ranking.formats.plain import to_csv, to_markdown
 from slabench.ranking.formats.terminal import table
+from slabench.ranking.rows import rows
 from slabench.records.record import ClassScores
 
 AWKWARD = 'fewshot/a|b & 50% of $x_1$ #2 {~^} \\n <b>"*c*"</b> --d `e` [f](g) ± é'

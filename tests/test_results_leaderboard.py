@@ -20,9 +20,9 @@ from scipy import stats
 import slabench
 from slabench.ranking import entries as entries_room
 from slabench.ranking.columns import LeaderboardRow
-from slabench.ranking.entries import rows
 from slabench.ranking.formats.plain import to_csv
 from slabench.ranking.formats.terminal import table
+from slabench.ranking.rows import rows
 from slabench.records.record import RunRecord, Selection
 from slabench.records.store import ResultStore, ResultsWarning
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from result_records import make_record
 
+from slabench.cli.common import chosen, notes_console
 from slabench.core import paths, versions
 from slabench.core.suites import SUITES
 from slabench.episodes import files
@@ -139,3 +140,16 @@ def test_what_is_derived_is_of_the_trial_s_present_weights(
     # Without the trial's record nothing contradicts it; among others it is found.
     assert entries([made], None)[0].ranked
     assert entries([made], None, among=[of])[0].ranked == present
+
+
+def test_a_figure_of_one_protocol_knows_the_trials_of_others(tmp_path: Path) -> None:
+    """Heads are scored on other shots and ways than the trial's own: `plot --protocol` leaves the trial itself out."""
+    store = ResultStore(tmp_path)
+    of = make_record(outputs_sha256="b" * 64, outputs_file="x")
+    derived = {"of": of.key, "method": "score", "weights": "a" * 64}
+    made = make_record(name="fewshot/baseline+cosine", protocol="fewshot/fc100/10w5s15q", derived=derived)
+    for record in (of, made):
+        store.save(record, {"single": np.array([0.5, 0.7])})
+    source = chosen(notes_console(), tmp_path, False, keep=lambda record: "10w5s" in record.protocol)
+    (entry,) = source.entries
+    assert of.key[:12] in (entry.stale or "")

@@ -18,9 +18,10 @@ from scipy import stats
 from slabench.cli.summary import show_summary
 from slabench.comparison.controls import Control
 from slabench.comparison.summary import summary
-from slabench.ranking.entries import entries, rows
+from slabench.ranking.entries import entries
 from slabench.ranking.formats.terminal import elided, table
 from slabench.ranking.order import asked_first
+from slabench.ranking.rows import rows
 from slabench.records.store import ResultStore
 
 LONG = [
@@ -36,10 +37,10 @@ def test_protocols_stand_in_the_order_in_which_people_ask() -> None:
     asked = [
         *(f"fewshot/fc100/{name}" for name in few[:2]),
         *(f"fewshot/cifar-fs/{name}" for name in few[:2]),
-        "imbalanced/cifar100/exp-r10/standard",
         "imbalanced/cifar100/exp-r100/standard",
         "supervised/cifar100/full/short",
         *(f"fewshot/fc100/{name}" for name in ("5w5s15q-exp9", "5w20s15q", "10w1s15q", "10w10s15q", "20w5s15q")),
+        "imbalanced/cifar100/exp-r10/standard",
         "imbalanced/cifar100/step-r100/standard",
         "supervised/cifar100/25-a-class/map",
         "supervised/cifar100/250-a-class/map",

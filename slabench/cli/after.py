@@ -63,8 +63,9 @@ def _pair(finished: Sequence[RunRecord], root: Path) -> tuple[str, str] | None:
 
     protocol, keys = finished[0].protocol, {record.key for record in finished}
     store = ResultStore(root)
-    records = [record for record in store.scan()[0] if record.protocol == protocol]
-    found = entries(records, None, include_limited=True)
+    known = store.scan()[0]
+    here = [record for record in known if record.protocol == protocol]
+    found = entries(here, None, include_limited=True, among=known)
     for entry in found:
         if not entry.objective.startswith("sla") or entry.records[0].derived:
             continue
@@ -74,7 +75,7 @@ def _pair(finished: Sequence[RunRecord], root: Path) -> tuple[str, str] | None:
             continue
         names = _name(entry), _name(plain)
         try:
-            choose(store, records, *names, protocol)
+            choose(store, known, *names, protocol)
         except UsageError:  # two recipes of one name: runs by their keys
             names = entry.records[0].key[:SHORT], plain.records[0].key[:SHORT]
         return names

@@ -77,7 +77,6 @@ def check(
     slabench check my_head.py
     slabench check protonet
     """
-
     from slabench.conformance import check as run
 
     subjects = _subjects(target, kind)

@@ -10,6 +10,7 @@ import typer
 
 from slabench.cli.streams import Screen
 from slabench.core.errors import DataMissingError, SlabenchError, UsageError, did_you_mean
+from slabench.core.files import SHORT, write_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +73,6 @@ def public_argv(words: list[str]) -> list[str]:
 
 def notes_console() -> Console:
     """The console on stderr; text is printed as it is."""
-
     return Screen(stderr=True, markup=False)
 
 
@@ -107,7 +107,7 @@ def chosen(
         notes.print(opened.note, soft_wrap=True)
     store, records = opened.store, opened.records
     wanted = [record for record in records if keep(record)]
-    source = Source.of(wanted, store, include_limited=include_quick, columns=columns)
+    source = Source.of(wanted, store, include_limited=include_quick, columns=columns, among=records)
     source.problems[:0] = opened.problems
     warn(notes, source.problems)
     if not source.entries:
@@ -117,8 +117,6 @@ def chosen(
 
 def deliver(output: Path, data: bytes) -> None:
     """Write `data` to `output` atomically; a place that cannot be written to is an error of the request."""
-    from slabench.core.files import write_bytes
-
     try:
         write_bytes(output, data)
     except OSError as error:
@@ -169,7 +167,7 @@ def verify_files(paths: Iterable[Path], read: Callable[[Path], Frozen]) -> None:
     for path in paths:
         try:
             file = read(path)
-            console.print(f"ok      {file.name}  {file.digest[:12]}", soft_wrap=True)
+            console.print(f"ok      {file.name}  {file.digest[:SHORT]}", soft_wrap=True)
         except DataMissingError as error:
             console.print(f"unread  {path}: {error.message}", soft_wrap=True, markup=False)
         except SlabenchError as error:

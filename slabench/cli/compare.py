@@ -52,7 +52,6 @@ def compare(
         slabench compare controls/sla controls/baseline --protocol fc100/5w5s
         slabench compare controls/baseline --published --protocol fc100/5w5s
     """
-
     from slabench.comparison import compare as compare_runs
     from slabench.comparison.table import render, to_csv, to_json
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from slabench.core import paths
+from slabench.core.files import SHORT
 from slabench.core.registry import REGISTRIES
 from slabench.core.suites import SUITES
 from slabench.plots import KINDS
@@ -114,13 +115,13 @@ def _entries(kind: str) -> Iterable[tuple[str, str]]:
 
         for path in list_subsets():
             subset = read_subset(path)
-            yield f"{subset.dataset}/{path.stem}", f"{subset.images:,} images, sha256 {subset.sha256[:12]}"
+            yield f"{subset.dataset}/{path.stem}", f"{subset.images:,} images, sha256 {subset.sha256[:SHORT]}"
     else:
         from slabench.episodes.files import list_files, read_manifest
 
         for path in list_files():
             m = read_manifest(path)
-            yield f"{m.dataset}/{path.stem}", f"{m.episodes:,} episodes, sha256 {m.sha256[:12]}"
+            yield f"{m.dataset}/{path.stem}", f"{m.episodes:,} episodes, sha256 {m.sha256[:SHORT]}"
 
 
 def _rules(kind: str) -> dict[str, str]:

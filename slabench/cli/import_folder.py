@@ -13,10 +13,12 @@ from slabench.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from slabench.data.sources.images import Fit
     from slabench.data.sources.own_import import Imported
     from slabench.data.sources.own_layouts import Listing
 
-_FITS = {"centre": "centre", "whole": "scale"}
+_FITS: dict[str, Fit] = {"centre": "centre", "whole": "scale"}
+"""What is typed, and what the decoder calls it."""
 _TOLD = 5
 """Kinds of files that are no images; a folder has seldom more."""
 _QUERIES = 15
@@ -44,7 +46,6 @@ def import_folder(
     \b
     slabench data import-folder my-birds PATH
     """
-
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from slabench.data.sources import own_import
@@ -65,7 +66,7 @@ def import_folder(
             path,
             size=size,
             seed=seed,
-            fit="scale" if _FITS[fit] == "scale" else "centre",
+            fit=_FITS[fit],
             replace=replace,
             found=found,
             done=lambda n: progress.advance(task, n),

@@ -14,6 +14,7 @@ import typer
 from slabench.cli.common import notes_console, refuse_folder, warn
 from slabench.cli.streams import Screen, export
 from slabench.core.errors import SlabenchError, UsageError, did_you_mean, unknown_name
+from slabench.core.files import write_text
 from slabench.core.suites import SUITE_NAMES
 from slabench.ranking.formats.html import to_html
 from slabench.ranking.formats.latex import to_latex
@@ -100,8 +101,7 @@ def leaderboard(
 
     from slabench.cli.summary import show_summary
     from slabench.comparison.summary import summary
-    from slabench.core.files import write_text
-    from slabench.ranking.entries import ranked
+    from slabench.ranking.rows import ranked
 
     if output is not None:
         if output.suffix.lower() not in _SUFFIXES:

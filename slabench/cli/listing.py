@@ -16,6 +16,7 @@ from slabench.cli.data import list_datasets, show_dataset
 from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
+from slabench.core.files import SHORT
 from slabench.core.registry import REGISTRIES
 from slabench.core.seeding import fork_for_init
 
@@ -209,7 +210,7 @@ def _recipe(console: Console, name: str) -> None:
     from slabench.recipes import load_recipe
 
     for recipe in load_recipe(name):
-        console.print(f"# {recipe.name}, digest {recipe.digest[:12]}, seeds {list(recipe.seeds)}", markup=False)
+        console.print(f"# {recipe.name}, digest {recipe.digest[:SHORT]}, seeds {list(recipe.seeds)}", markup=False)
         for section, values in recipe.resolved().items():
             if isinstance(values, dict):
                 console.print(f"\\[{section}]")

@@ -20,6 +20,7 @@ from slabench.cli.common import WAIT, numbers, public_argv
 from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
+from slabench.core.files import SHORT
 from slabench.core.suites import SUITES
 from slabench.progress import ConsoleListener, duration
 
@@ -341,7 +342,7 @@ def show_plan(
         torch.set_num_threads(threads)
     where = choose_device(device)
     for recipe in recipes:
-        console.print(f"[bold]{recipe.name}[/bold] [dim]{recipe.digest[:12]}[/dim]")
+        console.print(f"[bold]{recipe.name}[/bold] [dim]{recipe.digest[:SHORT]}[/dim]")
         for section, values in recipe.resolved().items():
             console.print(f"  {section} = {json.dumps(values)}", markup=False, soft_wrap=True)
     trials = plan(recipes, seeds, results)

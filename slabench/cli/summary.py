@@ -9,7 +9,7 @@ from slabench.cli.streams import plain
 from slabench.comparison.controls import Control
 from slabench.ranking.columns import percent
 from slabench.ranking.formats.terminal import WIDE, elided
-from slabench.ranking.order import standard
+from slabench.ranking.standard import standard_setting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +62,7 @@ def show_summary(console: Console, lines: Sequence[Line]) -> None:
         table.add_column(heading, justify="right" if heading in numbers else "left", vertical="bottom", no_wrap=True)
     above = ""
     for line, cells in zip(lines, zip(*columns.values(), strict=True), strict=True):
-        heading = line.protocol.partition("/")[0] + ("" if standard(line.protocol) else ", others")
+        heading = line.protocol.partition("/")[0] + ("" if standard_setting(line.protocol) else ", others")
         if heading != above:
             table.add_row(Text(above := heading, style="bold"))
         table.add_row(*map(Text, cells))

@@ -18,8 +18,8 @@ from slabench.core.errors import SlabenchError, UsageError
 from slabench.core.files import SHORT
 from slabench.ranking import published as numbers
 from slabench.ranking.columns import UNVERIFIED, LeaderboardRow, marked
-from slabench.ranking.entries import rows
 from slabench.ranking.published import PublishedRow
+from slabench.ranking.rows import rows
 from slabench.recipes import AnyRecipe, load_recipe
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.images import copies_of, images_per_step

@@ -12,9 +12,10 @@ import numpy
 from slabench.comparison.controls import model
 from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
 from slabench.core.files import SHORT
-from slabench.ranking.entries import Entry, copies, entries
+from slabench.ranking.entries import Entry, entries
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
+from slabench.sla.transforms import copies
 
 if TYPE_CHECKING:
     import numpy

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from slabench.comparison.result import points, short_names
+from slabench.core.files import SHORT
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,7 +68,9 @@ def render(made: Comparison) -> list[RenderableType]:
     from rich.text import Text
 
     first = made.pairs[0]
-    digests = ", ".join(f"{name} {value[:12]}" for name, value in made.digests.items() if value and name != "protocol")
+    digests = ", ".join(
+        f"{name} {value[:SHORT]}" for name, value in made.digests.items() if value and name != "protocol"
+    )
     where = "" if made.protocol in made.task else f"{made.protocol}, "
     parts: list[RenderableType] = [
         Text(made.task, style="bold"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from slabench.core.files import SHORT
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of
 from slabench.records.record import RunRecord
@@ -45,7 +46,7 @@ def points(records: Sequence[RunRecord], predictor: str) -> list[Point]:
         made.append(
             Point(
                 name=first.name,
-                recipe_digest=first.recipe_digest[:12],
+                recipe_digest=first.recipe_digest[:SHORT],
                 backbone=str((first.recipe.get("model") or {}).get("backbone", "unknown")),
                 objective=str((first.recipe.get("sla") or {}).get("objective", "unknown")),
                 predictor=predictor,
@@ -107,7 +108,7 @@ def _by_images_seen(panel: Axes, group: Group, lines: list[tuple[str, list[Point
     from matplotlib import ticker
 
     colours = group.colours()
-    markers = {digest[:12]: marker for digest, marker in group.markers().items()}
+    markers = {digest[:SHORT]: marker for digest, marker in group.markers().items()}
     ends = []
     for name, own in lines:
         first = own[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slabench.comparison.controls import Gain, equal_images_seen, gain, model
+from slabench.comparison.controls import Gain, baselines, equal_images_seen, gain, model
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, tested_on
 from slabench.records.store import EpisodeCache
@@ -30,7 +30,7 @@ _Cells = dict[tuple[int, int], Gain]
 def where_it_pays(source: Source) -> Drawing:
     """The paired gain of joint labels over a baseline of equal images seen, over data and training; a panel a comparison."""
     groups = [group for group in source.groups() if not group.stale and _per_class(group) is not None]
-    found = [(name, question, cells) for name, question, cells in _maps(groups, source)]
+    found = _maps(groups, source)
     if not found:
         raise NothingToDraw(
             "joint labels and a baseline of as many images seen were not both run at two numbers of training images a class",
@@ -72,9 +72,8 @@ def _maps(groups: Sequence[Group], source: Source) -> list[tuple[str, str, _Cell
             for place, (own, other, _) in enumerate(_QUESTIONS):
                 rivals = [
                     rival
-                    for rival in group.entries
-                    if rival.objective == "baseline" and rival.predictor == other and model(rival) == model(entry)
-                    if equal_images_seen(rival.images_seen, entry.images_seen)
+                    for rival in baselines(entry, group.entries)
+                    if rival.predictor == other and equal_images_seen(rival.images_seen, entry.images_seen)
                 ]
                 if entry.predictor == own and rivals:
                     network = str(first.setting("model", "backbone"))

@@ -11,11 +11,10 @@ from dataclasses import replace
 
 from slabench.plots import KINDS, draw, style
 from slabench.plots.classes import parts, recalls
-from slabench.plots.source import Drawing, Group, Source
+from slabench.plots.source import Drawing, Group, Source, asked_first
 from slabench.plots.summary import lines, tasks
 from slabench.plots.sweeps import OTHER, series
 from slabench.ranking.entries import Entry
-from slabench.ranking.standard import standard
 
 HEIGHT = 2 * style.WIDTH * 2**0.5
 """Inches: two columns of panels are as wide as a sheet of the A series is, and so high it is."""
@@ -49,7 +48,7 @@ def draw_page(kind: str, source: Source) -> Drawing:
         return _noted(draw(kind, source.showing(chosen)), kind, candidates, chosen, 0)
     able = _DRAWN.get(kind, lambda entry: True)
     groups = [group for group in source.groups() if any(map(able, group.entries))]
-    first = [group for group in groups if standard(group.first) and not group.stale] or groups
+    first = asked_first(groups)
     for count in range(min(MOST, len(first)), 0, -1):
         kept = first[:count]
         chosen = [entry for group in kept for entry in _rows(group, KINDS[kind].rows, able)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from slabench.core.errors import DataError
 from slabench.plots import style
 from slabench.ranking.entries import Entry, entries
+from slabench.ranking.standard import standard
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 
@@ -111,6 +112,11 @@ class Group:
         return {digest: marks[i % len(marks)] for own in gathered.values() for i, digest in enumerate(own)}
 
 
+def asked_first(groups: Sequence[Group]) -> list[Group]:
+    """The standard protocols that are not stale; all groups where none is standard."""
+    return [group for group in groups if standard(group.first) and not group.stale] or list(groups)
+
+
 @dataclass(eq=False)
 class Source:
     """Records to draw from.
@@ -137,11 +143,15 @@ class Source:
         *,
         include_limited: bool = False,
         columns: int = 1,
+        among: Iterable[RunRecord] | None = None,
     ) -> Source:
-        """Gather the finished ones of `records`; a side file that is damaged becomes a problem and not an error."""
+        """Gather the finished ones of `records`; a side file that is damaged becomes a problem and not an error.
+
+        Where `records` are only some of a folder's, `among` is all of them, as in `slabench.ranking.entries.entries`.
+        """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = entries(records, store.episodes if store else None, include_limited)
+            found = entries(records, store.episodes if store else None, include_limited, among)
         problems = list(dict.fromkeys(str(warning.message) for warning in caught))
         return cls(tuple(found), store, columns, problems)
 

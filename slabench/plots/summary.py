@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from slabench.comparison.controls import Control, Gain, controls, gain, model
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, tested_on, units
-from slabench.ranking.entries import Entry, copies, entry_interval
+from slabench.ranking.entries import Entry, entry_interval
 from slabench.ranking.standard import standard
 from slabench.records.store import EpisodeCache
+from slabench.sla.transforms import copies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

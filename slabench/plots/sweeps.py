@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, short_names, tested_on, units
-from slabench.ranking.entries import Entry, copies, entry_interval
+from slabench.ranking.entries import Entry, entry_interval
+from slabench.sla.transforms import copies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""In which order people ask for protocols: the settings that papers print first, then what most rows stand on.
+"""In which order people ask for protocols: standard settings first, then what most rows stand on.
 
 For what is read from the top: the terminal. Files for programs keep the order of the alphabet.
 """
@@ -12,25 +12,14 @@ from typing import Any
 
 from slabench.core.suites import SUITES
 from slabench.ranking.columns import LeaderboardRow, table_of
-
-_STANDARD = (
-    re.compile(r"fewshot/[^/]+/5w[15]s15q"),
-    re.compile(r"imbalanced/[^/]+/exp-r100?/.+"),
-    re.compile(r"supervised/[^/]+/full/.+"),
-)
-"""The settings of the field: 5-way 1- and 5-shot with 15 queries, exponential tails of ratio 10 and 100, all training images."""
-
-
-def standard(protocol: str) -> bool:
-    """Whether papers print numbers of this setting: `fewshot/fc100/5w5s15q`, `imbalanced/cifar100/exp-r100/standard`."""
-    return any(pattern.fullmatch(protocol) for pattern in _STANDARD)
+from slabench.ranking.standard import standard_setting
 
 
 def asked_first(protocols: Sequence[str]) -> list[str]:
     """The distinct `protocols` in the order in which people ask for them.
 
-    Standard settings come before others, suites in their own order, data sets by how often they occur, and the numbers in a
-    name by size: 5-way before 10-way.
+    Standard settings (`slabench.ranking.standard`) come before others, suites in their own order, data sets by how often they
+    occur, and the numbers in a name by size: 5-way before 10-way.
 
     Args:
         protocols: one for each row, so that they can be counted.
@@ -41,7 +30,7 @@ def asked_first(protocols: Sequence[str]) -> list[str]:
     def key(protocol: str) -> tuple[Any, ...]:
         dataset = _dataset(protocol)
         place = suites.get(dataset[0], len(suites))
-        return (not standard(protocol), place, -counts[dataset], dataset, _by_size(protocol))
+        return (not standard_setting(protocol), place, -counts[dataset], dataset, _by_size(protocol))
 
     return sorted(set(protocols), key=key)
 

@@ -13,10 +13,9 @@ from importlib.resources import files
 from slabench.comparison.controls import CONTROLS
 from slabench.plots import KINDS
 from slabench.plots.page import draw_page
-from slabench.plots.source import Group, NothingToDraw, Source
+from slabench.plots.source import Group, NothingToDraw, Source, asked_first
 from slabench.ranking.columns import PUBLISHED, STALE, UNVERIFIED
 from slabench.ranking.formats.html_table import script
-from slabench.ranking.standard import standard
 from slabench.report import html, provenance, summary
 from slabench.report.svg import share_styles
 
@@ -48,7 +47,7 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
     drawn: set[str] = set()
     sections = [Section("What SLA buys and what it costs", "summary", summary.section(source))]
     names: list[str] = []
-    first = [group for group in groups if standard(group.first) and not group.stale] or groups
+    first = asked_first(groups)
     for group in [*first, *(group for group in groups if group not in first)]:
         if progress:
             progress(f"drawing {group.title}")

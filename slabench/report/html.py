@@ -10,9 +10,9 @@ from slabench.core.files import SHORT
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group
 from slabench.ranking.columns import Column, LeaderboardRow, boards
-from slabench.ranking.entries import ranked
 from slabench.ranking.formats import html_table
 from slabench.ranking.formats.html_table import Cell, table
+from slabench.ranking.rows import ranked
 from slabench.report.svg import inline
 
 

@@ -9,10 +9,11 @@ from html import escape
 from slabench.comparison.controls import CONTROLS, Control, Gain, gains
 from slabench.plots import style
 from slabench.plots.source import Group, Source
-from slabench.plots.summary import Task, multiples, tasks
-from slabench.ranking.entries import Entry, copies, entry_interval
+from slabench.plots.summary import REMEDY, Task, multiples, tasks
+from slabench.ranking.entries import Entry, entry_interval
 from slabench.ranking.formats.html_table import Cell, Head, table
 from slabench.report import html
+from slabench.sla.transforms import copies
 
 _ORDER = ("aggregated", "distilled", "single")
 
@@ -59,7 +60,7 @@ def section(source: Source) -> str:
         return html.paragraph(
             "No recipe with joint labels has a baseline of the same model and protocol here, so nothing can be said about what "
             "SLA buys (stale runs and runs with a reduced budget do not count). "
-            "To make one: slabench run fewshot/controls --dataset fc100 --shots 5",
+            f"To make one: {REMEDY}",
         )
     trained, derived = [line for line in found if line.as_trained], [line for line in found if not line.as_trained]
     drawings = multiples(source)

@@ -151,6 +151,14 @@ def transform_set(name: str) -> TransformSet:
     return chosen
 
 
+def copies(name: str) -> int | None:
+    """M of the transformation set of a record; None for one of a plug-in that is not installed here."""
+    try:
+        return transform_set(name).M
+    except UsageError:
+        return None
+
+
 @dataclass(frozen=True)
 class FunctionSet(TransformSet):
     """Transformations that are functions of a batch; see `function_set`. It has no `views` and cannot `undo`."""

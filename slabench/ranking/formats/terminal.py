@@ -31,7 +31,7 @@ def table(rows: Sequence[LeaderboardRow], width: int = 80) -> Table:
     Protocols stand in the order in which people ask for them (`slabench.ranking.order`).
 
     Args:
-        rows: as `slabench.ranking.entries.rows` gives them.
+        rows: as `slabench.ranking.rows.rows` gives them.
         width: of the terminal.
     """
     from rich.markup import escape
