@@ -178,3 +178,16 @@ def test_names_are_cut_where_they_differ() -> None:
     assert elided(["abcdefghijkl"], 9) == ["abc...jkl"]
     assert elided(["xx-one-yyyyyyyyyyyyyy", "xx-two-yyyyyyyyyyyyyy"], 13) != ["xx..." + "y" * 8] * 2
     assert all(len(name) <= 13 for name in elided(LONG, 13))
+
+
+def test_the_row_that_stands_for_joint_labels_is_not_chosen_by_its_accuracy(tmp_path: Path) -> None:
+    """Nor is a head that was scored afterwards, or a recipe with fewer seeds, taken for being better."""
+    for name, seeds, accuracy in (("a", (0,), 0.9), ("b", (0, 1), 0.5)):
+        for seed in seeds:
+            values = {"single": accuracy, "aggregated": accuracy}
+            trial(tmp_path, f"fewshot/{name}/sla", "sla", values, seed=seed)
+    trial(tmp_path, "fewshot/b/baseline", "baseline", {"single": 0.4, "aggregated": 0.4})
+    (line,) = summary(*read(tmp_path))
+    assert line.sla is not None
+    assert (line.sla.records[0].name, len(line.sla.records)) == ("fewshot/b/sla", 2)
+    assert line.best.records[0].name == "fewshot/a/sla"

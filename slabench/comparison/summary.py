@@ -21,7 +21,7 @@ class Line:
         protocol: its name.
         rows: recipes and predictors that were run on it.
         best: the row with the highest accuracy.
-        sla: the row of joint labels that stands beside the most controls; of several the best. None where there is none.
+        sla: the first of `sla_rows`; None where there is none.
         controls: of `sla`; one that was not run is missing.
         least: `sla` minus the strongest of its controls; None without any.
     """
@@ -53,11 +53,40 @@ def summary(found: Sequence[Entry], store: ResultStore | None) -> list[Line]:
     return sorted(lines, key=lambda line: places.index(line.protocol))
 
 
+def sla_rows(group: Sequence[Entry]) -> list[tuple[Entry, list[tuple[Control, Entry]]]]:
+    """The rows with joint labels of a protocol, each with its controls, the one that stands for the protocol first.
+
+    One order for the terminal, the picture, the report and the README, and never by accuracy, which would be a selection on the
+    test: what was trained for the protocol before what was scored on it afterwards, and of that the head of the training; then
+    `sla` before `sla+sd`, more controls, all views before one, more seeds, and the name.
+
+    Args:
+        group: entries that may be compared.
+    """
+
+    def place(pair: tuple[Entry, list[tuple[Control, Entry]]]) -> tuple[Any, ...]:
+        entry, beside = pair
+        first = entry.records[0]
+        trained = (first.setting("score", "trained") or {}).get("head")
+        return (
+            first.derived is not None,
+            trained is not None and trained != first.setting("model", "head"),
+            entry.objective != "sla",
+            -len(beside),
+            entry.predictor != "aggregated",
+            -len(entry.records),
+            first.name,
+        )
+
+    rows = [(entry, controls(entry, group)) for entry in group if entry.objective.startswith("sla")]
+    return sorted(rows, key=place)
+
+
 def _line(group: Sequence[Entry], cache: EpisodeCache) -> Line:
     counted = [entry for entry in group if entry.ranked] or list(group)
     best = max(counted, key=lambda entry: entry.mean)
-    beside = [(entry, dict(controls(entry, counted))) for entry in counted if entry.objective.startswith("sla")]
-    sla, own = max(beside, key=lambda pair: (len(pair[1]), pair[0].mean), default=(None, {}))
+    sla, beside = next(iter(sla_rows(counted)), (None, []))
+    own = dict(beside)
     gains = [gain(sla, control, question, cache) for question, control in own.items()] if sla else []
     least = min(gains, key=lambda one: one.value, default=None)
     protocol = best.records[0].protocol

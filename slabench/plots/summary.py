@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from slabench.comparison.controls import Control, Gain, controls, gain, model
+from slabench.comparison.controls import Control, Gain, gain, model
+from slabench.comparison.summary import sla_rows
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, tested_on, units
 from slabench.ranking.entries import Entry, entry_interval
@@ -54,8 +55,8 @@ class Task:
 def tasks(source: Source) -> list[Task]:
     """One task for each model that was trained with joint labels on a standard protocol; on any protocol where none is standard.
 
-    Of the recipes of a model `sla` goes before `sla+sd`, then the one with the most controls, then the most seeds; of the models
-    of a protocol those with the most controls are kept. Stale rows, reduced budgets and post-hoc methods do not count.
+    Of the recipes of a model the first of `slabench.comparison.summary.sla_rows` is taken; of the models of a protocol those
+    with the most controls are kept. Stale rows, reduced budgets and post-hoc methods do not count.
     """
     cache = EpisodeCache(source.store)
     made = [task for group in source.groups() for task in _tasks(group, cache)]
@@ -63,18 +64,14 @@ def tasks(source: Source) -> list[Task]:
 
 
 def _tasks(group: Group, cache: EpisodeCache) -> list[Task]:
-    best: dict[Any, tuple[Any, Entry, list[tuple[Control, Entry]]]] = {}
-    for entry in group.every:
+    best: dict[Any, tuple[Entry, list[tuple[Control, Entry]]]] = {}
+    for entry, beside in sla_rows(group.every):
         first = entry.records[0]
         whole = not (entry.stale or first.limited or first.derived)
-        if not (whole and entry.objective.startswith("sla") and entry.predictor == "aggregated"):
-            continue
-        beside = controls(entry, group.every)
-        place = (entry.objective != "sla", -len(beside), -len(entry.records), group.name(entry))
-        if beside and (model(entry) not in best or place < best[model(entry)][0]):
-            best[model(entry)] = place, entry, beside
-    most = max((len(beside) for _, _, beside in best.values()), default=0)
-    kept = sorted((each for each in best.values() if len(each[2]) == most), key=lambda each: each[0])
+        if whole and beside and entry.predictor == "aggregated":
+            best.setdefault(model(entry), (entry, beside))
+    most = max((len(beside) for _, beside in best.values()), default=0)
+    kept = [each for each in best.values() if len(each[1]) == most]
     return [
         Task(
             group,
@@ -83,7 +80,7 @@ def _tasks(group: Group, cache: EpisodeCache) -> list[Task]:
             {question: gain(entry, control, question, cache) for question, control in beside},
             group.title if len(kept) == 1 and entry.objective == "sla" else f"{group.title}: {group.name(entry)}",
         )
-        for _, entry, beside in kept
+        for entry, beside in kept
     ]
 
 
