@@ -35,7 +35,7 @@ from slabench.data.sources import fewshot, own_lists, parquet, photographs, pyba
 from slabench.data.sources.images import decode_image
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.splits import parse_split
-from slabench.data.store import open_store, write_store
+from slabench.data.store import open_store, remarks, write_store
 from slabench.episodes import files as episode_files
 from slabench.evaluation.metrics import read_prior
 from slabench.ranking import published
@@ -265,12 +265,18 @@ def _store(folder: Path, name: str) -> Reader:
     raw = pybatches.read(_batch_folder(folder / "raw"), TINY)
     write_store(folder / "tiny", raw)
     path, seed = folder / "tiny" / name, (folder / "tiny" / name).read_bytes()
+    seeds = [seed]
+    if name == "manifest.json":
+        manifest = json.loads(seed)
+        manifest["source"] |= {"image_formats": {"JPEG": 3, "PNG": 21}, "unpublished": "train: not the publisher's"}
+        seeds.append(json.dumps(manifest | {"repeats": {"test_in_train": 1, "other_class": 2}}).encode())
 
     def attempt(data: bytes) -> object:
         path.write_bytes(data[: len(seed)].ljust(len(seed), b"\0") if name != "manifest.json" else data)
-        return open_store(path.parent).images("tiny").class_rows()
+        store, entry = open_store(path.parent), replace(TINY, lossless=True)
+        return store.images("tiny", store.origin(entry)).class_rows(), remarks(entry, store)
 
-    return Reader((seed,), attempt)
+    return Reader(tuple(seeds), attempt)
 
 
 def _pickles() -> tuple[bytes, ...]:
