@@ -102,6 +102,10 @@ def test_what_a_process_leaves_when_it_is_stopped_is_told_until_it_is_run_again(
         assert len(agendas(tmp_path)) == 1, "all of the old one is run again now, or has a record"
         record(tmp_path, second)
     assert states(tmp_path) == [("done", "a sla", 0, None), ("done", "b sla", 0, None)]
+    with pytest.raises(KeyboardInterrupt), announce(tmp_path, [first]):
+        raise KeyboardInterrupt
+    with announce(tmp_path, []):
+        assert agendas(tmp_path) == [], "a run that finds everything done, too"
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_run(tmp_path: Path) -> None:

@@ -102,13 +102,13 @@ def announce(root: Path, trials: Sequence[Planned]) -> Iterator[Announcement]:
         root: the folder of results.
         trials: to be run; without any, nothing is written.
     """
+    _forget(root, {trial.key for trial in trials})
     if not trials:
         yield Announcement(None, trials)
         return
     folder = root / "checkpoints"
     path = folder / f"agenda-{uuid.uuid4().hex[:SHORT]}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    _forget(root, {trial.key for trial in trials})
     own = Announcement(path, trials)
     # Another process may take it for a moment (see _forget). Where the folder cannot lock, this one looks as if it were gone.
     with hold(path.with_suffix(".lock"), seconds=1):
