@@ -17,20 +17,25 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from data_layouts import MINI, TINY, batch_files, encode, python2_pickle, tiny_parts, write_archive, write_parquet
 from model_outputs import make_outputs
+from own_images import picture
+from PIL import Image
 from result_records import classifier_record, make_record
 from torch import nn
 
 from slabench.core.files import read_json
 from slabench.data import longtail, longtail_files
 from slabench.data.imageset import ImageSet
-from slabench.data.sources import fewshot, parquet, photographs, pybatches
+from slabench.data.own_facts import OwnFacts, changed_splits, read_facts
+from slabench.data.sources import fewshot, own_lists, parquet, photographs, pybatches
 from slabench.data.sources.images import decode_image
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.splits import parse_split
-from slabench.data.store import open_store, write_store
+from slabench.data.store import open_store, remarks, write_store
 from slabench.episodes import files as episode_files
 from slabench.evaluation.metrics import read_prior
 from slabench.ranking import published
@@ -102,6 +107,15 @@ def readers(folder: Path) -> dict[str, Reader]:
             folder / "mini-imagenet-cache-test.pkl", lambda path: fewshot._read_cache(path, MINI), _caches()
         ),
         "images (parquet)": _parquet(folder / "parquet"),
+        "own images' facts (JSON)": _own_facts(folder / "mine"),
+        "own list (CSV)": _text(
+            folder / "own.csv",
+            own_lists.read_list,
+            [b"path,label,split\nown.csv,ant,train\nr.toml,bat,test\n", b"file,class\nown.csv,ant\n"],
+        ),
+        "own list (parquet)": _own_parquet(folder / "own.parquet"),
+        "own list (CoOp's JSON)": _coop(folder / "coop"),
+        "own image": Reader(_own_images(), lambda data: decode_image(data, 8, "i", fit="centre", own=True)),
         "image": Reader(_images(), lambda data: decode_image(data, 8, "i", fit="scale")),
     }
 
@@ -252,12 +266,18 @@ def _store(folder: Path, name: str) -> Reader:
     raw = pybatches.read(_batch_folder(folder / "raw"), TINY)
     write_store(folder / "tiny", raw)
     path, seed = folder / "tiny" / name, (folder / "tiny" / name).read_bytes()
+    seeds = [seed]
+    if name == "manifest.json":
+        manifest = json.loads(seed)
+        manifest["source"] |= {"image_formats": {"JPEG": 3, "PNG": 21}, "unpublished": "train: not the publisher's"}
+        seeds.append(json.dumps(manifest | {"repeats": {"test_in_train": 1, "other_class": 2}}).encode())
 
     def attempt(data: bytes) -> object:
         path.write_bytes(data[: len(seed)].ljust(len(seed), b"\0") if name != "manifest.json" else data)
-        return open_store(path.parent).images("tiny").class_rows()
+        store, entry = open_store(path.parent), replace(TINY, lossless=True)
+        return store.images("tiny", store.origin(entry)).class_rows(), remarks(entry, store)
 
-    return Reader((seed,), attempt)
+    return Reader(tuple(seeds), attempt)
 
 
 def _pickles() -> tuple[bytes, ...]:
@@ -305,3 +325,63 @@ def _parquet(folder: Path) -> Reader:
 def _images() -> tuple[bytes, ...]:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return tuple(encode(pixels, kind) for kind in ("PNG", "JPEG", "GIF", "BMP"))
+
+
+def _own_facts(folder: Path) -> Reader:
+    facts = OwnFacts(
+        name=folder.name,
+        summary="own images",
+        source="class folders: photos",
+        image_size=16,
+        n_classes=6,
+        fewshot=True,
+        mean=(100.5, 90, 80),
+        std=(50.5, 40, 30),
+        seed=0,
+        classes_from="drawn with seed 0",
+        images_from="as given",
+        sha256={"class-split.json": "ab" * 32, "image-split.csv": "cd" * 32},
+    )
+    folder.mkdir()
+
+    def read(path: Path) -> object:
+        return changed_splits(read_facts(path.parent).info(path.parent))
+
+    return _text(folder / "own.json", read, [json.dumps(facts.model_dump(mode="json")).encode()])
+
+
+def _own_parquet(path: Path) -> Reader:
+    rows = [{"path": path.name, "label": "ant", "split": "train"}, {"path": "r.toml", "label": "bat", "split": "test"}]
+    seeds = []
+    for more in ({}, {"compression": "none", "use_dictionary": False}):
+        file = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), file, **more)
+        seeds.append(file.getvalue())
+    (path.parent / "r.toml").touch()
+    return _text(path, own_lists.read_list, seeds)
+
+
+def _coop(folder: Path) -> Reader:
+    (folder / "images").mkdir(parents=True)
+    rows = {part: [[f"{part}.png", label, f"class {label}"]] for label, part in enumerate(("train", "val", "test"))}
+    for part in rows:
+        (folder / "images" / f"{part}.png").touch()
+    path = folder / "split_zhou_Own.json"
+    return _text(path, lambda file: own_lists.coop(file.parent), [json.dumps(rows).encode()])
+
+
+def _own_images() -> tuple[bytes, ...]:
+    seeds = []
+    image = picture("a", (12, 12))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    grey = Image.fromarray(np.arange(144, dtype=np.int32).reshape(12, 12))
+    for one, kind, more in (
+        *((image, kind, {"exif": exif}) for kind in ("JPEG", "PNG", "WEBP")),
+        *((image, "TIFF", {"compression": how}) for how in ("raw", "tiff_lzw")),
+        *((other, "TIFF", {}) for other in (grey, image.convert("RGBA"))),
+    ):
+        file = io.BytesIO()
+        one.save(file, kind, **more)
+        seeds.append(file.getvalue())
+    return tuple(seeds)

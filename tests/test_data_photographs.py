@@ -122,7 +122,11 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("tiny-imagenet", lambda p: _edit(p / "wnids.txt", "n02\n", ""), r"unknown class 'n02'"),
     ("tiny-imagenet", lambda p: _edit(p / "wnids.txt", "n02", "n04"), r"train.n04.images is missing"),
     ("tiny-imagenet", lambda p: (p / "wnids.txt").unlink(), r"wnids.txt is missing"),
-    ("tiny-imagenet", lambda p: (p / "wnids.txt").write_bytes(b"\xff\xfe"), r"wnids.txt is not text"),
+    (
+        "tiny-imagenet",
+        lambda p: (p / "wnids.txt").write_bytes(b"\xff\xfe"),
+        r"wnids.txt is not UTF-8 text: line 1 has the byte 0xff",
+    ),
     (
         "tiny-imagenet",
         lambda p: (p / "train/n02/images/n02_1.JPEG").unlink(),

@@ -246,3 +246,33 @@ def test_a_moved_store_still_opens(tmp_path, parts):
     store = write_store(tmp_path / "tiny", raw_of(parts))
     moved = Path(shutil.move(store.folder, tmp_path / "elsewhere"))
     assert open_store(moved).digest == store.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"source": {}}, ": source.kind"),
+        ({"source": {"kind": "folders", "image_formats": ["JPEG"]}}, ": source.image_formats"),
+        ({"source": {"kind": "folders", "image_formats": {"JPEG": "many"}}}, ": source.image_formats.JPEG"),
+        ({"source": {"kind": "folders", "unpublished": 5}}, ": source.unpublished"),
+        ({"repeats": [1]}, ": repeats"),
+        ({"n_images": "24"}, ": n_images"),
+        ({"counts": {"train": [1], "test": [1, 1]}}, " has 1 counts of 'train', and 2 classes"),
+    ],
+)
+def test_what_is_told_of_a_store_is_checked_like_its_arrays(tmp_path: Path, change: dict, where: str) -> None:
+    """It is read by every run, for its warnings, and by `data verify` and `show dataset`."""
+    whole = {
+        "format": 1,
+        "digest": "d",
+        "n_images": 0,
+        "classes": ["a", "b"],
+        "files": {},
+        "source": {"kind": "folders"},
+    }
+    whole |= {"counts": {"train": [0, 0], "test": [0, 0]}}
+    (tmp_path / "manifest.json").write_text(json.dumps(whole))
+    assert open_store(tmp_path).manifest == whole
+    (tmp_path / "manifest.json").write_text(json.dumps(whole | change))
+    with pytest.raises(IntegrityError, match=rf"manifest\.json{where}"):
+        open_store(tmp_path)

@@ -365,7 +365,7 @@ def test_a_class_split_that_is_no_list_is_named(tmp_path: Path) -> None:
 
 
 def test_a_store_that_names_no_possible_file_is_named(tmp_path: Path) -> None:
-    whole = {"format": 1, "digest": "d", "n_images": 0, "classes": ["a"], "source": {}}
+    whole = {"format": 1, "digest": "d", "n_images": 0, "classes": ["a"], "source": {"kind": "folders"}}
     for name in ("x" * 300 + ".npy", "../labels.npy"):
         changes = {"counts": {"train": [0], "test": [0]}, "files": {name: {"bytes": 1, "sha256": "s"}}}
         (tmp_path / "manifest.json").write_text(json.dumps(whole | changes))

@@ -278,6 +278,14 @@ def test_a_store_is_made_anew_when_the_code_that_made_it_changes(tmp_path: Path)
     assert int(np.asarray(load("own-data", "train").images).min()) >= 91
 
 
+@pytest.mark.parametrize("manifest", ["[]", "5", '{"source": 5}'])
+def test_a_store_whose_manifest_names_no_code_is_made_anew(tmp_path: Path, manifest: str) -> None:
+    data(tmp_path)
+    digest = load("own-data", "train").digest
+    (paths.data() / "own-data" / "manifest.json").write_text(manifest)
+    assert load("own-data", "train").digest == digest
+
+
 def test_a_store_of_unknown_code_serves_the_process_that_made_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

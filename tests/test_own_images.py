@@ -275,6 +275,18 @@ def test_a_damaged_entry_is_an_error_of_that_name_alone(tmp_path):
         info("first")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"mean": [float("nan"), 1, 1]}, {"std": [1, 1, float("inf")]}, {"sha256": {"x" * 300: "ab"}}, {"image_size": 0}],
+)
+def test_an_entry_that_says_what_cannot_be_is_named(tmp_path, change):
+    import_folder("mine", folders(tmp_path / "mine", ["a", "b"]), size=16)
+    file = paths.data() / "mine" / "own.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(DataError, match=rf"own\.json: {next(iter(change))}"):
+        info("mine")
+
+
 @pytest.mark.usefixtures("registries")
 def test_a_name_that_a_plug_in_has_too_is_an_error_of_that_name_alone(tmp_path):
     import_folder("mine", folders(tmp_path / "mine", ["a", "b"]), size=16)

@@ -17,6 +17,7 @@ from photograph_layouts import cub200
 from slabench.core import paths
 from slabench.core.errors import DataError, UsageError
 from slabench.data.sources.own_import import import_folder
+from slabench.data.sources.own_lists import read_list
 
 
 def test_an_archive_and_nothing_are_told_apart(tmp_path):
@@ -92,7 +93,8 @@ def test_a_list_of_files(tmp_path, kind):
     ("text", "told"),
     [
         ("file,label\nx/0.png,a\nx/99.png,b\n", "99.png is listed in .* but missing"),
-        ("file,label\nx/0.png,a\nx/0.png,b\n", "is listed twice"),
+        (f"file,label\nx/0.png,a\nx/{'9' * 300}.png,b\n", "99.png is listed in .* but missing"),
+        ("file,label\nx/0.png,a\nx/0.png,b\n", "is listed twice in .*list.csv"),
         ("file,label,split\nx/0.png,a,train\nx/1.png,b,later\n", "line 3: the split 'later'"),
         ("file,label,split\nx/0.png,a,train\nx/1.png,b,\n", "lines with a split and lines without"),
         ("file,label\nx/0.png,\n", "line 2 has no label"),
@@ -106,6 +108,21 @@ def test_a_list_that_is_wrong_names_the_line(tmp_path, text, told):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(DataError, match=told):
         import_folder("listed", tmp_path / "list.csv", size=16)
+
+
+def test_a_part_has_the_same_names_in_a_list_as_among_folders(tmp_path):
+    root = folders(tmp_path / "pictures", ["x"], 6)
+    lines = [f"{root}/x/{n}.png,{'ab'[n % 2]},{('Trn', 'dev', 'Testing')[n // 2]}" for n in range(6)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    assert " ".join(image.part for image in read_list(tmp_path / "list.csv")) == "train train val val test test"
+
+
+def test_a_parquet_list_with_text_that_is_none_is_named(tmp_path):
+    file = tmp_path / "list.parquet"
+    column = pa.Array.from_buffers(pa.utf8(), 1, [None, *pa.array([b"x/\xff.png"]).buffers()[1:]])
+    pq.write_table(pa.table({"path": column, "label": ["a"]}), file)
+    with pytest.raises(DataError, match=r"list\.parquet is not a readable parquet file: .* can't decode byte 0xff"):
+        read_list(file)
 
 
 def test_cub_and_the_layout_of_coop_keep_their_official_splits(tmp_path):

@@ -102,6 +102,24 @@ def test_what_a_process_leaves_when_it_is_stopped_is_told_until_it_is_run_again(
         assert len(agendas(tmp_path)) == 1, "all of the old one is run again now, or has a record"
         record(tmp_path, second)
     assert states(tmp_path) == [("done", "a sla", 0, None), ("done", "b sla", 0, None)]
+    with pytest.raises(KeyboardInterrupt), announce(tmp_path, [first]):
+        raise KeyboardInterrupt
+    with announce(tmp_path, []):
+        assert agendas(tmp_path) == [], "a run that finds everything done, too"
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_run(tmp_path: Path) -> None:
+    """A lock without an agenda, and an agenda that was being written. What a living process holds stays."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("agenda-0123456789ab.lock", ".agenda-0123456789ab.json.abcdefgh.tmp", "0123456789ab.lock"):
+        (folder / name).touch()
+    with FileLock(folder / "agenda-ba9876543210.lock"), announce(tmp_path, [planned("a")]):
+        assert len(list(folder.glob("agenda-*.json"))) == 1
+        assert len(list(folder.glob("agenda-*.lock"))) == 2
+        assert not list(folder.glob("*0123456789ab.json*"))
+    assert {path.name for path in folder.iterdir()} <= {"0123456789ab.lock", "agenda-ba9876543210.lock"}
+    assert (folder / "0123456789ab.lock").exists(), "that of a trial is not this file's to remove"
 
 
 def test_a_failed_or_forced_trial_that_is_run_again_is_queued(tmp_path: Path) -> None:

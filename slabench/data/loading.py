@@ -89,7 +89,9 @@ def is_current(entry: DatasetInfo, path: Path) -> bool:
     code = maker(entry)
     if code is None:
         return True
-    same = read_json(path / MANIFEST).get("source", {}).get("code") == code.sha256
+    manifest = read_json(path / MANIFEST)
+    source = manifest.get("source") if isinstance(manifest, dict) else None
+    same = isinstance(source, dict) and source.get("code") == code.sha256
     return same and (code.unknown is None or path in _made)
 
 

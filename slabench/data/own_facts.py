@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
@@ -15,7 +15,7 @@ from slabench.data.splits import OWN
 
 _AGAIN = "import the images again: slabench data import-folder NAME PATH --replace"
 _LARGE_DROPBLOCK_FROM = 64
-_Triple = tuple[float, float, float]
+_Level = Annotated[float, Field(ge=0, le=255)]
 
 
 class OwnFacts(BaseModel):
@@ -46,12 +46,12 @@ class OwnFacts(BaseModel):
     image_size: PositiveInt
     n_classes: PositiveInt
     fewshot: bool
-    mean: _Triple
-    std: _Triple
+    mean: tuple[_Level, _Level, _Level]
+    std: tuple[_Level, _Level, _Level]
     seed: int
     classes_from: str
     images_from: str
-    sha256: dict[str, str] = Field(default_factory=dict)
+    sha256: dict[Annotated[str, Field(pattern=r"^[a-z-]{1,60}\.[a-z]{1,4}$")], str] = Field(default_factory=dict)
 
     def info(self, folder: Path) -> DatasetInfo:
         """As an entry of the catalog; `folder` holds the store."""

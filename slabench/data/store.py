@@ -89,6 +89,12 @@ class _Counts(BaseModel):
     test: list[NonNegativeInt]
 
 
+class _Source(BaseModel):
+    kind: str
+    image_formats: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    unpublished: str = ""
+
+
 class _Facts(BaseModel):
     """What every reader of a store needs of its manifest; there is more in it."""
 
@@ -97,7 +103,8 @@ class _Facts(BaseModel):
     classes: Annotated[list[str], Field(min_length=1)]
     counts: _Counts
     files: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,60}\.npy$")], _File]
-    source: dict[str, Any]
+    source: _Source
+    repeats: dict[str, NonNegativeInt] = Field(default_factory=dict)  # not counted by the first versions
 
 
 _COLUMNS = {"images": ("uint8", 4), "labels": ("int64", 1), "parts": ("uint8", 1), "source_positions": ("int32", 1)}
@@ -184,11 +191,15 @@ def open_store(path: Path) -> Store:
     if manifest["format"] != STORE_FORMAT:
         raise DataError(f"{path} has store format {manifest['format']}; this slabench reads {STORE_FORMAT}", remedy)
     try:
-        _Facts.model_validate(manifest)
+        _Facts.model_validate(manifest, strict=True)  # what is used are the values as they stand there
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise IntegrityError(f"{path / MANIFEST}: {where[:80]}: {first['msg']}", remedy) from error
+    for part, counts in manifest["counts"].items():
+        if len(counts) != len(manifest["classes"]):
+            what = f"{len(counts)} counts of '{part}', and {len(manifest['classes'])} classes"
+            raise IntegrityError(f"{path / MANIFEST} has {what}", remedy)
     for file_name, facts in manifest["files"].items():
         file = path / file_name
         size = file.stat().st_size if file.is_file() else None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from slabench.core.errors import DataError
-from slabench.core.files import SHORT, read_json, write_json
+from slabench.core.files import SHORT, read_json, remove_abandoned, write_json
 from slabench.core.locks import hold
 
 SCHEMA = "slabench.agenda/1"
@@ -102,15 +102,16 @@ def announce(root: Path, trials: Sequence[Planned]) -> Iterator[Announcement]:
         root: the folder of results.
         trials: to be run; without any, nothing is written.
     """
+    _forget(root, {trial.key for trial in trials})
     if not trials:
         yield Announcement(None, trials)
         return
     folder = root / "checkpoints"
     path = folder / f"agenda-{uuid.uuid4().hex[:SHORT]}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    _forget(root, {trial.key for trial in trials})
     own = Announcement(path, trials)
-    with hold(path.with_suffix(".lock")):  # where the folder cannot lock, the process looks as if it were gone
+    # Another process may take it for a moment (see _forget). Where the folder cannot lock, this one looks as if it were gone.
+    with hold(path.with_suffix(".lock"), seconds=1):
         own.at(None)
         yield own
         path.unlink(missing_ok=True)
@@ -139,7 +140,7 @@ def held(path: Path) -> bool:
 
 
 def _forget(root: Path, again: set[str]) -> None:
-    """Remove what processes that are gone have left, where all of it is run again now, or has a record."""
+    """Remove what processes that are gone have left: agendas where all is run again now, or has a record; files of no agenda."""
     gone = [agenda for agenda in agendas(root) if not agenda.alive]
     recorded = {path.stem.rpartition("-")[2] for path in (root / "runs").rglob("seed*-*.json")} if gone else set()
     for agenda in gone:
@@ -147,3 +148,10 @@ def _forget(root: Path, again: set[str]) -> None:
         if all(key[:SHORT] in recorded for key in rest):
             agenda.path.unlink(missing_ok=True)
             agenda.path.with_suffix(".lock").unlink(missing_ok=True)
+    folder = root / "checkpoints"
+    for unfinished in folder.glob(".agenda-*.json.*.tmp"):  # its name never comes again, so nothing else removes it
+        remove_abandoned(unfinished.with_name(unfinished.name[1:].rsplit(".", 2)[0]))
+    for lock in folder.glob("agenda-*.lock"):
+        if not lock.with_suffix(".json").is_file():
+            with hold(lock):  # which removes it, unless a process holds it
+                pass

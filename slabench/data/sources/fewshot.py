@@ -22,7 +22,7 @@ from slabench.core.tables import read_table
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import ImageSet, RawImages
 from slabench.data.sources import Kind
-from slabench.data.sources.images import check_class_names, decode_all, refuse_html, whole_numbers
+from slabench.data.sources.images import check_class_names, decode_all, refuse_absent, refuse_html, whole_numbers
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.splits import SPLIT_NAMES, load_split
 from slabench.data.store import canonical_order, pixel_digests
@@ -241,12 +241,7 @@ def read_csvs(path: Path, entry: DatasetInfo) -> RawImages:
         for file_name, wnid in _read_list(path / f"{split}.csv"):
             files.append(path / "images" / file_name)
             names.append(wnid)
-    absent = [file for file in files if not file.is_file()]
-    if absent:
-        raise DataError(
-            f"{absent[0]} is listed but missing ({len(absent):,} of {len(files):,} images are)",
-            "complete the folder 'images', then import again",
-        )
+    refuse_absent(files, "complete the folder 'images', then import again")
     images, formats = decode_all(
         lambda row: files[row].read_bytes(), lambda row: str(files[row]), len(files), entry.image_size, fit="scale"
     )
@@ -289,10 +284,12 @@ def _read_list(file: Path) -> list[tuple[str, str]]:
         raise DataError(f"{file} is missing", f"slabench reads {_CSV_LAYOUT}")
     refuse_html(file)
     table = read_table(file, ("filename", "label"), f"needs {_CSV_LAYOUT}")
-    rows = [(cells["filename"], cells["label"]) for _, cells in table]
-    for number, (file_name, label) in enumerate(rows, start=2):
+    rows = []
+    for number, cells in table:
+        file_name, label = cells["filename"], cells["label"]
         if not label or Path(file_name).name != file_name or file_name in ("", ".", ".."):
             raise DataError(f"{file}, line {number}: '{file_name},{label}' is not a file name and a label", _AGAIN)
+        rows.append((file_name, label))
     return rows
 
 

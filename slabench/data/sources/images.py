@@ -217,6 +217,24 @@ def refuse_html(path: Path) -> None:
             )
 
 
+def refuse_repeated(files: Sequence[Path], remedy: str, where: str = "") -> None:
+    """Raise when an image is listed twice; `where` (" in ...") names the list."""
+    seen: set[Path] = set()
+    for file in files:
+        if file in seen:
+            raise DataError(f"{file} is listed twice{where}", remedy)
+        seen.add(file)
+
+
+def refuse_absent(files: Sequence[Path], remedy: str, where: str = "") -> None:
+    """Raise when a listed image is no file; `where` (" in ...") names the list."""
+    absent = [file for file in files if not os.path.isfile(file)]  # Path.is_file() raises for a name that is too long
+    if absent:
+        raise DataError(
+            f"{absent[0]} is listed{where} but missing ({len(absent):,} of {len(files):,} images are)", remedy
+        )
+
+
 def whole_numbers(values: object, what: str, remedy: str) -> npt.NDArray[np.int64]:
     """A list, tuple or array of whole numbers as int64 `[n]`; anything else is an error that says what it is instead."""
     found = type(values).__name__

@@ -11,7 +11,7 @@ from PIL import Image
 
 from slabench.core.errors import DataError, UsageError
 from slabench.data.sources import own_lists
-from slabench.data.sources.own_lists import Found
+from slabench.data.sources.own_lists import PART_NAMES, Found
 from slabench.data.sources.photographs import CUB_FILES
 
 LAYOUTS = (
@@ -24,11 +24,6 @@ LAYOUTS = (
 ENDS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 _UNREAD = {".heic", ".heif", ".avif", ".svg", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".jxl"}
 _JUNK_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
-_PARTS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
-}
 
 
 @dataclass
@@ -66,7 +61,7 @@ def look(path: Path) -> Listing:
             return Listing(root, images, kind)
     listing = Listing(root, [], "class folders")
     children = _folders(root, listing.left_out)
-    parts = [(child, _PARTS[child.name.lower()]) for child in children if child.name.lower() in _PARTS]
+    parts = [(child, PART_NAMES[child.name.lower()]) for child in children if child.name.lower() in PART_NAMES]
     if "train" in {part for _, part in parts}:
         _refuse_two_names(parts)
         listing.kind = "class folders in " + ", ".join(child.name for child, _ in parts)
@@ -93,7 +88,7 @@ def _inner(path: Path) -> Path:
     """The folder that an archive's lone folders lead to: `flowers/flowers/<class>/` is as good as `<class>/`."""
     while True:
         children = _folders(path)
-        if len(children) != 1 or children[0].name.lower() in _PARTS or any(_image_files(path)):
+        if len(children) != 1 or children[0].name.lower() in PART_NAMES or any(_image_files(path)):
             return path
         # The lone folder of images of one class is a class; one that holds folders is what an archive was packed in.
         if not _folders(children[0]) or (path / CUB_FILES[0]).is_file() or own_lists.coop_lists(path):

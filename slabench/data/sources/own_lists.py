@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,20 @@ from slabench.core.errors import DataError
 from slabench.core.files import read_json, read_text
 from slabench.core.tables import read_table
 from slabench.data.imageset import TRAIN_PART
-from slabench.data.sources.photographs import CUB_FILES, listed_cub
+from slabench.data.sources.images import refuse_absent, refuse_repeated
+from slabench.data.sources.photographs import CUB_FILES, lines, listed_cub
 
 _COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
     "label": ("label", "class", "class_name", "classname", "category", "target"),
     "split": ("split", "part", "subset", "set"),
 }
-PART_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PART_NAMES = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+"""What a part is called in lists and as a folder, in lower case."""
 _AIRCRAFT = {f"images_variant_{part}.txt": part for part in ("train", "val", "test")}
 _LAYOUT = "give the columns path (relative to the file, or absolute), label and, if you like, split (train, val, test)"
 _LIST = "correct the list, then import again"
@@ -69,16 +76,16 @@ def _csv_rows(path: Path) -> list[tuple[str, str, str, str]]:
 
 
 def _parquet_rows(path: Path) -> list[tuple[str, str, str, str]]:
-    import pyarrow
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
             names = _named(file.schema_arrow.names, path)
-            table = file.read([name for name in names if name])
-    except (pyarrow.ArrowException, OSError) as error:
+            rows = file.read([name for name in names if name]).to_pylist()
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file: ArrowException and OSError, and what its conversion to Python raises
         raise DataError(f"{path} is not a readable parquet file: {str(error)[:200]}", _LAYOUT) from error
-    rows = table.to_pylist()
     return [(f"row {number}", *_cells(names, cells)) for number, cells in enumerate(rows)]
 
 
@@ -124,7 +131,7 @@ def coop(root: Path) -> list[Found] | None:
         return None
     images = _aircraft(root) if lists[0].suffix == ".txt" else _split_zhou(lists[0])
     below = sorted(child for pattern in ("*/", "*/*/") for child in root.glob(pattern))
-    base = next((folder for folder in [root, *below] if (folder / images[0].file).is_file()), None)
+    base = next((folder for folder in [root, *below] if os.path.isfile(folder / images[0].file)), None)
     if base is None:
         raise DataError(
             f"{images[0].file}, which {lists[0]} lists, is in no folder of {root}",
@@ -144,10 +151,10 @@ def _aircraft(root: Path) -> list[Found]:
     """FGVC Aircraft: a line is the seven digits of an image and its variant."""
     images = []
     for name, part in _AIRCRAFT.items():
-        for number, line in enumerate(read_text(root / name).splitlines(), start=1):
-            image, _, variant = line.strip().partition(" ")
+        for where, line in lines(root / name):
+            image, _, variant = line.partition(" ")
             if not image.isdigit() or not variant:
-                raise DataError(f"{root / name}, line {number}: '{line[:60]}' is not an image and a variant", _LIST)
+                raise DataError(f"{where}: '{line[:60]}' is not an image and a variant", _LIST)
             images.append(Found(Path(f"{image}.jpg"), variant, part))
     if not images:
         raise DataError(f"{root} has empty lists", _LIST)
@@ -178,13 +185,6 @@ def _split_zhou(file: Path) -> list[Found]:
 
 def _check_files(images: Sequence[Found], source: Path) -> None:
     """Every image is there, and listed once."""
-    seen: set[Path] = set()
-    for image in images:
-        if image.file in seen:
-            raise DataError(f"{image.file} is listed twice in {source}", _LIST)
-        seen.add(image.file)
-    absent = [image.file for image in images if not image.file.is_file()]
-    if absent:
-        raise DataError(
-            f"{absent[0]} is listed in {source} but missing ({len(absent):,} of {len(images):,} images are)", _LIST
-        )
+    files = [image.file for image in images]
+    refuse_repeated(files, _LIST, f" in {source}")
+    refuse_absent(files, _LIST, f" in {source}")

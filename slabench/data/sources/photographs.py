@@ -21,10 +21,19 @@ from pathlib import Path
 import numpy as np
 
 from slabench.core.errors import DataError
+from slabench.core.files import read_text
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import TEST_PART, TRAIN_PART, RawImages
 from slabench.data.sources import Kind
-from slabench.data.sources.images import check_class_names, decode_all, decoder_versions, image_files, refuse_html
+from slabench.data.sources.images import (
+    check_class_names,
+    decode_all,
+    decoder_versions,
+    image_files,
+    refuse_absent,
+    refuse_html,
+    refuse_repeated,
+)
 
 _AGAIN = "it may be a cut-off copy: unpack or download it again, then import"
 _EXTRA = "it is no file of the data set: move it away, then import"
@@ -77,23 +86,18 @@ def _raw(images: list[Listed], class_names: tuple[str, ...], entry: DatasetInfo,
         counts = np.bincount(labels[parts == part], minlength=len(class_names))
         if not counts.all():
             raise DataError(f"class '{class_names[int(counts.argmin())]}' has no {name} image in {root}", _AGAIN)
-    seen: set[Path] = set()
-    for image in images:
-        if image.file in seen:
-            raise DataError(f"{image.file} is listed twice", _LIST)
-        seen.add(image.file)
-    absent = [image.file for image in images if not image.file.is_file()]
-    if absent:
-        raise DataError(f"{absent[0]} is listed but missing ({len(absent):,} of {len(images):,} images are)", _AGAIN)
+    files = [image.file for image in images]
+    refuse_repeated(files, _LIST)
+    refuse_absent(files, _AGAIN)
     positions = np.empty(len(images), np.int32)
     for part in _PART_NAMES:
         own = parts == part
         positions[own] = np.arange(np.count_nonzero(own))
     squares = entry.image_size == 256
     pixels, formats = decode_all(
-        lambda row: images[row].file.read_bytes(),
-        lambda row: str(images[row].file),
-        len(images),
+        lambda row: files[row].read_bytes(),
+        lambda row: str(files[row]),
+        len(files),
         entry.image_size,
         fit="centre" if squares else "exact",
     )
@@ -109,24 +113,19 @@ def _raw(images: list[Listed], class_names: tuple[str, ...], entry: DatasetInfo,
     )
 
 
-def _lines(file: Path) -> list[tuple[str, str]]:
+def lines(file: Path) -> list[tuple[str, str]]:
     """The lines of a list that are not empty, each with its place for errors (`file, line 3`)."""
     if not file.is_file():
         raise DataError(f"{file} is missing", _AGAIN)
     refuse_html(file)
-    try:
-        text = file.read_text(
-            encoding="utf-8-sig"
-        )  # editors write a byte order mark, which is no part of the first name
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not text: {error}", _AGAIN) from error
-    lines = enumerate(text.splitlines(), start=1)
-    return [(f"{file}, line {number}", line.strip()) for number, line in lines if line.strip()]
+    text = read_text(file, "utf-8-sig")  # editors write a byte order mark, which is no part of the first name
+    numbered = enumerate(text.splitlines(), start=1)
+    return [(f"{file}, line {number}", line.strip()) for number, line in numbered if line.strip()]
 
 
 def _words(file: Path, n: int) -> list[tuple[str, list[str]]]:
     """The lines of a table of `n` columns, each with its place."""
-    rows = [(where, line.split()) for where, line in _lines(file)]
+    rows = [(where, line.split()) for where, line in lines(file)]
     for where, words in rows:
         if len(words) != n:
             raise DataError(f"{where}: '{' '.join(words)[:60]}' has {len(words)} words, not {n}", _LIST)
@@ -244,7 +243,7 @@ def _mit67(root: Path) -> tuple[list[Listed], tuple[str, ...]]:
     label = {name: place for place, name in enumerate(names)}
     listed = []
     for stem, part in (("TrainImages", TRAIN_PART), ("TestImages", TEST_PART)):
-        for where, line in _lines(root / f"{stem}.txt"):  # names have blanks: the whole line is one
+        for where, line in lines(root / f"{stem}.txt"):  # names have blanks: the whole line is one
             folder, file = _class_and_file(line, where)
             if folder not in label:
                 raise DataError(
