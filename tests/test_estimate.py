@@ -17,7 +17,8 @@ from slabench.backbones.fewshot import Conv4
 from slabench.progress import duration
 from slabench.recipes import AnyRecipe, load_recipe
 from slabench.runner import estimate as estimates
-from slabench.runner.estimate import Estimator, Seconds, workload
+from slabench.runner.estimate import Estimator, Seconds
+from slabench.runner.workload import workload
 from slabench.suites import suite_of
 from slabench.training.checkpoint import Progress
 

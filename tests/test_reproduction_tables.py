@@ -17,7 +17,8 @@ from slabench.records.store import ResultStore
 from slabench.reproduction.definition import PRESETS, Table, cells, load_table, table_names
 from slabench.reproduction.outcome import printed
 from slabench.reproduction.planning import of_cell
-from slabench.runner.estimate import NOTHING, Estimate, Seconds, workload
+from slabench.runner.estimate import NOTHING, Estimate, Seconds
+from slabench.runner.workload import workload
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ResultStore(ROOT / "results").records()

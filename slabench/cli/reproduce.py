@@ -166,7 +166,8 @@ def show_plan(
         device: what the time is for.
         remarks: how sure the times are; given the seconds of all that is open.
     """
-    from slabench.runner.estimate import NOTHING, workload
+    from slabench.runner.estimate import NOTHING
+    from slabench.runner.workload import workload
 
     console.print(_title(plan), soft_wrap=True)
     table = _grid(("recipe", "state"), ("images", "a trial", "to run"))

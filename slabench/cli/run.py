@@ -348,7 +348,7 @@ def show_plan(
         else:
             found = estimator.estimate(trial.recipe, trial)
             training, scoring = found.training.typical, found.scoring.typical
-            speed = images / training
+            speed = images / training if training else 0.0
             if trial.done is None:
                 total, missing = total + found.total, missing + 1
         table.add_row(

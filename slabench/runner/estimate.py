@@ -1,7 +1,7 @@
-"""How long trials take on this machine, from a few steps on stand-in images: the one estimate that every command asks.
+"""How long trials take on this machine, from a few steps on a few images: the one estimate that every command asks.
 
-Noise of the right size takes the place of the data, so that a trial whose data is not here has an estimate too, and nothing
-of 150 MB is loaded to measure a second. Steps that would take long are measured on fewer images and scaled by their number.
+A trial whose data is not here has an estimate too: noise of the right size stands in for it. Steps that would take long are
+measured on fewer images and scaled by their number.
 """
 
 from __future__ import annotations
@@ -9,33 +9,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 
-from slabench.core.registry import HEADS
 from slabench.data.catalog import DatasetInfo, info
 from slabench.data.imageset import ImageSet
-from slabench.data.loading import input_size
-from slabench.data.longtail import profile_counts
 from slabench.data.splits import load_split
-from slabench.episodes.files import VALIDATION_IMAGES, EpisodeFile
+from slabench.episodes.files import EpisodeFile
 from slabench.episodes.sampler import Episodes
 from slabench.evaluation.episodes import PREDICTORS, embed, score_episodes
 from slabench.recipes import AnyRecipe
-from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import ADAPTED, Recipe
-from slabench.recipes.images import copies_per_image, images_per_step, steps_of
+from slabench.recipes.images import copies_per_image, images_per_step
 from slabench.runner.trials import Trial
-from slabench.sla.objectives import objective
+from slabench.runner.workload import workload
 from slabench.sla.transforms import IDENTITY, transform_set
 from slabench.suites import SuiteTask, suite_of
 from slabench.suites.classifier.data import ClassifierPrepared
 from slabench.suites.fewshot.data import Prepared as FewshotPrepared
-from slabench.suites.fewshot.scoring import BASE_IMAGES, EpisodeScoring, base_rows
+from slabench.suites.fewshot.scoring import EpisodeScoring
 from slabench.training.device import choose_precision
 
 LONG_STEP = 1.5
@@ -47,31 +43,6 @@ SCALED = 1.5
 _BUSY = 0.8
 _SCORED_IMAGES = 128
 _EPISODES = 8
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What one trial does, in counts.
-
-    Attributes:
-        steps: updates.
-        images_per_step: images of an update, copies counted.
-        scored: images embedded once for all validations and the test, views counted.
-        episodes: few-shot episodes scored.
-        episode_images: images that every scored episode embeds anew, views counted: for learners that adapt the backbone to
-            an episode, or normalise by it. 0 where episodes are scored from the features of `scored`.
-    """
-
-    steps: int
-    images_per_step: int
-    scored: int
-    episodes: int = 0
-    episode_images: int = 0
-
-    @property
-    def images(self) -> int:
-        """Images seen in training."""
-        return self.steps * self.images_per_step
 
 
 @dataclass(frozen=True)
@@ -114,69 +85,6 @@ class Estimate:
         return self.training + self.scoring
 
 
-def workload(recipe: AnyRecipe, trial: Trial | None = None) -> Workload:
-    """The counts of a trial: of its prepared data, or by the catalog where the data is not here."""
-    m = transform_set(recipe.sla.transforms).M
-    if isinstance(recipe, ClassifierRecipe):
-        n_train, n_val, n_test = _classifier_sizes(recipe, trial)
-        scored = (recipe.select.points + 1) * (n_val + n_test) + n_train  # at last the outputs of all three are kept
-        return Workload(steps_of(recipe, n_train), images_per_step(recipe, n_train), m * scored)
-    n_train, n_base, n_val, n_test = _fewshot_sizes(recipe, trial)
-    points, p = recipe.select.points, recipe.protocol
-    steps, seen = steps_of(recipe, n_train), images_per_step(recipe, n_train)
-    episodes = p.episodes + points * recipe.select.episodes
-    if not recipe.from_features:
-        return Workload(steps, seen, 0, episodes, _adapted_images(recipe, m))
-    base = n_base if recipe.model.learner not in ADAPTED and HEADS.get(recipe.model.head).centred else 0
-    scored = (1 + recipe.model.support_copies) * (points * n_val + n_test) + (points + 1) * base
-    return Workload(steps, seen, m * scored, episodes)
-
-
-def _adapted_images(recipe: Recipe, m: int) -> int:
-    """Images that one scored episode embeds, over both predictors; see `slabench.suites.fewshot.maml`."""
-    p = recipe.protocol
-    supports, queries = p.ways * p.shots, p.ways * p.queries
-    # MAML: the supports at every inner step, and once more with queries that they normalise. ANIL: everything once.
-    again = recipe.maml.test_steps + (recipe.batch_norm == "support") if recipe.model.learner == "maml" else 1
-    views = 1 + m if objective(recipe.sla.objective).joint else m  # joint: the plain views, then all at once
-    return views * (again * supports + queries)
-
-
-def _fewshot_sizes(recipe: Recipe, trial: Trial | None) -> tuple[int, int, int, int]:
-    """Images to train on, to centre features by, and of a validation and the test."""
-    if trial is not None:
-        prepared = cast(FewshotPrepared, trial.prepared)
-        val = prepared.val_episodes
-        used = (_used(val.episodes[: recipe.select.episodes]) if val else 0), _used(prepared.test_episodes.episodes)
-        return len(prepared.train), len(base_rows(prepared.train)), *used
-    classes, per_class = load_split(recipe.data.dataset).classes, sum(info(recipe.data.dataset).per_class)
-    train, test = (len(classes[split]) * per_class for split in ("train", "test"))
-    base = len(classes["train"]) * min(BASE_IMAGES, per_class)
-    return train, base, len(classes["val"]) * VALIDATION_IMAGES, test
-
-
-def _used(episodes: Episodes) -> int:
-    rows = episodes.rows
-    return len(rows[rows >= 0].unique())  # places of unequal episodes that hold no image are -1
-
-
-def _classifier_sizes(recipe: ClassifierRecipe, trial: Trial | None) -> tuple[int, int, int]:
-    """Images to train, validate and test on."""
-    if trial is not None:
-        prepared = cast(ClassifierPrepared, trial.prepared)
-        return len(prepared.rows), len(prepared.validation), len(prepared.test)
-    entry, d = info(recipe.data.dataset), recipe.data
-    train, test = entry.totals if sum(entry.totals) else tuple(n * entry.n_classes for n in entry.per_class)
-    if d.profile == "counts":
-        return sum(d.counts or ()), 0, test
-    each = train // entry.n_classes
-    if d.profile == "full":
-        held = round(d.val_fraction * train)
-        return (train - held if d.per_class is None else d.per_class * entry.n_classes), held, test
-    counts = [int(n) for n in profile_counts(each, entry.n_classes, d.ratio, d.profile)]
-    return sum(counts), sum(min(d.val_images, each - n) for n in counts), test
-
-
 class Estimator:
     """Measured speeds of this machine; each kind of step is measured once.
 
@@ -203,7 +111,7 @@ class Estimator:
     def remarks(self, total: float, duration: Callable[[float], str]) -> list[str]:
         """How sure the times are, in sentences; `total` seconds of everything that is open."""
         lines = [
-            "Times are scaled from a few steps on images of noise, in one process; the range is that of the steps."
+            "Times are scaled from a few steps on a few images, in one process; the range is that of the steps."
         ]
         if self._scaled:
             lines.append(f"Some steps take too long to be tried whole: their times may be a factor of {SCALED:g} off.")
@@ -222,7 +130,7 @@ class Estimator:
             scoring += self._per_view(recipe, images) * work.scored
         if isinstance(recipe, Recipe):
             scoring += self._per_episode(recipe, images) * work.episodes
-        return Estimate(self._per_image(recipe, images) * work.images, scoring)
+        return Estimate(self._per_image(recipe, images) * work.images if work.images else NOTHING, scoring)
 
     def _per_image(self, recipe: AnyRecipe, images: _Images) -> Seconds:
         """An image in training, each copy counted."""
@@ -255,7 +163,7 @@ class Estimator:
 
     def _step(self, recipe: AnyRecipe, images: _Images) -> Seconds:
         """An image of a step, copies counted, from a few steps on a task that is thrown away afterwards."""
-        key = f"step {_measured_alike(recipe)} {images.side}"
+        key = f"step {_measured_alike(recipe)} {images.shape}"
         if key not in self._known:
             task = self._task(recipe, images)
             task.module.train()
@@ -265,15 +173,14 @@ class Estimator:
 
     def _per_view(self, recipe: AnyRecipe, images: _Images) -> Seconds:
         """An image under one transformation, in eval mode."""
-        key = f"view {recipe.model.model_dump_json(include={'backbone'})} {images.side}"
+        key = f"view {recipe.model.model_dump_json(include={'backbone'})} {images.shape}"
         if key not in self._known:
             forward = self._probe(recipe, images) * (1 / 3)  # the backward pass costs about two forward ones
             if _SCORED_IMAGES * forward.typical > 5 * LONG_STEP:
                 self._scaled = True
                 return forward.scaled()
             task: Any = self._task(_with(recipe, sla={"objective": "baseline"}), images)
-            size = task.info.image_size
-            sample = torch.zeros((_SCORED_IMAGES, size, size, 3), dtype=torch.uint8)
+            sample = task.images[torch.arange(_SCORED_IMAGES, device=self.device) % len(task.images)].cpu()
             found = self._timed(lambda _: embed(task.module, sample, IDENTITY, task.info), 0.0)
             self._known[key] = found * (1 / _SCORED_IMAGES)
         return self._known[key]
@@ -283,7 +190,7 @@ class Estimator:
         p, m = recipe.protocol, transform_set(recipe.sla.transforms).M
         adapted = recipe.model.learner in ADAPTED
         parts = [_measured_alike(recipe)] if adapted else [recipe.model.head, recipe.model.backbone]
-        key = f"episode {parts} {images.side} {p.ways} {p.shots} {p.queries} {m}"
+        key = f"episode {parts} {images.shape} {p.ways} {p.shots} {p.queries} {m}"
         if key not in self._known:
             # A head scores features alike, whatever trained the backbone.
             own = recipe if adapted else _with(recipe, model={"learner": "episodic"}, sla={"objective": "baseline"})
@@ -358,56 +265,73 @@ def _with(recipe: AnyRecipe, **parts: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class _Images:
-    """What stands in for the data of a trial: noise, in as many classes, as few images as a step needs.
+    """The few images that stand in for the data of a trial: the first of each class, or noise where the data is not here.
 
     Attributes:
         entry: of the data set.
         n_classes: that are trained on.
+        prepared: the data of the trial, if it is here.
     """
 
     entry: DatasetInfo
     n_classes: int
+    prepared: FewshotPrepared | ClassifierPrepared | None
 
     @classmethod
     def of(cls, recipe: AnyRecipe, trial: Trial | None) -> _Images:
         """By the prepared data of a trial, or by the catalog where it is not here."""
         if trial is not None:
             prepared = cast(FewshotPrepared | ClassifierPrepared, trial.prepared)
-            return cls(prepared.info, prepared.train.n_classes)
+            return cls(prepared.info, prepared.train.n_classes, prepared)
         entry = info(recipe.data.dataset)
         fewshot = isinstance(recipe, Recipe)
-        return cls(entry, len(load_split(entry.name).classes["train"]) if fewshot else entry.n_classes)
+        return cls(entry, len(load_split(entry.name).classes["train"]) if fewshot else entry.n_classes, None)
 
     @property
-    def side(self) -> int:
-        """Pixels, of what the backbone is given."""
-        return input_size(self.entry)
+    def shape(self) -> tuple[int, ...]:
+        """Of one image."""
+        size = self.entry.image_size
+        return (size, size, 3) if self.prepared is None else self.prepared.train.images.shape[1:]
 
     def stand_in(self, recipe: AnyRecipe) -> FewshotPrepared | ClassifierPrepared:
         """Prepared data for a task of `recipe`."""
-        entry = self.entry
         if isinstance(recipe, Recipe):
-            p = recipe.protocol
-            each = recipe.train_shots + recipe.train.queries
+            p, each = recipe.protocol, recipe.train_shots + recipe.train.queries
             if recipe.model.learner == "classifier":
                 each = -(-recipe.train.batch_size // self.n_classes)
-            train = _noise(entry, self.n_classes, each)
-            test = _noise(entry, p.ways, p.shots + p.queries)
+            train, test = self._few("train", self.n_classes, each), self._few("test", p.ways, p.shots + p.queries)
             file = cast(Any, EpisodeFile)("stand-in", _episodes(p.ways, p.shots, p.queries), None, "", Path())
-            return FewshotPrepared(entry, train, test, test, file, file)
+            if self.prepared is None:
+                return FewshotPrepared(self.entry, train, test, test, file, file)
+            return replace(
+                cast(FewshotPrepared, self.prepared),
+                train=train,
+                val=test,
+                test=test,
+                val_episodes=file,
+                test_episodes=file,
+            )
         each = -(-recipe.train.batch_size // self.n_classes)
-        train, test = _noise(entry, self.n_classes, each), _noise(entry, self.n_classes, 1)
-        none = np.zeros(0, dtype=np.int64)
-        return ClassifierPrepared(entry, train, test, np.arange(len(train)), none, "stand-in", None)
+        train, test = self._few("train", self.n_classes, each), self._few("test", self.n_classes, 1)
+        rows, none = np.arange(len(train)), np.zeros(0, dtype=np.int64)
+        if self.prepared is None:
+            return ClassifierPrepared(self.entry, train, test, rows, none, "stand-in", None)
+        return replace(cast(ClassifierPrepared, self.prepared), train=train, test=test, rows=rows, validation=none)
 
-
-def _noise(entry: DatasetInfo, n_classes: int, each: int) -> ImageSet:
-    labels = np.repeat(np.arange(n_classes), each)
-    shape = (len(labels), entry.image_size, entry.image_size, 3)
-    images = np.random.Generator(np.random.PCG64(0)).integers(0, 256, shape, dtype=np.uint8)
-    names = tuple(str(label) for label in range(n_classes))
-    parts, positions = np.zeros(len(labels), np.uint8), np.full(len(labels), -1, np.int32)
-    return ImageSet("stand-in", images, labels, names, "", "", parts, positions)
+    def _few(self, part: Literal["train", "test"], n_classes: int, each: int) -> ImageSet:
+        """`each` images of the first classes, class by class; some several times where there are fewer."""
+        labels = np.repeat(np.arange(n_classes), each)
+        names = tuple(str(label) for label in range(n_classes))
+        parts, positions = np.zeros(len(labels), np.uint8), np.full(len(labels), -1, np.int32)
+        if self.prepared is None:
+            images = np.random.Generator(np.random.PCG64(0)).integers(
+                0, 256, (len(labels), *self.shape), dtype=np.uint8
+            )
+        else:
+            whole = self.prepared.train if part == "train" else self.prepared.test
+            rows = np.concatenate([np.resize(rows[:each], each) for rows in whole.class_rows()[:n_classes]])
+            images = whole.images[rows]
+        return ImageSet("stand-in", images, labels, names, "", "", parts, positions)
 
 
 def _episodes(ways: int, shots: int, queries: int) -> Episodes:
