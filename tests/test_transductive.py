@@ -74,7 +74,7 @@ def test_no_head_of_slabench_is_taken_for_transductive(name: str) -> None:
     assert query_gap(logits, support, labels, query, 5) < 3e-4
 
 
-@pytest.mark.usefixtures("glyphs")
+@pytest.mark.usefixtures("glyphs", "narrow_conv4")
 def test_run_and_score_record_what_they_measure(tmp_path: Path) -> None:
     for name, function in (("sees", centred), ("places", by_place), ("plain", plain)):
         HEADS.add(name, Head(name, function, decomposes=False), "x")
