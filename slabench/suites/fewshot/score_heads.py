@@ -187,6 +187,7 @@ def score_heads(
                 kept, right = _kept(store, derivation) if save else (None, {})
                 missing = [predictor for predictor in wanted if again or predictor not in right]
                 if kept is not None and not missing:
+                    store.tidy(kept)  # a scoring that was killed after it had written this one may have left its lock
                     yield HeadScores(name, setting, kept, 0)
                     continue
                 learner = learners[name]
