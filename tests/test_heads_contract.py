@@ -57,6 +57,8 @@ def test_episodes_and_queries_do_not_see_each_other(name: str) -> None:
     together = relative(logits(support, labels, query, 3))
     alone = [logits(support[b : b + 1], labels[b : b + 1], query[b : b + 1], 3) for b in range(3)]
     torch.testing.assert_close(relative(torch.cat(alone)), together, rtol=1e-6, atol=1e-7)
+    if HEADS.get(name).transductive:
+        return  # tests/test_transductive_heads.py: declared and measured agree
     one_by_one = [logits(support, labels, query[:, q : q + 1], 3) for q in range(query.shape[1])]
     torch.testing.assert_close(relative(torch.cat(one_by_one, 1)), together, rtol=1e-6, atol=1e-7)
 

@@ -44,6 +44,10 @@ from slabench.suites.fewshot.scoring import (
 from slabench.training.device import choose_device, exact_float32
 
 
+HEAD_GROUPS = {"all": (False, True), "inductive": (False,), "transductive": (True,)}
+"""Names of several heads at once: those whose `Head.transductive` is one of these."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """One kind of test episodes."""
@@ -110,7 +114,7 @@ def score_heads(
 
     Args:
         run: the first characters of the trial's key.
-        heads: registered names; None takes all that need no training of their own, and the run's own head.
+        heads: registered names, or `HEAD_GROUPS`; None takes all that need no training of their own, and the run's own head.
         ways: N of the episodes; by default the run's.
         shots: K; by default the run's.
         queries: Q per class; by default the run's.
@@ -201,7 +205,9 @@ def score_heads(
                 seconds = time.perf_counter() - begin
                 spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
                 with exact_float32():  # TF32 would look like a head that sees other queries
-                    seen = looks_at_queries(learner, x, files[setting].episodes[:MEASURED_EPISODES])
+                    seen = learner.head.transductive or looks_at_queries(
+                        learner, x, files[setting].episodes[:MEASURED_EPISODES]
+                    )
                 made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
                 if save:
                     store.save(made, right)
@@ -265,11 +271,11 @@ def _check_code(recipe: Recipe, record: RunRecord) -> None:
 def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[str], list[str]]:
     """The heads to score, and a line for each that was left out."""
     chosen, left_out = [], []
-    for name in dict.fromkeys(asked or HEADS.names()):
+    for name, by_name in _named(asked).items():
         head = HEADS.get(name)
         if head.module is not None and (name != own or learner != "episodic"):
             why = f"{name} learns from episodes, and this run was trained with {own}"
-            if asked:
+            if by_name:
                 raise UsageError(why, f"slabench run fewshot --head {name}")
             left_out.append(why)
             continue
@@ -277,6 +283,17 @@ def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[st
     if not chosen:
         raise UsageError("there is no head to score", f"known: {', '.join(HEADS.names())}")
     return chosen, left_out
+
+
+def _named(asked: Sequence[str] | None) -> dict[str, bool]:
+    """Heads in the order asked for, and whether each was asked for by its own name or as one of a group."""
+    found: dict[str, bool] = {}
+    for name in asked or ("all",):
+        wanted = HEAD_GROUPS.get(name)
+        for head in [name] if wanted is None else HEADS.names():
+            if wanted is None or HEADS.get(head).transductive in wanted:
+                found[head] = found.get(head, False) or wanted is None
+    return found
 
 
 def _learner(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
