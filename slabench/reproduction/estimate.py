@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +34,7 @@ from slabench.suites import SuiteTask, estimate, estimate_scoring, suite_of
 from slabench.suites.classifier.data import ClassifierPrepared
 from slabench.suites.fewshot.data import Prepared as FewshotPrepared
 from slabench.suites.fewshot.episodic import EpisodicTask
-from slabench.training.device import choose_precision
+from slabench.training.device import choose_device, choose_precision
 
 _STEP_SECONDS = 1.5
 """A step is measured as it is if it is shorter; `estimate` takes three of them."""
@@ -200,6 +201,18 @@ class Estimator:
     def _task(self, recipe: AnyRecipe) -> SuiteTask:
         precision = choose_precision(recipe.train.precision, self.device)
         return suite_of(recipe).build_task(recipe, 0, _stand_in(recipe), self.device, precision)
+
+
+def seconds_of(estimator: Estimator | None = None) -> Callable[[Trial], float]:
+    """Seconds of a trial, for the executors; without an estimator, of what this machine is best at."""
+
+    def seconds(trial: Trial) -> float:
+        nonlocal estimator
+        if estimator is None:
+            estimator = Estimator(choose_device())
+        return estimator.seconds(trial.recipe, trial)
+
+    return seconds
 
 
 def _with(recipe: AnyRecipe, **parts: dict[str, Any]) -> Any:
