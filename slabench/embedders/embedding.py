@@ -202,7 +202,7 @@ def _faster(network: Network, device: torch.device, autocast: torch.dtype | None
     sample = torch.zeros(2, 3, network.size, network.size).contiguous(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
-            module = network.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module = network.module.to(memory_format=torch.channels_last)
             frozen = torch.jit.freeze(torch.jit.trace(module, sample))
             other = torch.randn(3, 3, network.size, network.size)
             if torch.allclose(frozen(other), module(other), rtol=1e-3, atol=1e-3):

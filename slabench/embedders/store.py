@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ from slabench.embedders.own import OWN_FEATURES, own_rows, read_own
 
 MANIFEST, ARRAY = "manifest.json", "features.npy"
 
-Features = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+Features = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
