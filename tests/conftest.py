@@ -37,6 +37,8 @@ LONGEST_FIRST = (
     *(
         "test_classification_suite",
         "test_maml",
+        "test_maml_runs",
+        "test_estimate",
         "test_report",
         "test_results_page",
         "test_backbones",

@@ -47,7 +47,7 @@ def test_python_m_slabench_is_the_command() -> None:
 
 def test_the_shell_sees_the_exit_code(tmp_path: Path) -> None:
     """Once in a process of its own; the other tests here read what `main` exits with."""
-    code, output = finish(start(["run", "fewshoot"], tmp_path))
+    code, output = finish(start(["run", "fewshoot"], tmp_path, fresh=True))
     assert code == 2, output
     assert "did you mean 'fewshot'" in output
     assert "Traceback" not in output

@@ -15,9 +15,10 @@ from slabench.ranking.published import COLUMNS
 from slabench.recipes import load_recipe
 from slabench.records.store import ResultStore
 from slabench.reproduction.definition import PRESETS, Table, cells, load_table, table_names
-from slabench.reproduction.estimate import workload
 from slabench.reproduction.outcome import printed
 from slabench.reproduction.planning import of_cell
+from slabench.runner.estimate import NOTHING, Estimate, Seconds
+from slabench.runner.workload import workload
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ResultStore(ROOT / "results").records()
@@ -319,7 +320,8 @@ def test_without_a_name_the_tables_are_listed() -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_the_dry_run_of_every_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not measured here: a minute each."""
-    monkeypatch.setattr("slabench.reproduction.estimate.Estimator.seconds", lambda *_: 60.0)
+    minute = Estimate(Seconds(60, 60, 60), NOTHING)
+    monkeypatch.setattr("slabench.runner.estimate.Estimator.estimate", lambda *_: minute)
     code, output = here("reproduce", f"sla2020/{name}", "--dry-run", "--results", str(tmp_path / "results"))
     assert code == 0, output
     table = load_table(f"sla2020/{name}")

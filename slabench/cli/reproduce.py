@@ -33,9 +33,9 @@ from slabench.ranking.columns import UNVERIFIED, marked
 if TYPE_CHECKING:
     from slabench.recipes import AnyRecipe
     from slabench.reproduction.definition import Column
-    from slabench.reproduction.estimate import Estimator
     from slabench.reproduction.outcome import Against, Measured, Reproduction, RowResult
     from slabench.reproduction.planning import TablePlan
+    from slabench.runner.estimate import Estimator, Seconds
 
 
 def reproduce(
@@ -134,7 +134,7 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
         return None
     import torch
 
-    from slabench.reproduction.estimate import Estimator
+    from slabench.runner.estimate import Estimator
     from slabench.training.device import choose_device
 
     if threads is not None:
@@ -142,14 +142,14 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
     where = choose_device(device)
     estimator = Estimator(where)
 
-    def seconds(recipe: AnyRecipe) -> float | None:
+    def seconds(recipe: AnyRecipe) -> Seconds | None:
         trials = plan.trials.get(recipe.digest, [])
         if not trials and not dry_run:
             return None
         with console.status(f"measuring {recipe.model.backbone}, {recipe.sla.objective} ..."):
-            return estimator.seconds(recipe, trials[0] if trials else None)
+            return estimator.estimate(recipe, trials[0] if trials else None).total
 
-    show_plan(console, plan, seconds, where.type, lambda: estimator.share)
+    show_plan(console, plan, seconds, where.type, lambda total: estimator.remarks(total, duration))
     return estimator
 
 
@@ -165,9 +165,6 @@ def _list(console: Console) -> None:
     console.print(shown)
 
 
-_BUSY = 0.8
-
-
 _HEADINGS: dict[Against, str] = {
     "baseline": "over the\nbaseline",
     "aggregated": "as many\nviews",
@@ -179,9 +176,9 @@ _HEADINGS: dict[Against, str] = {
 def show_plan(
     console: Console,
     plan: TablePlan,
-    seconds: Callable[[AnyRecipe], float | None] | None = None,
+    seconds: Callable[[AnyRecipe], Seconds | None] | None = None,
     device: str = "cpu",
-    share: Callable[[], float] = lambda: 1.0,
+    remarks: Callable[[float], list[str]] = lambda total: [],
 ) -> None:
     """Every recipe with its trials, images seen and time, and the sum.
 
@@ -190,13 +187,14 @@ def show_plan(
         plan: of a table.
         seconds: of one trial of a recipe, measured; None leaves time out.
         device: what the time is for.
-        share: of the machine, that this process had while the times were measured.
+        remarks: how sure the times are; given the seconds of all that is open.
     """
-    from slabench.reproduction.estimate import workload
+    from slabench.runner.estimate import NOTHING
+    from slabench.runner.workload import workload
 
     console.print(_title(plan), soft_wrap=True)
     table = _grid(("recipe", "state"), ("images", "a trial", "to run"))
-    sums = {"run": 0.0, "needs data": 0.0}
+    sums = {"run": NOTHING, "needs data": NOTHING}
     counts = {"done": 0, "run": 0, "needs data": 0}
     for column in plan.table.columns:
         own = {digest: recipe for digest, recipe in plan.recipes.items() if digest in _digests(plan, column)}
@@ -217,25 +215,22 @@ def show_plan(
                 f"  {_plain(recipe.name.removeprefix(plan.table.name + '/'))}",
                 state,
                 _millions(workload(recipe, trials[0] if trials else None).images),
-                "-" if time is None else duration(time),
-                "-" if time is None else duration(time * open_trials),
+                "-" if time is None else duration(time.typical),
+                "-" if time is None else duration(time.typical * open_trials),
             )
     console.print(table)
     parts = [f"{counts['done']} done", f"{counts['run']} to run"]
     if seconds is not None and counts["run"]:
-        parts[1] += f", about {duration(sums['run'])} on this {device}"
+        parts[1] += f", {sums['run'].told(duration)} on this {device}"
     if counts["needs data"]:
         parts.append(f"{counts['needs data']} need data")
-        parts[2] += f", about {duration(sums['needs data'])}" if seconds is not None and sums["needs data"] else ""
+        parts[2] += (
+            f", {sums['needs data'].told(duration)}" if seconds is not None and sums["needs data"].typical else ""
+        )
     console.print(f"{sum(counts.values())} trials: {'; '.join(parts)}.", soft_wrap=True)
     if seconds is not None:
-        console.print("Times are scaled from a few steps on images of noise, in one process.", style="dim")
-        if share() < _BUSY:
-            whole = sums["run"] + sums["needs data"]
-            console.print(
-                f"The machine is busy: this process had {100 * share():.0f} % of the CPU time it asked for. Alone on it, "
-                f"all that is open would take about {duration(whole * share())}.",
-            )
+        for line in remarks((sums["run"] + sums["needs data"]).typical):
+            console.print(line, style="dim")
     show_needs(console, plan)
 
 

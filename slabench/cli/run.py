@@ -320,7 +320,7 @@ def _jobs(trials: list[Trial], executor: Executor, given: Mapping[str, Any]) -> 
     """With what each of them needs."""
     from slabench.executors.jobs import trial_jobs
     from slabench.executors.resources import Request, resources_of_all
-    from slabench.reproduction.estimate import seconds_of
+    from slabench.runner.estimate import seconds_of
 
     request = Request.parse(given["resources"] or (), given["partition"])
     return trial_jobs(trials, resources_of_all(trials, request, executor.name, given["device"], seconds_of()))
@@ -399,16 +399,6 @@ def _own_counts(path: Path, recipe: AnyRecipe, others: dict[str, Any]) -> dict[s
     return {"data.counts": read_counts(path, train.class_names), "data.profile": "counts"}
 
 
-_SCHEDULE = ("steps", "epochs", "lr", "momentum", "weight_decay", "schedule", "warmup_epochs", "milestones", "factors")
-
-
-def _measured_alike(recipe: AnyRecipe) -> str:
-    """Equal for recipes whose steps take equally long, as a baseline's and the one's that sees more images."""
-    settings = recipe.resolved()
-    train = {name: value for name, value in settings["train"].items() if name not in _SCHEDULE}
-    return json.dumps({**settings, "train": train}, sort_keys=True)
-
-
 def show_plan(
     console: Console,
     recipes: list[AnyRecipe],
@@ -424,9 +414,9 @@ def show_plan(
     """
     import torch
 
+    from slabench.runner.estimate import NOTHING, Estimator
     from slabench.runner.trials import plan
-    from slabench.suites import estimate, estimate_scoring, suite_of
-    from slabench.training.device import choose_device, choose_precision, keep_heap
+    from slabench.training.device import choose_device, keep_heap
 
     keep_heap()
     if threads is not None:
@@ -440,23 +430,18 @@ def show_plan(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("trial", "state", "images seen", "images/s", "training", "scoring"):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
-    measured: dict[str, tuple[float, float]] = {}
-    total, missing = 0.0, 0
+    estimator = Estimator(where)
+    total, missing = NOTHING, 0
     for trial in trials:
-        recipe, cost = trial.recipe, trial.done.cost if trial.done else None
         images = trial.planned.images
-        if cost is not None:
+        if trial.done is not None and (cost := trial.done.cost) is not None:
             speed, training, scoring = cost.images_per_second or 0.0, cost.train_seconds, cost.eval_seconds
         else:
-            kind = _measured_alike(recipe)
-            if kind not in measured:
-                precision = choose_precision(recipe.train.precision, where)
-                task = suite_of(recipe).build_task(recipe, trial.seed, trial.prepared, where, precision)
-                measured[kind] = estimate(task, 1.0)["images_per_second"], estimate_scoring(task)
-            speed, scoring = measured[kind]
-            training = images / speed
-        if trial.done is None:
-            total, missing = total + training + scoring, missing + 1
+            found = estimator.estimate(trial.recipe, trial)
+            training, scoring = found.training.typical, found.scoring.typical
+            speed = images / training if training else 0.0
+            if trial.done is None:
+                total, missing = total + found.total, missing + 1
         table.add_row(
             trial.label,
             "to run" if trial.done is None else "done",
@@ -468,8 +453,10 @@ def show_plan(
     console.print(table)
     count = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
     console.print(
-        f"{count}: {len(trials) - missing} done, {missing} to run, about {duration(total)} on this {where.type}"
-        " (from a few measured steps). 0 B to download: the data is here.",
+        f"{count}: {len(trials) - missing} done, {missing} to run, {total.told(duration)} on this {where.type}."
+        " 0 B to download: the data is here.",
         soft_wrap=True,
     )
+    for line in estimator.remarks(total.typical, duration) if missing else ():
+        console.print(line, style="dim", soft_wrap=True)
     return trials

@@ -16,10 +16,10 @@ from slabench.executors.jobs import Resources, Settings, outcomes, trial_jobs
 from slabench.executors.resources import Request, resources_of_all
 from slabench.executors.running import Executor, run_jobs
 from slabench.records.store import ResultStore
-from slabench.reproduction.estimate import Estimator, seconds_of
 from slabench.reproduction.outcome import Reproduction, collect
 from slabench.reproduction.planning import TablePlan, plan_table
 from slabench.runner import RunListener, run
+from slabench.runner.estimate import Estimator, seconds_of
 from slabench.runner.trials import Outcome, Trial
 from slabench.training.device import choose_device
 

@@ -43,7 +43,6 @@ from slabench.suites.fewshot.scoring import (
 )
 from slabench.training.device import choose_device, exact_float32
 
-
 HEAD_GROUPS = {"all": (False, True), "inductive": (False,), "transductive": (True,)}
 """Names of several heads at once: those whose `Head.transductive` is one of these."""
 

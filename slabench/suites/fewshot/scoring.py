@@ -66,15 +66,6 @@ class EpisodeScoring:
         raise TypeError(f"{type(self).__name__} defines no learner")
 
     @property
-    def scored_images(self) -> int:
-        """Images embedded by all validations and the test together."""
-        points = self.recipe.select.points
-        rows = self._val_episodes.rows if points else torch.empty(0)
-        base = len(base_rows(self.prepared.train)) if self.learner.head.centred else 0
-        views = 1 + self.recipe.model.support_copies
-        return points * (views * len(rows.unique()) + base) + views * len(self.prepared.test) + base
-
-    @property
     def _val_episodes(self) -> Episodes:
         file = self.prepared.val_episodes
         assert file is not None  # `check_data`: a recipe with validations has them
