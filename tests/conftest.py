@@ -135,6 +135,14 @@ def glyphs(_own_data_folder: None, _drawn_glyphs: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def narrow_conv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conv4 at 8 channels in place of 64, in this process: for tests that train and do not ask how well."""
+    from slabench.backbones.fewshot import Conv4
+
+    monkeypatch.setattr("slabench.backbones.fewshot.conv4", lambda image_size: Conv4(image_size, 8))
+
+
 @pytest.fixture(scope="session")
 def _imported_cifar100(cifar100_parquet: Path, made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     return made_once("cifar100", lambda folder: import_dataset(info("cifar100"), cifar100_parquet, folder))

@@ -212,6 +212,7 @@ def shorter(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow_conv4")
 def test_the_quick_start_works_as_typed(
     tmp_path: Path, glyphs: Path, shorter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 pytest.importorskip("learn2learn", reason="learn2learn could not be installed here: scripts/install_learn2learn.sh")
 
 from slabench import runner
-from slabench.backbones.fewshot import Conv4
 from slabench.core.errors import UsageError
 from slabench.learners.maml import Inner, adapted_logits
 from slabench.recipes import load_recipe
@@ -29,10 +28,7 @@ from slabench.training.loop import Interrupted, fit
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _narrow_conv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backbone of recipes at 8 channels in place of 64, for the time it takes."""
-    monkeypatch.setattr("slabench.backbones.fewshot.conv4", lambda image_size: Conv4(image_size, 8))
+pytestmark = pytest.mark.usefixtures("narrow_conv4")
 
 
 def small(learner: str = "maml", **overrides: Any) -> Recipe:

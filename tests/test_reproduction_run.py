@@ -80,6 +80,7 @@ def write(folder: Path, text: str, steps: int = 5) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_the_table_is_made_of_its_records(table: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     made = slabench.reproduce(str(table), "quick", results=results, threads=1)
@@ -130,6 +131,7 @@ def test_the_table_is_made_of_its_records(table: Path, tmp_path: Path) -> None:
         assert trial.done.name == f"small/{name}"
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_the_command_goes_on_after_a_failure_and_without_data(tmp_path: Path, glyphs: Path) -> None:
     path = write(tmp_path, TABLE + ABSENT + FAILING + ROWS)
     arguments = ["reproduce", str(path), "--preset", "quick", "--results", str(tmp_path / "results"), "--threads", "1"]
@@ -181,7 +183,7 @@ def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> 
     code, status = here("status", folder=tmp_path)
     assert (code, f"{3 - before} stopped" in status) == (0, True), status
 
-    code, output = finish(start(command, tmp_path, fresh=True))
+    code, output = here(*command, folder=tmp_path)
     assert code == 0, output
     assert f"[1] 1/{3 - before} glyphs" in output or f"[2] 1/{3 - before} glyphs" in output
     assert f"{3 - before} of {3 - before} trials have ended" in output

@@ -33,7 +33,7 @@ from slabench.suites.fewshot.pretraining import PretrainingTask
 from slabench.suites.fewshot.score_heads import score_heads
 from slabench.suites.fewshot.scoring import base_rows
 
-pytestmark = pytest.mark.usefixtures("glyphs")
+pytestmark = pytest.mark.usefixtures("glyphs", "narrow_conv4")
 APP = typer.Typer()
 APP.command()(command)
 TINY = {

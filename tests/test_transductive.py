@@ -62,7 +62,7 @@ def test_the_gap_of_heads_by_hand(head: object, looks: bool) -> None:
     assert looks or gap < 1e-5
 
 
-@pytest.mark.usefixtures("glyphs")
+@pytest.mark.usefixtures("glyphs", "narrow_conv4")
 def test_run_and_score_record_what_they_measure(tmp_path: Path) -> None:
     for name, function in (("sees", centred), ("places", by_place), ("plain", plain)):
         HEADS.add(name, Head(name, function, decomposes=False), "x")

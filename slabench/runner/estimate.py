@@ -110,9 +110,7 @@ class Estimator:
 
     def remarks(self, total: float, duration: Callable[[float], str]) -> list[str]:
         """How sure the times are, in sentences; `total` seconds of everything that is open."""
-        lines = [
-            "Times are scaled from a few steps on a few images, in one process; the range is that of the steps."
-        ]
+        lines = ["Times are scaled from a few steps on a few images, in one process; the range is that of the steps."]
         if self._scaled:
             lines.append(f"Some steps take too long to be tried whole: their times may be a factor of {SCALED:g} off.")
         if self.share < _BUSY:
@@ -307,43 +305,39 @@ class _Images:
 
     def stand_in(self, recipe: AnyRecipe) -> FewshotPrepared | ClassifierPrepared:
         """Prepared data for a task of `recipe`."""
+        batch = recipe.train.batch_size
         if isinstance(recipe, Recipe):
-            p, each = recipe.protocol, recipe.train_shots + recipe.train.queries
+            p = recipe.protocol
             if recipe.model.learner == "classifier":
-                each = -(-recipe.train.batch_size // self.n_classes)
-            train, test = self._few("train", self.n_classes, each), self._few("test", p.ways, p.shots + p.queries)
+                train = self._few("train", self.n_classes, 1, batch)
+            else:
+                train = self._few("train", self.n_classes, recipe.train_shots + recipe.train.queries)
+            test = self._few("test", p.ways, p.shots + p.queries)
             file = cast(Any, EpisodeFile)("stand-in", _episodes(p.ways, p.shots, p.queries), None, "", Path())
             if self.prepared is None:
                 return FewshotPrepared(self.entry, train, test, test, file, file)
-            return replace(
-                cast(FewshotPrepared, self.prepared),
-                train=train,
-                val=test,
-                test=test,
-                val_episodes=file,
-                test_episodes=file,
-            )
-        each = -(-recipe.train.batch_size // self.n_classes)
-        train, test = self._few("train", self.n_classes, each), self._few("test", self.n_classes, 1)
+            here: dict[str, Any] = {"val_episodes": file, "test_episodes": file}
+            return replace(cast(FewshotPrepared, self.prepared), train=train, val=test, test=test, **here)
+        train, test = self._few("train", self.n_classes, 1, batch), self._few("test", self.n_classes, 1)
         rows, none = np.arange(len(train)), np.zeros(0, dtype=np.int64)
         if self.prepared is None:
             return ClassifierPrepared(self.entry, train, test, rows, none, "stand-in", None)
         return replace(cast(ClassifierPrepared, self.prepared), train=train, test=test, rows=rows, validation=none)
 
-    def _few(self, part: Literal["train", "test"], n_classes: int, each: int) -> ImageSet:
-        """`each` images of the first classes, class by class; some several times where there are fewer."""
+    def _few(self, part: Literal["train", "test"], n_classes: int, each: int, batch: int = 1) -> ImageSet:
+        """`each` images of each of the first classes, or so many more that all batches are full; some occur several times."""
         labels = np.repeat(np.arange(n_classes), each)
-        names = tuple(str(label) for label in range(n_classes))
-        parts, positions = np.zeros(len(labels), np.uint8), np.full(len(labels), -1, np.int32)
         if self.prepared is None:
-            images = np.random.Generator(np.random.PCG64(0)).integers(
-                0, 256, (len(labels), *self.shape), dtype=np.uint8
-            )
+            noise = np.random.Generator(np.random.PCG64(0))
+            images = noise.integers(0, 256, (len(labels), *self.shape), dtype=np.uint8)
         else:
             whole = self.prepared.train if part == "train" else self.prepared.test
             rows = np.concatenate([np.resize(rows[:each], each) for rows in whole.class_rows()[:n_classes]])
             images = whole.images[rows]
-        return ImageSet("stand-in", images, labels, names, "", "", parts, positions)
+        places = np.resize(np.arange(len(labels)), -(-len(labels) // batch) * batch)
+        names = tuple(str(label) for label in range(n_classes))
+        parts, positions = np.zeros(len(places), np.uint8), np.full(len(places), -1, np.int32)
+        return ImageSet("stand-in", images[places], labels[places], names, "", "", parts, positions)
 
 
 def _episodes(ways: int, shots: int, queries: int) -> Episodes:
