@@ -36,6 +36,9 @@ def score(
     query_profile: Annotated[
         str | None, typer.Option(help="Unequal queries: dirichlet:2, linear:9, step:9 or exp:9.")
     ] = None,
+    on: Annotated[
+        str | None, typer.Option(help="Another few-shot data set to score on (cross-domain).", metavar="DATASET")
+    ] = None,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep a record of each head and setting, for the leaderboard.")
     ] = True,
@@ -64,6 +67,7 @@ def score(
         predictors=names(predictors, "--predictors"),
         support_profile=support_profile,
         query_profile=query_profile,
+        on=on,
         results=results,
         device=device,
         threads=threads,
@@ -72,7 +76,8 @@ def score(
         argv=public_argv(sys.argv[1:]),
         told=lambda text: console.print(text, style="dim", markup=False),
     )
-    console.print(f"{found.of.name}, {found.of.dataset}, seed {found.of.seed}", markup=False, soft_wrap=True)
+    across = f" scored on {on}" if on else ""
+    console.print(f"{found.of.name}, {found.of.dataset}{across}, seed {found.of.seed}", markup=False, soft_wrap=True)
     rows: list[HeadScores] = []
     for number, result in enumerate(found.results, 1):
         rows.append(result)
