@@ -91,7 +91,8 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     def f(s: Tensor, q: Tensor) -> Tensor:
         return relative(logits(s @ basis.mT + offset, labels, q @ basis.mT, 3))
 
-    assert torch.autograd.gradcheck(f, (small, asked), atol=1e-6, rtol=1e-4)
+    fast = HEADS.get(name).transductive  # many rounds: in one direction
+    assert torch.autograd.gradcheck(f, (small, asked), atol=1e-6, rtol=1e-4, fast_mode=fast)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,7 +13,7 @@ from slabench.heads import Head
 from slabench.heads.metric import class_means
 
 _SHIFT = 1e-6  # added before the root, as in the authors' code: its slope at 0 is not finite
-_TOLERANCE, _ITERATIONS = 1e-6, 1000
+_TOLERANCE, _STEPS, _HALVINGS, _LONGEST = 1e-6, 100, 20, 10.0
 
 
 def pt_map_logits(
@@ -28,7 +30,7 @@ def pt_map_logits(
     """log of the transport plan that shares the queries out among the classes, *as many to each*.
 
     Features are raised to a power, brought to length one, centred (supports by their mean, queries by theirs) and brought to
-    length one again. Then, in turns: the plan P by Sinkhorn of exp(-10 ||q - w_i||^2), whose rows sum to 1 and columns to Q / N;
+    length one again. Then, in turns: the plan P of exp(-10 ||q - w_i||^2), whose rows sum to 1 and columns to Q / N;
     class vectors w move a fifth of the way to the means of supports and queries, queries weighted by P (algorithm 1).
 
     Args:
@@ -53,12 +55,12 @@ def pt_map_logits(
     support, query = (_centred(_powered(x, power)) for x in (support, query))
     truth = functional.one_hot(support_labels, n_classes).to(support.dtype)
     w = class_means(support, support_labels, n_classes)
-    plan, scaling = _plan(query, w, sharpness, None)
+    plan, offset = _plan(query, w, sharpness, None)
     for _ in range(rounds):
         share = plan.exp()
         means = truth.mT @ support + share.mT @ query
         w = w + rate * (means / (truth.sum(1) + share.sum(1)).unsqueeze(-1) - w)
-        plan, scaling = _plan(query, w, sharpness, scaling)
+        plan, offset = _plan(query, w, sharpness, offset)
     return plan
 
 
@@ -72,36 +74,66 @@ def _centred(x: Tensor) -> Tensor:
 
 
 def _plan(query: Tensor, w: Tensor, sharpness: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
-    """log P `[B, Q, N]` and the scaling of its columns, from which the plan of a neighbouring w begins."""
+    """log P `[B, Q, N]` and the offsets of its columns, near which those of a neighbouring w lie."""
     squares = query.square().sum(-1, keepdim=True) + w.square().sum(-1).unsqueeze(1)
-    return sinkhorn(sharpness * (2 * (query @ w.mT) - squares), start)
+    return transport_plan(sharpness * (2 * (query @ w.mT) - squares), start)
 
 
-def sinkhorn(logits: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """log of diag(u) exp(logits) diag(v) whose rows sum to 1 and columns to Q / N (Sinkhorn and Knopp; Cuturi, NeurIPS 2013).
+def transport_plan(logits: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """log of diag(u) exp(logits) diag(v) whose rows sum to 1 and columns to Q / N: what Sinkhorn's iteration tends to.
+
+    Rows are a softmax of logits + b with one offset a class; b minimises the convex sum_q logsumexp(logits_q + b) - Q/N sum b. Sinkhorn
+    takes hundreds of rounds where the plan is sharp: Newton steps, each with a round of Sinkhorn after it, take a few. Derivatives
+    are those of the optimality conditions.
 
     Args:
-        logits: `[B, Q, N]`.
-        start: log v to begin with, `[B, N]`; the plan does not depend on it.
+        logits: `[B, Q, N]`; solved in float64 in any case.
+        start: offsets to begin with, `[B, N]`; the plan does not depend on it.
 
     Returns:
-        log P `[B, Q, N]`, columns exact and rows to 1e-6 (or after 1,000 rounds), and log v `[B, N]`. Each episode stops by itself.
+        log P `[B, Q, N]` in the dtype of `logits`, rows exact and columns to a millionth, and b, float64 `[B, N]`.
     """
-    kernel = (logits - logits.amax(-1, keepdim=True)).exp()  # rows are scaled anyway
-    share = logits.shape[1] / logits.shape[2]
-    v = torch.ones_like(kernel[:, 0]) if start is None else start.exp()
-    open_ = torch.ones_like(v[:, :1], dtype=torch.bool)
-    u = 1 / (kernel @ v.unsqueeze(-1)).squeeze(-1)
-    for _ in range(_ITERATIONS):
-        columns = share / (u.unsqueeze(1) @ kernel).squeeze(1)
-        v = torch.where(open_, columns, v)
-        rows = (kernel @ v.unsqueeze(-1)).squeeze(-1)  # [B, Q]
-        open_ = open_ & ((u * rows - 1).abs().amax(-1, keepdim=True) > _TOLERANCE)
+    z, share = logits.detach().double(), logits.shape[1] / logits.shape[2]
+    b = _sinkhorn_round(z, torch.zeros_like(z[:, 0]) if start is None else start, share)
+    open_ = torch.ones_like(b[:, :1], dtype=torch.bool)
+    for _ in range(_STEPS):
+        p = (z + b.unsqueeze(1)).softmax(-1)
+        off = p.sum(1) - share
+        open_ = open_ & (off.abs().amax(-1, keepdim=True) > _TOLERANCE * share)  # an episode stops by itself
         if not bool(open_.any()):
             break
-        u = torch.where(open_, 1 / rows, u)
-    log_v = v.log()
-    return kernel.clamp_min(torch.finfo(kernel.dtype).tiny).log() + u.log().unsqueeze(-1) + log_v.unsqueeze(1), log_v
+        step = _newton_step(p, off).clamp(-_LONGEST, _LONGEST)
+        slope, before = (off * step).sum(-1, keepdim=True), _dual(z, b, share)
+        size = torch.ones_like(slope)
+        for _ in range(_HALVINGS):
+            bad = _dual(z, b - size * step, share) > before - 1e-4 * size * slope + 1e-12 * before.abs()
+            if not bool((bad & open_).any()):
+                break
+            size = torch.where(bad, size / 2, size)
+        b = torch.where(open_, _sinkhorn_round(z, b - size * step, share), b)
+    # One more step, through which derivatives flow: at the solution it is the implicit function theorem.
+    p = (logits.double() + b.unsqueeze(1)).softmax(-1)
+    last = b - _newton_step(p.detach(), p.sum(1) - share)
+    return (logits.double() + last.unsqueeze(1)).log_softmax(-1).to(logits.dtype), last.detach()
+
+
+def _newton_step(p: Tensor, off: Tensor) -> Tensor:
+    """H^-1 off `[B, N]`, of mean zero: H is the Hessian diag(sum p) - p' p, which is singular along a constant."""
+    n = p.shape[-1]
+    ridge = 1 / n + 1e-9 * torch.eye(n, dtype=p.dtype, device=p.device)
+    step: Tensor = torch.linalg.solve(torch.diag_embed(p.sum(1)) - p.mT @ p + ridge, off - off.mean(-1, keepdim=True))
+    return step - step.mean(-1, keepdim=True)
+
+
+def _dual(z: Tensor, b: Tensor, share: float) -> Tensor:
+    return ((z + b.unsqueeze(1)).logsumexp(-1).sum(1) - share * b.sum(-1)).unsqueeze(-1)
+
+
+def _sinkhorn_round(z: Tensor, b: Tensor, share: float) -> Tensor:
+    """Rows, then columns brought to their sums; constants that all classes share are taken off."""
+    p = (z + b.unsqueeze(1)).log_softmax(-1)
+    b = b + math.log(share) - p.logsumexp(1)
+    return b - b.mean(-1, keepdim=True)
 
 
 # The plan has every query and class at once: it does not decompose.
