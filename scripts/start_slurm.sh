@@ -24,6 +24,14 @@ install() {
 }
 
 stop() {
+    # Its jobs first, and the processes that watch over them.
+    SLURM_CONF=$1/slurm.conf
+    export SLURM_CONF
+    timeout 10 scancel --user="$(id -un)" 2>/dev/null || true
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        [ -n "$(timeout 10 squeue --noheader 2>/dev/null)" ] || break
+        sleep 0.5
+    done
     for name in slurmd-one slurmd-two slurmctld munged; do
         [ -f "$1/$name.pid" ] && kill "$(cat "$1/$name.pid")" 2>/dev/null || true
     done

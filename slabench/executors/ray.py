@@ -1,8 +1,8 @@
 """`--executor ray`: one task a job on a Ray cluster, or on this machine alone.
 
 A task whose worker or node is lost is run again elsewhere, from its last checkpoint where the machines share the folder of
-results. Where they do not, a task works in a folder of its own machine and sends back the files of its record. The tasks belong to
-this command: Ctrl-C has them save and stop.
+results. Where they do not, a task works in a folder of its own machine and sends back the files of its record. The tasks belong
+to this command: Ctrl-C has them save and stop.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ TIME_MARGIN = 2.0
 TIMES = (10, 20, 30, 60, 120, 240, 480, 960, 1440, 2880)
 """Minutes are rounded up to these, at least ten, so that trials of one kind ask alike; more than two days to whole days."""
 
-_PROCESS_MB = 1000
-"""Of Python, torch and its kernels, before there is an image (0.9 GiB was measured)."""
+_PROCESS_MB = 1500
+"""Of Python, torch, its kernels and the heap that they keep, before there is an image."""
 
 _PER_ACTIVATION = 3.0
 """Bytes in use, at the peak of a step, for each of the layers' outputs: these, their gradients, what operators need meanwhile."""
