@@ -209,8 +209,9 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) -> None:
-    from slabench.reproduction.running import in_order
     from slabench.reproduction.workers import run_parallel
+
+    from slabench.reproduction.running import in_order
 
     results = tmp_path / "results"
     trials = in_order(plan_table(str(table), "quick", results=results))
@@ -231,9 +232,10 @@ def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) 
 
 @pytest.mark.usefixtures("registries")
 def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) -> None:
+    from slabench.reproduction.workers import run_parallel
+
     from slabench.plugins import load_plugin
     from slabench.reproduction.running import in_order
-    from slabench.reproduction.workers import run_parallel
 
     load_plugin(Path(__file__).parents[1] / "examples" / "own_methods.py")
     rows = ROWS.replace('label = "ProtoNet"\n', 'label = "Mine"\nset.model.head = "nearest"\n')

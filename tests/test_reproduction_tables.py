@@ -343,7 +343,7 @@ def test_committed_records_are_read_where_the_data_is_not() -> None:
     arguments = ["sla2020/few-shot", "--only", "fc100-5shot/protonet*", "--seeds", "0,1,2", "--results"]
     code, output = here("reproduce", *arguments, str(ROOT / "results"))
     assert code == 0, output
-    # docs/results.md, FC100 5-shot: found by another program from the same records.
+    # docs/results-few-shot.md, FC100 5-shot: found by another program from the same records.
     for row in (
         r"ProtoNet +51\.31 ± 0\.37 52\.5 ± 0\.6",
         r"ProtoNet\+SLA\+AG 53\.82 ± 0\.39 ~55\.7 ± 0\.6\? unverified",

@@ -14,6 +14,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from slabench.cli.common import WAIT, names, numbers, public_argv
+from slabench.cli.executing import (
+    EXECUTOR,
+    JOBS,
+    PARTITION,
+    RESOURCE,
+    executor_of,
+    measured_on,
+    show_jobs,
+    submitted_alone,
+)
 from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import DataMissingError
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
     from slabench.reproduction.definition import Column
     from slabench.reproduction.outcome import Against, Measured, Reproduction, RowResult
     from slabench.reproduction.planning import TablePlan
-    from slabench.runner.estimate import Seconds
+    from slabench.runner.estimate import Estimator, Seconds
 
 
 def reproduce(
@@ -38,7 +48,10 @@ def reproduce(
         typer.Option(help="Rows, columns or column/row, globs allowed; several by commas or by repeating it."),
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", "--seed", help="Trials of each recipe: 0 or 0,1,2")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that share the work.", min=1)] = 1,
+    executor: Annotated[str | None, typer.Option(help=EXECUTOR)] = None,
+    jobs: Annotated[int | None, typer.Option(help=JOBS, min=1)] = None,
+    partition: Annotated[str | None, typer.Option(help=PARTITION)] = None,
+    resources: Annotated[list[str] | None, typer.Option("--resource", help=RESOURCE, metavar="KEY=VALUE")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show trials, time, missing data and the table as it stands; run nothing.")
     ] = False,
@@ -62,19 +75,25 @@ def reproduce(
     if name is None or list_tables:
         _list(console)
         return
+    from slabench.executors.jobs import trial_jobs
+    from slabench.executors.resources import Request
     from slabench.reproduction.outcome import collect
     from slabench.reproduction.planning import plan_table
-    from slabench.reproduction.running import run_missing
+    from slabench.reproduction.running import in_order, needed, run_missing
     from slabench.training.device import choose_device
 
-    choose_device(device)
+    where = executor_of(executor, jobs, partition, resources, device=device, wait=wait)
+    choose_device(measured_on(where, device))
     globs = [glob for text in only or [] for glob in names(text, "--only")]
     with paths.nothing_stays() if dry_run else nullcontext():
         plan = plan_table(name, preset, only=globs, seeds=numbers(seeds, "--seeds", least=0), results=results)
     if plan.wanted and not plan.trials and not plan.recorded and not dry_run:
         lines = "\n       ".join(f"{needs.dataset}: {needs.command}" for needs in plan.wanted)
         raise DataMissingError(f"nothing of {name} can be run: the data of its rows is not on this machine", lines)
-    _show_plan(console, plan, device, threads, dry_run)
+    estimator = _show_plan(console, plan, measured_on(where, device), threads, dry_run)
+    needs = needed(plan, Request.parse(resources or (), partition), where, device, estimator) if where else None
+    if where is not None and dry_run:
+        show_jobs(console, where, trial_jobs(in_order(plan), needs), plan.results)
     console.print()
     if dry_run:
         show_result(console, collect(plan))
@@ -84,7 +103,8 @@ def reproduce(
     try:
         outcomes = run_missing(
             plan,
-            jobs=jobs,
+            executor=where,
+            resources=needs,
             device=device,
             threads=threads,
             wait=wait,
@@ -94,6 +114,8 @@ def reproduce(
         )
     finally:
         listener.close()
+    if submitted_alone(where, wait, outcomes) and any(outcome.state == "busy" for outcome in outcomes):
+        return
     result = collect(plan, outcomes)
     if outcomes:
         console.print()
@@ -104,12 +126,12 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | None, dry_run: bool) -> None:
-    """The plan with measured times, of what is to be run; a dry run measures rows without data too."""
+def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | None, dry_run: bool) -> Estimator | None:
+    """The plan with measured times, of what is to be run; a dry run measures rows without data too. Returns what has measured."""
 
     if not plan.missing and not (dry_run and plan.wanted):
         show_plan(console, plan)
-        return
+        return None
     import torch
 
     from slabench.runner.estimate import Estimator
@@ -128,6 +150,7 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
             return estimator.estimate(recipe, trials[0] if trials else None).total
 
     show_plan(console, plan, seconds, where.type, lambda total: estimator.remarks(total, duration))
+    return estimator
 
 
 def _list(console: Console) -> None:

@@ -164,8 +164,21 @@ def _row(entry: Entry) -> LeaderboardRow:
         episodes_digest=(first.episodes_digest or "")[:SHORT],
         protocol_digest=first.protocol_digest[:SHORT],
         recipe_digest=first.recipe_digest[:SHORT],
+        embedder=_told(first, "embedder"),
+        pretraining=_told(first, "pretraining"),
+        resolution=_whole((first.embedder or {}).get("resolution")),
+        contaminated=_told(first, "contaminated"),
         keys=tuple(record.key[:SHORT] for record in records),
     )
+
+
+def _whole(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def _told(record: RunRecord, fact: str) -> str | None:
+    """What the record says of its pre-trained network, "unknown" where it does not; None where there is none."""
+    return None if record.embedder is None else str(record.embedder.get(fact) or "unknown")
 
 
 def _trained(record: RunRecord) -> str | None:

@@ -32,7 +32,7 @@ from slabench.suites import SuiteTask, suite_of
 from slabench.suites.classifier.data import ClassifierPrepared
 from slabench.suites.fewshot.data import Prepared as FewshotPrepared
 from slabench.suites.fewshot.scoring import EpisodeScoring
-from slabench.training.device import choose_precision
+from slabench.training.device import choose_device, choose_precision
 
 LONG_STEP = 1.5
 """Seconds; a step that is shorter is measured as it is, a longer one on fewer images."""
@@ -224,6 +224,18 @@ class Estimator:
     def _task(self, recipe: AnyRecipe, images: _Images) -> SuiteTask:
         precision = choose_precision(recipe.train.precision, self.device)
         return suite_of(recipe).build_task(recipe, 0, images.stand_in(recipe), self.device, precision)
+
+
+def seconds_of(estimator: Estimator | None = None) -> Callable[[Trial], float]:
+    """Seconds of a trial, for the executors; without an estimator, of what this machine is best at."""
+
+    def seconds(trial: Trial) -> float:
+        nonlocal estimator
+        if estimator is None:
+            estimator = Estimator(choose_device())
+        return estimator.estimate(trial.recipe, trial).total.typical
+
+    return seconds
 
 
 _SCHEDULE = {

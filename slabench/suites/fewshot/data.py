@@ -38,6 +38,7 @@ class Prepared:
         val_episodes: frozen validation episodes; None where the validation classes cannot serve any.
         test_episodes: frozen test episodes.
         unserved: why there are no validation episodes.
+        trained_on: the data set of the training classes, where the test classes are of another one.
     """
 
     info: DatasetInfo
@@ -47,13 +48,15 @@ class Prepared:
     val_episodes: EpisodeFile | None
     test_episodes: EpisodeFile
     unserved: UsageError | None = None
+    trained_on: str | None = None
 
     @property
     def protocol(self) -> str:
-        """Readable id, such as `fewshot/fc100/5w5s15q`."""
+        """Readable id, such as `fewshot/fc100/5w5s15q`, or `fewshot/cub/5w5s15q-from-fc100` across data sets."""
         m = self.test_episodes.manifest
         profiles = profile_suffix(m.support_profile, m.query_profile)
-        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q{profiles}"
+        source = f"-from-{self.trained_on}" if self.trained_on else ""
+        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q{profiles}{source}"
 
     @property
     def protocol_digest(self) -> str:

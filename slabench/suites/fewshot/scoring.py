@@ -89,7 +89,9 @@ class EpisodeScoring:
         return self._score(images, self.prepared.test_episodes.episodes, self.prepared.test.n_classes, None)
 
     def transductive(self) -> bool:
-        """Whether the head looks at other queries of an episode, or at their order: measured on a few test episodes."""
+        """Whether the head looks at other queries of an episode, or at their order: declared, or measured on a few episodes."""
+        if self.learner.head.transductive:
+            return True
         images, few = on_device(self.prepared.test.images, torch.device("cpu")), self.prepared.test_episodes.episodes
         features, rows = embed_episodes(self.learner, images, few[:MEASURED_EPISODES], IDENTITY, self.info)
         return looks_at_queries(self.learner, features, rows)
