@@ -238,7 +238,7 @@ def seconds_of(estimator: Estimator | None = None) -> Callable[[Trial], float]:
     return seconds
 
 
-_SCHEDULE = "steps epochs lr momentum weight_decay schedule warmup_epochs milestones factors".split()
+_SCHEDULE = ("steps", "epochs", "lr", "momentum", "weight_decay", "schedule", "warmup_epochs", "milestones", "factors")
 
 
 def _measured_alike(recipe: AnyRecipe) -> str:
