@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slabench.cli.common import names, numbers, public_argv
+from slabench.cli.executing import EXECUTOR, PARTITION, RESOURCE, executor_of, measured_on, show_jobs
 from slabench.cli.streams import Screen
+from slabench.core import paths
+from slabench.core.errors import SlabenchError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+    from slabench.executors.running import Executor
     from slabench.posthoc.scoring import Posthoc, Row
-    from slabench.suites.fewshot.score_heads import HeadScores
+    from slabench.suites.fewshot.score_heads import HeadScores, Scoring
 
 
 def score(
@@ -38,8 +43,15 @@ def score(
         bool, typer.Option("--save/--no-save", help="Keep a record of each head and setting, for the leaderboard.")
     ] = True,
     again: Annotated[bool, typer.Option("--again", help="Compute again what an earlier scoring kept.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be scored, and where; score nothing.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    executor: Annotated[str | None, typer.Option(help=EXECUTOR)] = None,
+    jobs: Annotated[int | None, typer.Option(help="Heads at a time; see --executor.", min=1)] = None,
+    partition: Annotated[str | None, typer.Option(help=PARTITION)] = None,
+    resources: Annotated[list[str] | None, typer.Option("--resource", help=RESOURCE, metavar="KEY=VALUE")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")] = None,
 ) -> None:
     """Score every head on a trained backbone, without training anything.
@@ -48,28 +60,60 @@ def score(
     features, on frozen episodes.
     """
 
+    where = executor_of(executor, jobs, partition, resources, device=device)
+    if where is not None and not save:
+        raise UsageError("--no-save: an executor's scores come back as records", "leave --no-save out, or --executor")
     from slabench.suites.fewshot.score_heads import score_heads
 
     console = Screen()
     chosen = None if heads == "all" else names(heads, "--heads")
-    found = score_heads(
-        run,
-        chosen,
-        numbers(ways, "--ways"),
-        numbers(shots, "--shots"),
-        queries=queries,
-        episodes=episodes,
-        predictors=names(predictors, "--predictors"),
-        support_profile=support_profile,
-        query_profile=query_profile,
-        results=results,
-        device=device,
-        threads=threads,
-        save=save,
-        again=again,
-        argv=public_argv(sys.argv[1:]),
-        told=lambda text: console.print(text, style="dim", markup=False),
-    )
+    what: dict[str, Any] = {
+        "ways": numbers(ways, "--ways"),
+        "shots": numbers(shots, "--shots"),
+        "queries": queries,
+        "episodes": episodes,
+        "predictors": names(predictors, "--predictors"),
+        "support_profile": support_profile,
+        "query_profile": query_profile,
+    }
+    argv = public_argv(sys.argv[1:])
+
+    def score_here(again: bool, plan_only: bool = False) -> Scoring:
+        return score_heads(
+            run,
+            chosen,
+            **what,
+            results=results,
+            device=measured_on(where, device) if where else device,
+            threads=threads,
+            save=save,
+            again=again,
+            plan_only=plan_only,
+            argv=argv,
+            told=lambda text: console.print(text, style="dim", markup=False),
+        )
+
+    if where is not None or dry_run:
+        planned = score_here(again, plan_only=True)
+        if dry_run:
+            count = f"{planned.count} scorings: {len(planned.heads)} heads on {planned.count // len(planned.heads)} settings"
+            console.print(f"{planned.of.name}, {planned.of.dataset}, seed {planned.of.seed}: {count}", markup=False)
+        if where is not None:
+            _elsewhere(
+                console,
+                where,
+                planned,
+                what | {"again": again},
+                dry_run,
+                device,
+                threads,
+                results,
+                resources,
+                partition,
+            )
+        if dry_run:
+            return
+    found = score_here(again and where is None)  # what an executor has made is kept
     console.print(f"{found.of.name}, {found.of.dataset}, seed {found.of.seed}", markup=False, soft_wrap=True)
     rows: list[HeadScores] = []
     for number, result in enumerate(found.results, 1):
@@ -95,6 +139,44 @@ def score(
         console.print(f"largest residual of a solver: {worst:.1e} ({head})", style="dim")
     if save:
         console.print(f"{len(rows)} records kept: slabench leaderboard", markup=False, soft_wrap=True)
+
+
+def _elsewhere(
+    console: Console,
+    executor: Executor,
+    planned: Scoring,
+    what: dict[str, Any],
+    dry_run: bool,
+    device: str,
+    threads: int | None,
+    results: Path | None,
+    resources: list[str] | None,
+    partition: str | None,
+) -> None:
+    """Have an executor score, a job a head; what it made is kept, and read here then."""
+    from slabench.executors.jobs import Resources, Settings, scoring_jobs
+    from slabench.executors.resources import Request, asked
+    from slabench.executors.running import run_jobs
+
+    request = Request.parse(resources or (), partition)
+    gpus = int(executor.name != "local" and device.startswith("cuda"))
+    needs = asked(request, Resources(1, _SCORING_MB, gpus, _SCORING_MINUTES if executor.name == "slurm" else 0))
+    jobs = scoring_jobs(planned.of.key, planned.heads, what, needs)
+    root = paths.results(results)
+    if dry_run:
+        show_jobs(console, executor, jobs, root)
+        return
+    settings = Settings(root, None, device, threads, argv=tuple(public_argv(sys.argv[1:])))
+    ended = run_jobs(executor, jobs, settings, lambda line: console.print(line, markup=False, soft_wrap=True))
+    failed = [result for result in ended if result.state == "failed"]
+    if failed:
+        raise SlabenchError(
+            f"{len(failed)} of {len(ended)} heads were not scored: {failed[0].error}", "the others are kept; see above"
+        )
+
+
+_SCORING_MB, _SCORING_MINUTES = 4000, 120
+"""What a scoring asks for: the test images and their features, and an hour or two for the largest settings."""
 
 
 def tables(rows: list[HeadScores]) -> list[Table]:
