@@ -213,7 +213,6 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) -> None:
-
     from slabench.reproduction.running import in_order
 
     results = tmp_path / "results"
@@ -235,7 +234,6 @@ def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) 
 
 @pytest.mark.usefixtures("registries")
 def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) -> None:
-
     from slabench.plugins import load_plugin
     from slabench.reproduction.running import in_order
 
