@@ -26,6 +26,15 @@ ELSEWHERE = {
     "slabench compare demo/sla demo/baseline": "tests/test_docs.py types the quick start",
     "slabench reproduce sla2020/few-shot --dry-run": "tests/test_reproduction_tables.py plans every table",
     "slabench reproduce sla2020/imbalanced --only cifar100-r100 --jobs 2": "days; tests/test_reproduction_run.py",
+    "slabench run fewshot --dataset glyphs --preset quick --seeds 0,1 --executor slurm --partition short --dry-run": (
+        "needs a SLURM; tests/test_executor_slurm.py"
+    ),
+    "slabench reproduce sla2020/few-shot --preset paper --seeds 0,1,2 --executor slurm --partition gpu --resource gpus=1": (
+        "needs a SLURM; tests/test_executor_slurm.py"
+    ),
+    "slabench reproduce sla2020/few-shot --preset paper --executor ray --resource gpus=1": (
+        "needs Ray; tests/test_executor_ray.py"
+    ),
 }
 _EMBEDDED = ("glyphs", "digits", "my-birds")
 
