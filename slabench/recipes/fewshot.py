@@ -20,7 +20,9 @@ from slabench.recipes.base import (
     FewOrNone,
     Fraction,
     LearningRate,
+    Natural,
     NotNegative,
+    OnFeatures,
     OptimizerName,
     Part,
     Positive,
@@ -55,7 +57,7 @@ class Protocol(Part):
         return str(parse_profile(value, "--" + str(info.field_name).replace("_", "-")))
 
 
-class Model(Part):
+class Model(OnFeatures):
     """Backbone and head by their registered names, and how they are trained.
 
     `episodic`: backbone and head together, on episodes. `classifier`: the backbone with a linear layer over the training classes,
@@ -128,7 +130,7 @@ class Train(Part):
     ways: Positive | None = Field(default=None, description="ways of training episodes; by default as evaluated")
     shots: Positive | None = Field(default=None, description="shots of training episodes; by default as evaluated")
     queries: Positive = 6
-    steps: Positive = 4000
+    steps: Natural = Field(default=4000, description="updates; 0 on features alone: no training at all")
     episodes_per_step: Few = 1
     batch_size: Positive = Field(
         default=64, json_schema_extra=LATER, description="images of a step (learner classifier), copies not counted"
@@ -168,6 +170,11 @@ class Select(Part):
         default=8, description="validations, evenly over the steps; the last one after the last step"
     )
     episodes: Positive = 500
+    start: bool = Field(
+        default=False,
+        json_schema_extra=LATER,
+        description="validate before the first update too, so that best_val may keep the weights that nothing has trained",
+    )
 
 
 class Recipe(BaseRecipe):

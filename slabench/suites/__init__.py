@@ -76,6 +76,7 @@ class SuiteTask(Task, Protocol):
     info: DatasetInfo
     transforms: TransformSet
     device: torch.device
+    images: torch.Tensor
 
     @property
     def optimisation(self) -> Optimisation:
@@ -167,7 +168,7 @@ def estimate(task: SuiteTask, seconds: float = 3.0) -> dict[str, float]:
     begin = time.perf_counter()
     while len(times) < 3 or (time.perf_counter() - begin < seconds and len(times) < 50):
         start = time.perf_counter()
-        result = task.step(len(times) % task.optimisation.steps)
+        result = task.step(len(times) % max(1, task.optimisation.steps))
         result.loss.backward()
         if task.device.type == "cuda":
             torch.cuda.synchronize(task.device)
@@ -180,8 +181,7 @@ def estimate_scoring(task: SuiteTask) -> float:
     """Seconds that all validations and the test will take, from embedding a few test-sized batches."""
     if isinstance(task, ScoresOtherwise):
         return task.seconds_to_score()
-    size = task.info.image_size
-    sample = torch.zeros((128, size, size, 3), dtype=torch.uint8)
+    sample = torch.zeros_like(task.images[:128], device="cpu")
     start = time.perf_counter()
     module: Any = task.module
     embed(module, sample, task.transforms, task.info)
@@ -189,8 +189,8 @@ def estimate_scoring(task: SuiteTask) -> float:
 
 
 def on_device(
-    images: NDArray[np.uint8], device: torch.device, rows: Sequence[int] | NDArray[Any] | None = None
+    images: NDArray[Any], device: torch.device, rows: Sequence[int] | NDArray[Any] | None = None
 ) -> torch.Tensor:
-    """uint8 `[n, H, W, 3]` in memory: index_select from a memory map would read it page by page."""
+    """uint8 `[n, H, W, 3]`, or features, in memory: index_select from a memory map would read it page by page."""
     # Rows picked from a memory map are a copy already; a second one of photographs would be gigabytes.
     return torch.from_numpy(np.array(images) if rows is None else np.asarray(images[np.asarray(rows)])).to(device)

@@ -12,6 +12,7 @@ from slabench.core.errors import UsageError
 from slabench.core.files import digest_json
 from slabench.data import ImageSet, load
 from slabench.data.catalog import DatasetInfo, info
+from slabench.embedders import FeatureSet
 from slabench.episodes.files import EpisodeFile, load_episodes, profile_suffix, protocol_part
 from slabench.episodes.profiles import BALANCED
 from slabench.episodes.sampler import TRAINING, check_sizes
@@ -21,6 +22,7 @@ from slabench.records.record import protocol_digest
 from slabench.sla.objectives import objective
 from slabench.sla.transforms import transform_set
 from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
+from slabench.suites.on_features import check_views, embedded
 
 PROTOCOL_VERSION = versions.FEWSHOT
 """Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
@@ -38,6 +40,7 @@ class Prepared:
         val_episodes: frozen validation episodes; None where the validation classes cannot serve any.
         test_episodes: frozen test episodes.
         unserved: why there are no validation episodes.
+        features: those of a frozen embedder that stand in the images' place in all three splits; None for images.
     """
 
     info: DatasetInfo
@@ -47,6 +50,7 @@ class Prepared:
     val_episodes: EpisodeFile | None
     test_episodes: EpisodeFile
     unserved: UsageError | None = None
+    features: FeatureSet | None = None
 
     @property
     def protocol(self) -> str:
@@ -65,6 +69,11 @@ class Prepared:
             split_digest=self.test.split_digest,
             episodes_digest=protocol_part(self.test_episodes),
         )
+
+    @property
+    def feature_dim(self) -> int | None:
+        """D of the features; None for images."""
+        return None if self.features is None else self.train.images.shape[-1]
 
     @property
     def n_train(self) -> int:
@@ -101,7 +110,7 @@ class Prepared:
 
 def task_id(recipe: Recipe) -> str:
     """Recipes with the same one share their prepared data."""
-    return f"{recipe.data} {recipe.protocol}"
+    return f"{recipe.data} {recipe.protocol} {recipe.model.embedder}"
 
 
 def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
@@ -112,7 +121,9 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
         UsageError: the data has too few classes, or images of a class, for the test episodes.
     """
     name, p = recipe.data.dataset, recipe.protocol
-    splits = {split: load(name, split, data_folder) for split in ("train", "val", "test")}
+    splits, features = {}, None
+    for split in ("train", "val", "test"):
+        splits[split], features = open_split(recipe, split, data_folder)
     # Validation is always balanced: it watches training, which profiles do not touch.
     profiles = {"val": (BALANCED, BALANCED), "test": (p.support_profile, p.query_profile)}
 
@@ -125,7 +136,13 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
         val = episodes("val", _VALIDATION_FILE_EPISODES)
     except UsageError as error:  # `check_data` asks whether a recipe needs them
         unserved = error
-    return Prepared(info(name), splits["train"], splits["val"], splits["test"], val, test, unserved)
+    return Prepared(info(name), splits["train"], splits["val"], splits["test"], val, test, unserved, features)
+
+
+def open_split(recipe: Recipe, split: str, data_folder: Path | None = None) -> tuple[ImageSet, FeatureSet | None]:
+    """The images of a split, or the features that a recipe has in their place and the set that they are of."""
+    images = load(recipe.data.dataset, split, data_folder)
+    return embedded(images, recipe, split, data_folder) if recipe.model.embedder else (images, None)
 
 
 def check_data(recipe: Recipe, prepared: Prepared) -> None:
@@ -139,6 +156,8 @@ def check_data(recipe: Recipe, prepared: Prepared) -> None:
             f"{prepared.unserved.message}: validation episodes are as those of the test",
             f"{prepared.unserved.remedy}, or validate nothing: --set select.points=0",
         )
+    if prepared.features is not None:
+        check_views(recipe, prepared.train)
     if recipe.model.learner != "classifier":
         pairs = objective(recipe.sla.objective).pairs
         copies = transform_set(recipe.sla.transforms).M if pairs else 1  # pairs: every class under every transformation
@@ -163,6 +182,7 @@ def trial_key(recipe: Recipe, seed: int, prepared: Prepared, code: Sequence[Mapp
             "protocol": prepared.protocol_digest,
             "train": prepared.train.digest,
             "validation": protocol_part(prepared.val_episodes) if prepared.val_episodes else None,
+            **({"features": prepared.features.digest} if prepared.features else {}),
         }
     )
     return bound(key, used(recipe) if code is None else code)

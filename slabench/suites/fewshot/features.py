@@ -17,8 +17,8 @@ from slabench.evaluation.episodes import embed
 from slabench.learners import EpisodicLearner
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
-from slabench.sla.transforms import transform_set
 from slabench.suites import on_device
+from slabench.suites.on_features import transforms_of
 from slabench.training.device import exact_float32
 
 
@@ -40,7 +40,7 @@ def image_features(
         record: the trial's.
         told: told when images are embedded.
     """
-    transforms = transform_set(recipe.sla.transforms)
+    transforms = transforms_of(recipe)
     device = next(learner.parameters()).device
 
     def compute() -> Tensor:
@@ -56,6 +56,8 @@ def image_features(
             "transforms": recipe.sla.transforms,
         }
     )
+    if recipe.model.embedder:
+        return compute().to(device)  # adapting features is as quick as reading adapted ones
     if plugins.untold(plugins.recorded(record.environment)):
         return compute().to(device)  # nobody could tell whose they are
     path = root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features"

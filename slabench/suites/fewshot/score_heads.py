@@ -17,7 +17,6 @@ from slabench.core.errors import DataError, UsageError, unknown_name
 from slabench.core.files import SHORT
 from slabench.core.registry import DATASETS, HEADS
 from slabench.core.versions import HEAD_REVISIONS
-from slabench.data import load
 from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
 from slabench.episodes.files import EpisodeFile, load_episodes
@@ -31,8 +30,7 @@ from slabench.records.outputs import ModelWeights, check_owner, load_weights
 from slabench.records.record import RunRecord, Score
 from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
-from slabench.sla.transforms import transform_set
-from slabench.suites.fewshot.data import Prepared
+from slabench.suites.fewshot.data import Prepared, open_split
 from slabench.suites.fewshot.features import image_features
 from slabench.suites.fewshot.scoring import (
     MEASURED_EPISODES,
@@ -41,6 +39,7 @@ from slabench.suites.fewshot.scoring import (
     looks_at_queries,
     score_watched,
 )
+from slabench.suites.on_features import transforms_of
 from slabench.training.device import choose_device, exact_float32
 
 
@@ -163,7 +162,7 @@ def score_heads(
         for n in (ways or [protocol.ways])
         for k in (shots or [protocol.shots])
     ]
-    train, test = (load(recipe.data.dataset, split, data_folder) for split in ("train", "test"))
+    (train, _), (test, features_of) = (open_split(recipe, split, data_folder) for split in ("train", "test"))
     # Before anything is embedded: a setting that the classes cannot serve stops here.
     files = {setting: _episodes(test, recipe.data.dataset, setting) for setting in settings}
     for file in files.values() if save else ():  # what cannot be saved is not computed
@@ -176,7 +175,7 @@ def score_heads(
         told("embedding the training classes, for their mean")
         learner = learners[chosen[0]]
         with exact_float32():
-            centre = base_mean(learner, train, transform_set(recipe.sla.transforms), _info(recipe)).to(where)
+            centre = base_mean(learner, train, transforms_of(recipe), _info(recipe)).to(where)
 
     def each() -> Iterator[HeadScores]:
         for setting in settings:
@@ -280,7 +279,8 @@ def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[st
 
 def _learner(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
     """The trained backbone under another head; the run's own head keeps what it has learned."""
-    learner = with_head(build_backbone(recipe.model, _info(recipe), seed), HEADS.get(head), seed)
+    dim = test.images.shape[-1] if recipe.model.embedder else None
+    learner = with_head(build_backbone(recipe.model, _info(recipe), seed, dim), HEADS.get(head), seed)
     known = learner.state_dict()
     own = head == recipe.model.head
     wanted = {name for name in known if name.startswith("backbone.") or own}
