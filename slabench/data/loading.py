@@ -19,7 +19,7 @@ from slabench.core.errors import DataMissingError, UsageError, unknown_name
 from slabench.core.files import read_json
 from slabench.core.seeding import numpy_generator
 from slabench.data.catalog import DATASETS, DatasetInfo, info
-from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet
+from slabench.data.imageset import TEST_PART, TRAIN_PART, ImageSet, Origin
 from slabench.data.plugin_dataset import maker
 from slabench.data.sources.embedded import prepare
 from slabench.data.splits import load_split
@@ -43,17 +43,54 @@ def load(dataset: str, split: str, folder: Path | None = None) -> ImageSet:
         DataMissingError: the data is not here and cannot be fetched; the message lists the ways to get it.
         IntegrityError: the prepared store is damaged.
     """
+    entry, store = _opened(dataset, split, folder)
+    return _split(entry, split, store.images(f"{dataset}/{split}", store.origin(entry)))
+
+
+def load_rows(dataset: str, split: str, folder: Path | None = None) -> ImageSet:
+    """The split as `load` gives it, without its pixels, and with rows of the prepared store in place of source positions.
+
+    What is kept for the images of a store (features of a frozen network) is looked up by these rows, so that row i of the
+    split is row i of `load(dataset, split)`.
+
+    Args:
+        dataset: as of `load`, as is `folder`.
+        split: as of `load`; or `image-train` or `image-test`: of `load_images`.
+        folder: the data folder.
+
+    Returns:
+        Images `[n, 0, 0, 3]`, that nobody can look at by mistake; `source_positions` holds int32 rows of the store.
+    """
+    by_image = {"image-train": TRAIN_PART, "image-test": TEST_PART}.get(split)
+    if by_image is not None:
+        return _standard_parts(_without_pixels(open_store(ensure(dataset, folder)), dataset)).select_part(
+            by_image, f"{dataset}/{split.removeprefix('image-')}"
+        )
+    entry, store = _opened(dataset, split, folder)
+    return _split(entry, split, _without_pixels(store, f"{dataset}/{split}", store.origin(entry)))
+
+
+def _opened(dataset: str, split: str, folder: Path | None) -> tuple[DatasetInfo, Store]:
     entry = info(dataset)
     if split not in entry.splits:
         raise unknown_name(f"split of {dataset}", split, entry.splits)
-    store = open_store(ensure(dataset, folder))
-    whole = store.images(f"{dataset}/{split}", store.origin(entry))
+    return entry, open_store(ensure(dataset, folder))
+
+
+def _without_pixels(store: Store, name: str, origin: Origin | None = None) -> ImageSet:
+    whole = store.images(name, origin)
+    rows = np.arange(len(whole), dtype=np.int32)
+    return replace(whole, images=np.empty((len(whole), 0, 0, 3), np.uint8), source_positions=rows)
+
+
+def _split(entry: DatasetInfo, split: str, whole: ImageSet) -> ImageSet:
+    """The images of one split among those of the whole store."""
     if entry.fewshot:
-        classes = load_split(dataset)
-        return whole.select_classes(classes.classes[split], f"{dataset}/{split}", classes.digest)
+        classes = load_split(entry.name)
+        return whole.select_classes(classes.classes[split], whole.name, classes.digest)
     if split == "all":
         return whole
-    return whole.select_part(TRAIN_PART if split == "train" else TEST_PART, f"{dataset}/{split}")
+    return whole.select_part(TRAIN_PART if split == "train" else TEST_PART, whole.name)
 
 
 def ensure(dataset: str, folder: Path | None = None, console: Console | None = None) -> Path:
@@ -172,17 +209,22 @@ def load_images(dataset: str, folder: Path | None = None) -> tuple[DatasetInfo, 
             f"to classify all of its classes: --dataset {entry.store}",
         )
     store = open_store(ensure(dataset, folder))
-    whole = store.images(dataset, store.origin(entry))
-    if not (whole.parts == TEST_PART).any():
-        parts = whole.parts.copy()
-        for rows in whole.class_rows():
-            parts[rows[TEST_EVERY - 1 :: TEST_EVERY]] = TEST_PART
-        whole = replace(whole, parts=parts)
+    whole = _standard_parts(store.images(dataset, store.origin(entry)))
     return (
         entry,
         whole.select_part(TRAIN_PART, f"{dataset}/train"),
         whole.select_part(TEST_PART, f"{dataset}/test"),
     )
+
+
+def _standard_parts(whole: ImageSet) -> ImageSet:
+    """With every fifth image of a class as a test image where the data set has no official ones."""
+    if (whole.parts == TEST_PART).any():
+        return whole
+    parts = whole.parts.copy()
+    for rows in whole.class_rows():
+        parts[rows[TEST_EVERY - 1 :: TEST_EVERY]] = TEST_PART
+    return replace(whole, parts=parts)
 
 
 def input_size(entry: DatasetInfo) -> int:

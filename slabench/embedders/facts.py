@@ -1,0 +1,80 @@
+"""What is known of the network behind a feature set, and the manifest that vouches for its bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+FORMAT = 1
+
+UNKNOWN = "unknown"
+
+_Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-._][a-z0-9]+)*$", max_length=80)]
+"""Of a feature set: a folder is called so, and `--features` is followed by it."""
+
+
+class EmbedderFacts(BaseModel):
+    """The network behind features, as records and tables tell it.
+
+    Attributes:
+        embedder: such as `timm:tf_efficientnet_lite0`.
+        pretraining: the data that it was trained on; "unknown" where nobody has said.
+        resolution: height and width of its input in pixels.
+        weights_sha256: of the file of its weights.
+        licence: of its weights.
+        precision: that it was run in.
+        contaminated: whether it has seen the test classes in its training.
+        contaminated_why: how anybody knows.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    embedder: _Line
+    pretraining: _Line = UNKNOWN
+    resolution: PositiveInt | None = None
+    weights_sha256: _Sha256 | None = None
+    licence: _Line = UNKNOWN
+    precision: _Line = UNKNOWN
+    contaminated: Literal["yes", "no", "unknown"] = "unknown"
+    contaminated_why: Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As a record keeps them."""
+        return self.model_dump(mode="json")
+
+
+class FeatureManifest(BaseModel):
+    """What `manifest.json` of a feature set holds.
+
+    Attributes:
+        format: of the folder.
+        name: of the feature set.
+        dataset: the prepared store that it has features of, or its own name where it came with labels alone.
+        dataset_digest: of that store.
+        n: images of the store; `features.npy` has as many rows, also those that nobody has embedded yet.
+        M: views of an image.
+        transforms: the transformation set that made the views; "identity" where there is one, "views" where nobody knows.
+        D: dimensions.
+        dtype: of the array.
+        embedder: where the features come from.
+        groups: sha256 over the rows of each class and part, by `label/part`; what is not named is not there.
+        slabench: version.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    name: Name
+    dataset: _Line
+    dataset_digest: _Sha256
+    n: NonNegativeInt
+    M: PositiveInt
+    transforms: _Line
+    D: PositiveInt
+    dtype: Literal["float16", "float32"]
+    embedder: EmbedderFacts
+    groups: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}/[01]$")], _Sha256] = Field(default_factory=dict)
+    slabench: str
