@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from processes import here
 from tiny_recipes import tiny_classifier, tiny_fewshot
 
 from slabench import runner
-from slabench.core.errors import UsageError
+from slabench.core.errors import DataError, UsageError
 from slabench.core.registry import HEADS
 from slabench.data import load
-from slabench.data.loading import load_images
+from slabench.embedders.store import set_folder
 from slabench.episodes.files import load_episodes
 from slabench.evaluation.episodes import score_episodes
 from slabench.heads import Head
@@ -49,13 +50,12 @@ def long_tail(**changes: Any) -> ClassifierRecipe:
 
 @pytest.fixture
 def digits() -> None:
-    _, train, test = load_images("digits")
-    write_features("pooled", "digits", {"train": train, "test": test})
+    write_features("pooled", "digits")
 
 
 @pytest.fixture
 def glyph_features(glyphs: Path) -> None:
-    write_features("pooled", "glyphs", {split: load("glyphs", split) for split in ("train", "val", "test")})
+    write_features("pooled", "glyphs")
 
 
 def ran(recipe: Recipe | ClassifierRecipe, results: Path, **settings: Any) -> RunRecord:
@@ -98,7 +98,7 @@ def test_at_step_0_the_raw_features_are_scored(
     test = load("glyphs", "test")
     episodes = load_episodes(test, "glyphs", "test", 5, 1, 3, 20)
     protonet: Head = HEADS.get("protonet")
-    raw = torch.from_numpy(pooled(test)).half().float()
+    raw = torch.from_numpy(pooled(test)).float()
     stored = ResultStore(tmp_path).episodes(record)
     for predictor in ("single", "aggregated"):
         expected = score_episodes(
@@ -271,11 +271,19 @@ def test_heads_are_scored_on_an_adapter(glyph_features: None, tmp_path: Path) ->
     assert found["logistic", 1].recipe["model"]["embedder"] == "pooled"
 
 
+def test_heads_are_not_scored_on_other_features(glyph_features: None, tmp_path: Path) -> None:
+    record = ran(few_shot(train__steps=1, select__points=0), tmp_path)
+    shutil.rmtree(set_folder("pooled", "glyphs"))
+    write_features("pooled", "glyphs", scale=2.0)
+    with pytest.raises(DataError, match=f"'pooled'.*another one now than in run {record.key[:12]}"):
+        score_heads(record.key[:12], ["protonet"], results=tmp_path)
+
+
 def test_other_features_are_another_trial(digits: None) -> None:
     suite, recipe = suite_of(long_tail()), long_tail()
     before = suite.trial_key(recipe, 0, suite.prepare(recipe))
-    _, train, test = load_images("digits")
-    write_features("pooled", "digits", {"train": train, "test": test}, scale=2.0)
+    shutil.rmtree(set_folder("pooled", "digits"))
+    write_features("pooled", "digits", scale=2.0)
     assert suite.trial_key(recipe, 0, suite.prepare(recipe)) != before
 
 
@@ -306,7 +314,7 @@ def test_what_has_no_effect_is_refused(recipe: Callable[[], Any], names: str, re
 def test_features_of_too_few_views_are_refused(digits: None) -> None:
     recipe = long_tail(sla__transforms="rot-color-perm12")
     suite = suite_of(recipe)
-    with pytest.raises(UsageError, match="4 views of each image, and rot-color-perm12 asks for 12"):
+    with pytest.raises(UsageError, match=r"4 views of each image \(rotation\), and rot-color-perm12 asks for 12"):
         suite.check_data(recipe, suite.prepare(recipe))
 
 

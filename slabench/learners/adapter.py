@@ -1,7 +1,8 @@
 """What stands in a backbone's place on the features of a frozen embedder: nothing, or an adapter that starts as nothing.
 
 An adapter is x + f(x). The last layer of f is zero at first, so that an untrained adapter leaves every feature as it is, and
-weight decay draws f back to zero: towards no training at all. Residual as in CLIP-Adapter (Gao et al., IJCV 2024), without its ratio.
+weight decay draws f back to zero: towards no training at all. CLIP-Adapter (Gao et al., IJCV 2024) is residual likewise, with a
+ratio in place of the zeros.
 """
 
 from __future__ import annotations

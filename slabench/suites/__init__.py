@@ -193,4 +193,7 @@ def on_device(
 ) -> torch.Tensor:
     """uint8 `[n, H, W, 3]`, or features, in memory: index_select from a memory map would read it page by page."""
     # Rows picked from a memory map are a copy already; a second one of photographs would be gigabytes.
-    return torch.from_numpy(np.array(images) if rows is None else np.asarray(images[np.asarray(rows)])).to(device)
+    if rows is not None:
+        return torch.from_numpy(np.asarray(images[np.asarray(rows)])).to(device)
+    held = images.flags.writeable and not isinstance(images, np.memmap)  # features are in memory already
+    return torch.from_numpy(images if held else np.array(images)).to(device)

@@ -7,7 +7,8 @@ Features `[n, V, D]` of all views of every image stand where pixels do (`embedde
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,34 @@ import torch
 from torch import Tensor
 
 from slabench.core.errors import DataError, UsageError
+from slabench.core.files import digest_json
 from slabench.data.imageset import ImageSet
-from slabench.embedders import FeatureSet, open_features
+from slabench.embedders import EmbedderFacts, open_features
 from slabench.sla.transforms import TransformSet, cached_views, transform_set
 
 if TYPE_CHECKING:
     from slabench.recipes import AnyRecipe
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a trial knows of the features that stand in its images' place.
+
+    Attributes:
+        name: of the feature set.
+        embedder: the network behind it.
+        transforms: the transformation set that made the views.
+        views: of an image.
+        dim: D.
+        digest: sha256 (hex) of the features of all splits that the trial reads.
+    """
+
+    name: str
+    embedder: EmbedderFacts
+    transforms: str
+    views: int
+    dim: int
+    digest: str
 
 
 def transforms_of(recipe: AnyRecipe, name: str | None = None) -> TransformSet:
@@ -41,45 +64,59 @@ def unaugmented(features: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def embedded(
-    images: ImageSet, recipe: AnyRecipe, split: str, data_folder: Path | None = None
-) -> tuple[ImageSet, FeatureSet]:
-    """The same rows with features `[n, V, D]` in place of pixels, and the feature set that they are of.
+    images: Sequence[ImageSet], splits: Sequence[str], recipe: AnyRecipe, data_folder: Path | None = None
+) -> tuple[list[ImageSet], Features | None]:
+    """The same rows with features `[n, V, D]` in place of pixels, in memory; the images themselves where there is no embedder.
 
     Args:
-        images: of the split.
-        recipe: with `model.embedder`.
-        split: as `slabench.data.load` calls it.
+        images: of each split.
+        splits: as `slabench.embedders.open_features` calls them.
+        recipe: of any suite.
         data_folder: of prepared data.
 
     Raises:
-        DataMissingError: there is no such feature set of this data set.
+        DataMissingError: there is no such feature set of this data set, or not of these splits.
         DataError: it is of other images.
     """
-    found = open_features(recipe.model.embedder, recipe.data.dataset, split, data_folder)
-    if len(found.labels) != len(images) or not np.array_equal(found.labels, images.labels):
-        raise DataError(
-            f"the feature set '{recipe.model.embedder}' is not of the {len(images):,} images of {images.name}",
-            "embed the images again",
-        )
-    return replace(images, images=found.features), found
+    name = recipe.model.embedder
+    if not name:
+        return list(images), None
+    found = [open_features(name, recipe.data.dataset, split, data_folder) for split in splits]
+    for own, of in zip(found, images, strict=True):
+        if not np.array_equal(own.labels, of.labels):
+            raise DataError(
+                f"the feature set '{name}' is not of the {len(of):,} images of {of.name}", "embed them again"
+            )
+    m = found[0].manifest
+    digest = digest_json({split: own.digest for split, own in zip(splits, found, strict=True)})
+    made = []
+    for own, of in zip(found, images, strict=True):
+        values: Any = own.features()  # float, where a split of images has uint8
+        made.append(replace(of, images=values))
+    return made, Features(name, m.embedder, m.transforms, m.M, m.D, digest)
 
 
-def check_views(recipe: AnyRecipe, features: ImageSet) -> None:
-    """Refuse features of fewer views than the recipe's transformations have.
+UNKNOWN_VIEWS = "views"
+"""What a feature set says of views that came without the name of their transformations."""
+
+
+def check_views(recipe: AnyRecipe, features: Features) -> None:
+    """Refuse features whose views are not those of the recipe's transformations.
 
     Raises:
-        UsageError: names both numbers.
+        UsageError: names both.
     """
-    views, m = features.images.shape[1], transform_set(recipe.sla.transforms).M
-    if views < m:
-        raise UsageError(
-            f"the feature set '{recipe.model.embedder}' has {views} view{'' if views == 1 else 's'} of each image, and "
-            f"{recipe.sla.transforms} asks for {m}",
-            f"embed the images under {recipe.sla.transforms}, or choose other --transforms",
-        )
+    asked, m = recipe.sla.transforms, transform_set(recipe.sla.transforms).M
+    if features.views == m and features.transforms in (asked, UNKNOWN_VIEWS):
+        return
+    views = f"{features.views} view{'' if features.views == 1 else 's'} of each image ({features.transforms})"
+    raise UsageError(
+        f"the feature set '{features.name}' has {views}, and {asked} asks for {m}",
+        f"embed the images under {asked}, or choose other --transforms",
+    )
 
 
-def refuse_idle(recipe: AnyRecipe, settings: dict[str, tuple[Any, Any]]) -> None:
+def refuse_idle(recipe: AnyRecipe, settings: Mapping[str, tuple[Any, Any]]) -> None:
     """Refuse settings of images on features, and adapters without features.
 
     Args:

@@ -18,9 +18,8 @@ from slabench.data.imageset import ImageSet
 from slabench.data.loading import full_split, left_out, load_images
 from slabench.data.longtail import groups
 from slabench.data.longtail_files import SubsetFile, describe, load_subset
-from slabench.embedders import FeatureSet
 from slabench.records.record import protocol_digest
-from slabench.suites.on_features import check_views, embedded
+from slabench.suites.on_features import Features, check_views, embedded
 
 if TYPE_CHECKING:
     from slabench.recipes.classifier import ClassifierRecipe
@@ -51,7 +50,7 @@ class ClassifierPrepared:
     validation: NDArray[np.int64]
     protocol: str
     subset: SubsetFile | None
-    features: FeatureSet | None = None
+    features: Features | None = None
 
     @property
     def longtail(self) -> bool:
@@ -66,7 +65,7 @@ class ClassifierPrepared:
     @property
     def feature_dim(self) -> int | None:
         """D of the features; None for images."""
-        return None if self.features is None else self.train.images.shape[-1]
+        return None if self.features is None else self.features.dim
 
     @property
     def n_train(self) -> int:
@@ -155,10 +154,8 @@ def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> Classi
         DataMissingError: the data is not here.
     """
     entry, train, test = load_images(recipe.data.dataset, data_folder)
-    d, features = recipe.data, None
-    if recipe.model.embedder:
-        train, features = embedded(train, recipe, "train", data_folder)
-        test, _ = embedded(test, recipe, "test", data_folder)
+    (train, test), features = embedded((train, test), ("image-train", "image-test"), recipe, data_folder)
+    d = recipe.data
     if d.profile == "full":
         split = full_split(train, d.val_fraction, d.per_class, d.seed)
         return ClassifierPrepared(
@@ -191,7 +188,7 @@ def check_data(recipe: ClassifierRecipe, prepared: ClassifierPrepared) -> None:
         UsageError: the recipe selects by validation, and no image is left for it.
     """
     if prepared.features is not None:
-        check_views(recipe, prepared.train)
+        check_views(recipe, prepared.features)
     if recipe.select.rule == "best_val" and not len(prepared.validation):
         full = recipe.data.profile == "full"
         raise UsageError(

@@ -12,7 +12,6 @@ from slabench.core.errors import UsageError
 from slabench.core.files import digest_json
 from slabench.data import ImageSet, load
 from slabench.data.catalog import DatasetInfo, info
-from slabench.embedders import FeatureSet
 from slabench.episodes.files import EpisodeFile, load_episodes, profile_suffix, protocol_part
 from slabench.episodes.profiles import BALANCED
 from slabench.episodes.sampler import TRAINING, check_sizes
@@ -22,7 +21,7 @@ from slabench.records.record import protocol_digest
 from slabench.sla.objectives import objective
 from slabench.sla.transforms import transform_set
 from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
-from slabench.suites.on_features import check_views, embedded
+from slabench.suites.on_features import Features, check_views, embedded
 
 PROTOCOL_VERSION = versions.FEWSHOT
 """Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
@@ -50,7 +49,7 @@ class Prepared:
     val_episodes: EpisodeFile | None
     test_episodes: EpisodeFile
     unserved: UsageError | None = None
-    features: FeatureSet | None = None
+    features: Features | None = None
 
     @property
     def protocol(self) -> str:
@@ -73,7 +72,7 @@ class Prepared:
     @property
     def feature_dim(self) -> int | None:
         """D of the features; None for images."""
-        return None if self.features is None else self.train.images.shape[-1]
+        return None if self.features is None else self.features.dim
 
     @property
     def n_train(self) -> int:
@@ -121,9 +120,9 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
         UsageError: the data has too few classes, or images of a class, for the test episodes.
     """
     name, p = recipe.data.dataset, recipe.protocol
-    splits, features = {}, None
-    for split in ("train", "val", "test"):
-        splits[split], features = open_split(recipe, split, data_folder)
+    names = ("train", "val", "test")
+    opened, features = embedded([load(name, split, data_folder) for split in names], names, recipe, data_folder)
+    splits = dict(zip(names, opened, strict=True))
     # Validation is always balanced: it watches training, which profiles do not touch.
     profiles = {"val": (BALANCED, BALANCED), "test": (p.support_profile, p.query_profile)}
 
@@ -139,12 +138,6 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
     return Prepared(info(name), splits["train"], splits["val"], splits["test"], val, test, unserved, features)
 
 
-def open_split(recipe: Recipe, split: str, data_folder: Path | None = None) -> tuple[ImageSet, FeatureSet | None]:
-    """The images of a split, or the features that a recipe has in their place and the set that they are of."""
-    images = load(recipe.data.dataset, split, data_folder)
-    return embedded(images, recipe, split, data_folder) if recipe.model.embedder else (images, None)
-
-
 def check_data(recipe: Recipe, prepared: Prepared) -> None:
     """Refuse what this data cannot serve.
 
@@ -157,7 +150,7 @@ def check_data(recipe: Recipe, prepared: Prepared) -> None:
             f"{prepared.unserved.remedy}, or validate nothing: --set select.points=0",
         )
     if prepared.features is not None:
-        check_views(recipe, prepared.train)
+        check_views(recipe, prepared.features)
     if recipe.model.learner != "classifier":
         pairs = objective(recipe.sla.objective).pairs
         copies = transform_set(recipe.sla.transforms).M if pairs else 1  # pairs: every class under every transformation

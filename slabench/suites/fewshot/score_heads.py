@@ -17,6 +17,7 @@ from slabench.core.errors import DataError, UsageError, unknown_name
 from slabench.core.files import SHORT
 from slabench.core.registry import DATASETS, HEADS
 from slabench.core.versions import HEAD_REVISIONS
+from slabench.data import load
 from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
 from slabench.episodes.files import EpisodeFile, load_episodes
@@ -30,7 +31,7 @@ from slabench.records.outputs import ModelWeights, check_owner, load_weights
 from slabench.records.record import RunRecord, Score
 from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
-from slabench.suites.fewshot.data import Prepared, open_split
+from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
 from slabench.suites.fewshot.scoring import (
     MEASURED_EPISODES,
@@ -39,7 +40,7 @@ from slabench.suites.fewshot.scoring import (
     looks_at_queries,
     score_watched,
 )
-from slabench.suites.on_features import transforms_of
+from slabench.suites.on_features import Features, transforms_of
 from slabench.training.device import choose_device, exact_float32
 
 
@@ -162,11 +163,11 @@ def score_heads(
         for n in (ways or [protocol.ways])
         for k in (shots or [protocol.shots])
     ]
-    (train, _), (test, features_of) = (open_split(recipe, split, data_folder) for split in ("train", "test"))
+    train, test, embedded = _open(recipe, record, data_folder)
     # Before anything is embedded: a setting that the classes cannot serve stops here.
     files = {setting: _episodes(test, recipe.data.dataset, setting) for setting in settings}
     for file in files.values() if save else ():  # what cannot be saved is not computed
-        prepared = Prepared(_info(recipe), train, test, test, file, file)
+        prepared = Prepared(_info(recipe), train, test, test, file, file, features=embedded)
         store.check_writable(record.suite, prepared.protocol, f"{record.name}+{max(chosen, key=len)}")
     learners = {name: _learner(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
     features = image_features(learners[chosen[0]], recipe, test, store.root, record, told)
@@ -179,7 +180,8 @@ def score_heads(
 
     def each() -> Iterator[HeadScores]:
         for setting in settings:
-            prepared = Prepared(_info(recipe), train, test, test, files[setting], files[setting])  # no validation here
+            file = files[setting]  # there is no validation here
+            prepared = Prepared(_info(recipe), train, test, test, file, file, features=embedded)
             for name in chosen:
                 started, begin = datetime.now(UTC), time.perf_counter()
                 derivation = _Derivation(record, recipe, name, setting, prepared)
@@ -238,6 +240,23 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
     weights = load_weights(path, record.outputs_sha256)
     check_owner(weights, record, path)
     return weights
+
+
+def _open(recipe: Recipe, record: RunRecord, data_folder: Path | None) -> tuple[ImageSet, ImageSet, Features | None]:
+    """Training and test images; of a run on features, what stands in their place.
+
+    Raises:
+        DataError: the features are others than when the trial was run.
+    """
+    if not recipe.model.embedder:
+        return load(recipe.data.dataset, "train", data_folder), load(recipe.data.dataset, "test", data_folder), None
+    prepared = prepare(recipe, data_folder)
+    if trial_key(recipe, record.seed, prepared, plugins.recorded(record.environment)) != record.key:
+        raise DataError(
+            f"the feature set '{recipe.model.embedder}', or what it is of, is another one now than in run {record.key[:SHORT]}",
+            "run the trial again on the features that are here",
+        )
+    return prepared.train, prepared.test, prepared.features
 
 
 def _check_code(recipe: Recipe, record: RunRecord) -> None:
