@@ -156,6 +156,20 @@ VERBS = {
             "slabench longtail make --dataset cifar100 --ratio 50",
         ),
         Verb(
+            "embed",
+            _DATA,
+            "embed:embed",
+            "Images through a frozen pre-trained network, once.",
+            "slabench embed --model timm:NAME --dataset fc100",
+        ),
+        Verb(
+            "features",
+            _DATA,
+            "features:app",
+            "Your own features: bring them in, list them, take them out.",
+            "slabench features list",
+        ),
+        Verb(
             "check",
             _OWN,
             "check:check",

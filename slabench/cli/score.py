@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slabench.cli.common import names, numbers, public_argv
 from slabench.cli.streams import Screen
+from slabench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from slabench.posthoc.scoring import Posthoc, Row
-    from slabench.suites.fewshot.score_heads import HeadScores
+    from slabench.suites.fewshot.score_features import FeatureScoring
+    from slabench.suites.fewshot.score_heads import HeadScores, Scoring
 
 
 def score(
-    run: Annotated[str, typer.Argument(help="The first characters of a run's key (slabench list runs).")],
+    run: Annotated[str | None, typer.Argument(help="The first characters of a run's key (slabench list runs).")] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="In place of a run: a feature set (slabench features list), or a file of features."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Of --features: whose episodes. Default: the set's own, where it came with labels."),
+    ] = None,
     heads: Annotated[str, typer.Option(help="all, or some: protonet,logistic (slabench list heads).")] = "all",
-    ways: Annotated[str | None, typer.Option(help="Such as 5,10,20. Default: the run's.")] = None,
-    shots: Annotated[str | None, typer.Option(help="Such as 1,5,10,20. Default: the run's.")] = None,
-    queries: Annotated[int | None, typer.Option(help="Query images of a class. Default: the run's.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Test episodes. Default: the run's.")] = None,
+    ways: Annotated[str | None, typer.Option(help="Such as 5,10,20. Default: the run's, or the usual.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Such as 1,5,10,20. Default: the run's, or the usual.")] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Query images of a class. Default: the run's, or the usual.")
+    ] = None,
+    episodes: Annotated[int | None, typer.Option(help="Test episodes. Default: the run's, or the usual.")] = None,
     predictors: Annotated[
         str, typer.Option(help="single, aggregated, or both: single,aggregated.")
     ] = "single,aggregated",
@@ -42,35 +54,58 @@ def score(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")] = None,
 ) -> None:
-    """Score every head on a trained backbone, without training anything.
+    """Score every head on a trained backbone or on features of a frozen one, without training anything.
 
     The test images are embedded once under every transformation and kept; all heads, ways and shots are scored from these
-    features, on frozen episodes.
+    features, on frozen episodes. With --features they are those of a pre-trained network, or your own.
     """
 
-    from slabench.suites.fewshot.score_heads import score_heads
-
     console = Screen()
+    if (run is None) == (features is None):
+        raise UsageError(
+            "nothing says what to score"
+            if run is None
+            else f"{run} and --features {features}: one of them is too many",
+            "name a run (slabench list runs), or features: slabench score --features NAME --dataset fc100",
+        )
+    if run is not None and dataset is not None:
+        raise UsageError(f"--dataset {dataset} has no effect on a run: it has its own", "leave --dataset out")
     chosen = None if heads == "all" else names(heads, "--heads")
-    found = score_heads(
-        run,
-        chosen,
-        numbers(ways, "--ways"),
-        numbers(shots, "--shots"),
-        queries=queries,
-        episodes=episodes,
-        predictors=names(predictors, "--predictors"),
-        support_profile=support_profile,
-        query_profile=query_profile,
-        results=results,
-        device=device,
-        threads=threads,
-        save=save,
-        again=again,
-        argv=public_argv(sys.argv[1:]),
-        told=lambda text: console.print(text, style="dim", markup=False),
-    )
-    console.print(f"{found.of.name}, {found.of.dataset}, seed {found.of.seed}", markup=False, soft_wrap=True)
+    settings: dict[str, Any] = {
+        "heads": chosen,
+        "ways": numbers(ways, "--ways"),
+        "shots": numbers(shots, "--shots"),
+        "queries": queries,
+        "episodes": episodes,
+        "predictors": names(predictors, "--predictors"),
+        "support_profile": support_profile,
+        "query_profile": query_profile,
+        "results": results,
+        "device": device,
+        "threads": threads,
+        "save": save,
+        "again": again,
+        "argv": public_argv(sys.argv[1:]),
+        "told": lambda text: console.print(text, style="dim", markup=False),
+    }
+    found: Scoring | FeatureScoring
+    if run is not None:
+        from slabench.suites.fewshot.score_heads import score_heads
+
+        found = score_heads(run, **settings)
+        title = f"{found.of.name}, {found.of.dataset}, seed {found.of.seed}"
+    else:
+        from slabench.embedders.importing import named_or_imported
+        from slabench.suites.fewshot.score_features import score_features
+
+        name, dataset = named_or_imported(str(features), dataset, settings["told"])
+        if predictors == "single,aggregated":
+            settings["predictors"] = None  # what the features have
+        found = score_features(name, dataset, **settings)
+        facts = found.features.embedder
+        told = f"{facts.embedder} on {facts.pretraining}, contaminated: {facts.contaminated}"
+        title = f"{name}: {told}; {found.features.images.name}"
+    console.print(title, markup=False, soft_wrap=True)
     rows: list[HeadScores] = []
     for number, result in enumerate(found.results, 1):
         rows.append(result)

@@ -211,6 +211,14 @@ def _refusal(left: Model, right: Model, a: str, b: str) -> UsageError:
             f"{a} and {b} were not scored on the same test: {'; '.join(parts)}",
             "run both on the same data, split and episodes; slabench show run KEY says what a run was scored on",
         )
+    if mine[-2] != other[-2]:
+        origins = [
+            "rests on a pre-trained network" if group[-2] else "is trained from scratch" for group in (mine, other)
+        ]
+        return UsageError(
+            f"{a} {origins[0]} and {b} {origins[1]}: what one of them has seen, the other has not",
+            "compare it with a run of its own kind",
+        )
     kinds = ["transductive" if group[-1] else "inductive" for group in (mine, other)]
     return UsageError(
         f"{a} is {kinds[0]} and {b} is {kinds[1]}: one saw the queries of an episode together, the other one by one",

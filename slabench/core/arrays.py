@@ -32,8 +32,17 @@ def parse_npy(data: bytes, what: str, remedy: str) -> NDArray[Any]:
         raise DataError(f"{what} is not a plain npy file: {_said(error)}", remedy) from error
 
 
-def parse_npz(data: bytes, what: str, remedy: str) -> dict[str, NDArray[Any]]:
+def parse_npz(
+    data: bytes, what: str, remedy: str, *, limit: int = _LARGEST_PACKED, text: bool = False
+) -> dict[str, NDArray[Any]]:
     """The arrays in the bytes of a `.npz` file, by name.
+
+    Args:
+        data: the bytes.
+        what: what to call them in an error.
+        remedy: what to do about one.
+        limit: bytes of all arrays together, unpacked.
+        text: whether arrays of text are welcome beside those of numbers.
 
     Raises:
         DataError: they are no such file, or one array is damaged (see `parse_npy`).
@@ -42,21 +51,24 @@ def parse_npz(data: bytes, what: str, remedy: str) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
             members = packed.infolist()
             total = sum(member.file_size for member in members)
-            if total > _LARGEST_PACKED:
-                raise ValueError(f"it unpacks to {total:,} bytes; the limit is {_LARGEST_PACKED:,}")
-            return {member.filename.removesuffix(".npy"): _array(packed.read(member)) for member in members}
+            if total > limit:
+                raise ValueError(f"it unpacks to {total:,} bytes; the limit is {limit:,}")
+            return {
+                member.filename.removesuffix(".npy"): _array(packed.read(member), "biufU" if text else "biuf")
+                for member in members
+            }
     except (
         Exception
     ) as error:  # as damaged zip files raise: BadZipFile, zlib.error, NotImplementedError, struct.error, ...
         raise DataError(f"{what} is not a plain npz file: {_said(error)}", remedy) from error
 
 
-def _array(data: bytes) -> NDArray[Any]:
+def _array(data: bytes, kinds: str = "biuf") -> NDArray[Any]:
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, fortran, dtype = read_header[version](file)
-    if dtype.kind not in "biuf":
+    if dtype.kind not in kinds:
         raise ValueError(f"its elements are of the type {dtype}")
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if min(shape, default=0) < 0 or expected != found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
@@ -78,3 +79,29 @@ class FeatureManifest(BaseModel):
     embedder: EmbedderFacts
     groups: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}/[01]$")], _Sha256] = Field(default_factory=dict)
     slabench: str
+
+
+def default_name(model: str, size: int) -> str:
+    """What a feature set is called where nobody says: `timm:tf_efficientnet_lite0` at 128 pixels is `tf-efficientnet-lite0-128`."""
+    words = re.sub(r"[^a-z0-9]+", "-", model.partition(":")[2].lower()).strip("-")
+    return f"{words}-{size}"
+
+
+_OVERLAPS = {
+    "cifar100": "ImageNet shares classes with CIFAR-100",
+    "cifar10": "ImageNet shares classes with CIFAR-10",
+    "mini-imagenet": "its classes are ImageNet's",
+    "tiny-imagenet": "its classes are ImageNet's",
+    "stanford-dogs": "its classes and images are ImageNet's",
+    "cub200": "ImageNet has 59 kinds of birds, and images of CUB among them",
+}
+_DRAWN = ("glyphs",)
+
+
+def overlap(pretraining: str | None, store: str) -> tuple[str, str]:
+    """Whether a network pre-trained on `pretraining` has seen classes of a prepared store, as far as slabench knows, and why."""
+    if store in _DRAWN:
+        return "no", "the images were drawn on this machine"
+    if pretraining and "imagenet" in pretraining.lower() and store in _OVERLAPS:
+        return "yes", _OVERLAPS[store]
+    return "unknown", ""

@@ -11,6 +11,7 @@ A set that came with labels alone has no images behind it; `slabench.embedders.o
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -310,3 +311,9 @@ def write_manifest(path: Path, manifest: FeatureManifest) -> None:
 
 def _short(value: object) -> str:
     return (value.embedder if isinstance(value, EmbedderFacts) else str(value))[:60]
+
+
+def remove_set(path: Path) -> None:
+    """Remove the feature set at `path`, its manifest first; nothing where there is none."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)

@@ -185,7 +185,7 @@ class Source:
 def title(record: RunRecord) -> str:
     """The protocol of a record in words."""
     ways, shots = record.setting("protocol", "ways"), record.setting("protocol", "shots")
-    seen = ", transductive" if record.transductive else ""
+    seen = (", transductive" if record.transductive else "") + (", pre-trained" if record.pretrained else "")
     if ways is not None and shots is not None:
         queries = record.setting("protocol", "queries")
         more = f", {queries} queries" if queries not in (None, 15) else ""
@@ -201,6 +201,7 @@ _TELLING = (
     ("model", "learner"),
     ("model", "backbone"),
     ("model", "head"),
+    ("model", "embedder"),
     ("loss", "name"),
     ("sla", "objective"),
     ("sla", "transforms"),

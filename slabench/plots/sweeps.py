@@ -62,7 +62,7 @@ def series(source: Source, axis: str) -> list[tuple[tuple[str, int, str], _Lines
         if first.suite == "fewshot" and isinstance(x, int) and isinstance(fixed, int):
             # A scored head's line is of one training; a recipe that trains for each task has no such part.
             model = str([sorted((first.setting(*part) or {}).items()) for part in (("model",), ("score", "trained"))])
-            place = (first.dataset, fixed, entry.predictor, first.dataset_digest, first.transductive)
+            place = (first.dataset, fixed, entry.predictor, first.dataset_digest, first.pretrained, first.transductive)
             # Of twins (other episodes, other schedule) the best one stands: entries come best first in each protocol.
             gathered[place][f"{first.name}\0{entry.objective}\0{model}"].setdefault(x, entry)
     made = []

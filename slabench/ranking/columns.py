@@ -269,6 +269,18 @@ class LeaderboardRow:
     episodes_digest: str = _column()
     protocol_digest: str = _column()
     recipe_digest: str = _column("recipe digest", shown=_HTML, help="first letters")
+    embedder: str | None = _column(
+        "embedder", shown=_WIDE, help="the pre-trained network that features come from", fold=True, optional=True
+    )
+    pretraining: str | None = _column(
+        "pre-trained on", shown=_WIDE, help="the data that it was trained on", fold=True, optional=True
+    )
+    resolution: int | None = _column(
+        "px", "integer", _WIDE, "height and width of its input in pixels", fold=True, optional=True
+    )
+    contaminated: str | None = _column(
+        "contam.", shown=_ALL, help="whether the network has seen the test classes: yes, no or unknown", optional=True
+    )
     keys: tuple[str, ...] = _column("trials", "list", _HTML, "first letters of their keys: slabench show run KEY")
 
 
@@ -326,9 +338,10 @@ class Board:
 
 
 def table_of(row: LeaderboardRow) -> tuple[Any, ...]:
-    """What rows of one table share: protocol, version and every digest, whether it is transductive, and why it is stale."""
+    """What rows of one table share: protocol, version and every digest, whether it is pre-trained and transductive, and why it is
+    stale."""
     digests = (row.protocol_digest, row.dataset_digest, row.split_digest, row.episodes_digest)
-    return (row.protocol, row.protocol_version, *digests, row.transductive, row.stale_why)
+    return (row.protocol, row.protocol_version, *digests, row.embedder is not None, row.transductive, row.stale_why)
 
 
 def boards(rows: Sequence[LeaderboardRow], output: Format) -> list[Board]:
@@ -361,10 +374,23 @@ def _board(rows: tuple[LeaderboardRow, ...], output: Format) -> Board:
         "episodes": first.episodes_digest,
         "protocol": first.protocol_digest,
     }
-    facts = (f"version {first.protocol_version}", *(["transductive"] if first.transductive else []), *shared)
+    kinds = [*(["transductive"] if first.transductive else []), *_pretrained(rows)]
+    facts = (f"version {first.protocol_version}", *kinds, *shared)
     # sort() is stable: both halves keep the order of the CSV.
     kept.sort(key=lambda column: not column.first)
     return Board(rows, first.protocol, facts, digests, first.stale_why, tuple(kept))
+
+
+def _pretrained(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """That a table is of pre-trained networks, and of which one, where it is one."""
+    if rows[0].embedder is None:
+        return []
+    known = {(row.embedder, row.pretraining, row.resolution, row.contaminated) for row in rows}
+    if len(known) > 1:
+        return [f"pre-trained ({len(known)} embedders)"]
+    name, data, size, seen = known.pop()
+    pixels = f", {size} px" if size else ""
+    return [f"pre-trained ({name} on {data}{pixels}, contaminated: {seen})"]
 
 
 GROUPS = ("many", "medium", "few")
@@ -388,6 +414,11 @@ def notes(tables: Sequence[Board]) -> list[str]:
     rows = [row for table in tables for row in table.rows]
     if "published" in shown and any(row.published is not None and not row.published_verified for row in rows):
         found.append(f"{UNVERIFIED}, so it has no gap.")
+    if "contaminated" in shown:
+        found.append(
+            "contam.: yes where the pre-training has shown the network the test classes, so that nothing new is learned; such "
+            "rows stand in tables of their own."
+        )
     if any(table.stale for table in tables):
         found.append(f"Stale rows {STALE}.")
     return found

@@ -1,7 +1,8 @@
 """Records gathered by recipe, predictor and protocol, seeds together: what the leaderboard, plots and comparisons start from.
 
-What may be compared stands in one group: the same protocol and version on the same data, split and episode digests, and
-transductive apart from inductive. Equal records give equal entries, in whatever order they are read.
+What may be compared stands in one group: the same protocol and version on the same data, split and episode digests,
+transductive apart from inductive, pre-trained networks apart from those trained from scratch. Equal records give equal
+entries, in whatever order they are read.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Entry:
             first.dataset_digest,
             first.split_digest or "",
             first.episodes_digest or "",
+            first.pretrained,
             first.transductive,
         )
 

@@ -196,9 +196,11 @@ class Method:
 
     @classmethod
     def of(cls, row: LeaderboardRow) -> Method | None:
-        """The method of a row; None for what nobody prints: post-hoc methods, transductive runs, quick runs, unequal episodes."""
+        """The method of a row; None for what nobody prints: post-hoc methods, transductive, quick and pre-trained runs,
+        unequal episodes.
+        """
         unequal = row.suite == "fewshot" and "-" in images_of(row.protocol)
-        if row.posthoc or row.transductive or row.limited or unequal:
+        if row.posthoc or row.transductive or row.embedder or row.limited or unequal:
             return None
         names = (field.name for field in fields(cls) if field.name != "images")
         return cls(**{name: getattr(row, name) for name in names}, images=images_of(row.protocol))

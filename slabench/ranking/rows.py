@@ -164,8 +164,21 @@ def _row(entry: Entry) -> LeaderboardRow:
         episodes_digest=(first.episodes_digest or "")[:SHORT],
         protocol_digest=first.protocol_digest[:SHORT],
         recipe_digest=first.recipe_digest[:SHORT],
+        **_embedder(first),
         keys=tuple(record.key[:SHORT] for record in records),
     )
+
+
+def _embedder(record: RunRecord) -> dict[str, Any]:
+    """What the row says of a pre-trained network; nothing where there is none."""
+    facts = record.embedder or {}
+    named: dict[str, Any] = {
+        name: facts.get(name) for name in ("embedder", "pretraining", "resolution", "contaminated")
+    }
+    if record.pretrained:
+        named["embedder"] = str(named["embedder"] or "unknown")
+        named["contaminated"] = str(named["contaminated"] or "unknown")
+    return named
 
 
 def _trained(record: RunRecord) -> str | None:

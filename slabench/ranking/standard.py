@@ -20,4 +20,4 @@ def standard_setting(protocol: str) -> bool:
 
 def standard(record: RunRecord) -> bool:
     """Whether most papers report the protocol of this record: a standard setting, and inductive."""
-    return not record.transductive and standard_setting(record.protocol)
+    return not record.transductive and not record.pretrained and standard_setting(record.protocol)

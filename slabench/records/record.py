@@ -9,7 +9,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from slabench.core.files import canonical_json, digest_json
 
@@ -158,7 +166,9 @@ class RunRecord(_Strict):
     `data_source` says from what kind of files the images were read, and how many of them are lossy copies.
     `training_set` says which training images a classifier learned from. `outputs_file` holds a classifier's logits, features and
     layers; it is large and stays where the trial was run. `derived` says of which trial, by which post-hoc method and with what
-    chosen values a record was made without training. `limited` marks runs of a reduced budget, which are never ranked.
+    chosen values a record was made without training. `embedder` says what is known of the pre-trained network that features come
+    from (`slabench.embedders.facts`); a record without one is of a network trained from scratch, and names no such field.
+    `limited` marks runs of a reduced budget, which are never ranked.
     `argv` is the command line.
     """
 
@@ -185,6 +195,7 @@ class RunRecord(_Strict):
     data_source: PlainDict | None = None
     training_set: PlainDict | None = None
     derived: PlainDict | None = None
+    embedder: PlainDict | None = None
     scores: list[Score] = Field(default_factory=list)
     curve: list[CurvePoint] = Field(default_factory=list)
     selection: Selection | None = None
@@ -219,6 +230,19 @@ class RunRecord(_Strict):
         if (self.side_file is None) != (self.side_sha256 is None):
             raise ValueError("side_file and side_sha256 go together")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records from before there were embedders stay byte for byte what they were when they are written again."""
+        written: dict[str, Any] = values(self)
+        if self.embedder is None:
+            written.pop("embedder", None)
+        return written
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it rests on a network that was trained on other data: never ranked beside rows trained from scratch."""
+        return self.embedder is not None
 
     def setting(self, *names: str) -> Any:
         """`recipe[a][b]...`, or None where the recipe has no such key."""

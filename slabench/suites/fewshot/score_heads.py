@@ -169,7 +169,7 @@ def score_heads(
     for file in files.values() if save else ():  # what cannot be saved is not computed
         prepared = Prepared(_info(recipe), train, test, test, file, file, features=embedded)
         store.check_writable(record.suite, prepared.protocol, f"{record.name}+{max(chosen, key=len)}")
-    learners = {name: _learner(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
+    learners = {name: learner_of(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
     features = image_features(learners[chosen[0]], recipe, test, store.root, record, told)
     centre = None
     if any(learner.head.centred for learner in learners.values()):
@@ -221,6 +221,11 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
     if record.suite != "fewshot":
         raise UsageError(
             f"{label} is of the suite {record.suite}", "heads are scored on few-shot runs; see: slabench posthoc"
+        )
+    if record.pretrained:
+        raise UsageError(
+            f"{label} rests on features of {record.setting('model', 'embedder')}, and trained no backbone",
+            f"slabench score --features {record.setting('model', 'embedder')} --dataset {record.dataset}",
         )
     if record.derived is not None:
         raise UsageError(
@@ -296,7 +301,7 @@ def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[st
     return chosen, left_out
 
 
-def _learner(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
+def learner_of(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
     """The trained backbone under another head; the run's own head keeps what it has learned."""
     dim = test.images.shape[-1] if recipe.model.embedder else None
     learner = with_head(build_backbone(recipe.model, _info(recipe), seed, dim), HEADS.get(head), seed)

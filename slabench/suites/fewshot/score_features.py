@@ -1,0 +1,351 @@
+"""Features of a frozen network under every head, at any ways and shots, on the frozen episodes: records without any training.
+
+The counterpart of `slabench.suites.fewshot.score_heads`, which scores a trained run. The protocol is that of images, so that the
+digests are the same; the record names the embedder, and such rows stand in tables of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from slabench import plugins
+from slabench.backbones import Backbone
+from slabench.core import paths
+from slabench.core.code_digest import code_of
+from slabench.core.errors import DataError, DataMissingError, UsageError, unknown_name
+from slabench.core.files import digest_json
+from slabench.core.registry import DATASETS, HEADS
+from slabench.core.versions import HEAD_REVISIONS
+from slabench.data.catalog import DatasetInfo, info
+from slabench.embedders.store import FeatureSet, open_features
+from slabench.episodes.files import EpisodeFile, load_episodes
+from slabench.episodes.profiles import BALANCED
+from slabench.evaluation.episodes import PREDICTORS
+from slabench.learners import EpisodicLearner
+from slabench.recipes.fewshot import Protocol
+from slabench.records.environment import describe
+from slabench.records.record import Cost, RunRecord, Score, Selection
+from slabench.records.store import ResultStore
+from slabench.suites.fewshot.data import Prepared
+from slabench.suites.fewshot.score_heads import HeadScores, Setting
+from slabench.suites.fewshot.scoring import (
+    BASE_IMAGES,
+    MEASURED_EPISODES,
+    episode_score,
+    looks_at_queries,
+    score_watched,
+)
+from slabench.training.device import choose_device, exact_float32
+
+FROZEN = "frozen"
+"""What such records call their learner and objective: nothing is trained."""
+
+_NOT_CENTRED = "not centred: the features have no training classes, whose mean {head} takes off"
+
+
+@dataclass(frozen=True)
+class FeatureScoring:
+    """A scoring that is under way.
+
+    Attributes:
+        features: of the test classes.
+        results: head by head, setting by setting, each scored when it is asked for.
+        left_out: heads and predictors that cannot be scored on these features, with the reason.
+        count: how many results there will be.
+    """
+
+    features: FeatureSet
+    results: Iterator[HeadScores]
+    left_out: list[str]
+    count: int
+
+
+def score_features(
+    name: str,
+    dataset: str | None = None,
+    heads: Sequence[str] | None = None,
+    ways: Sequence[int] | None = None,
+    shots: Sequence[int] | None = None,
+    *,
+    queries: int | None = None,
+    episodes: int | None = None,
+    predictors: Sequence[str] | None = None,
+    support_profile: str | None = None,
+    query_profile: str | None = None,
+    results: Path | None = None,
+    data_folder: Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    save: bool = False,
+    again: bool = False,
+    argv: Sequence[str] = (),
+    told: Callable[[str], None] = lambda text: None,
+) -> FeatureScoring:
+    """Score heads on the stored features of a frozen network.
+
+    Args:
+        name: of a feature set (`slabench features list`).
+        dataset: whose test classes; None where the features came with labels alone.
+        heads: registered names; None takes all that need no training of their own.
+        ways: N of the episodes; by default 5.
+        shots: K; by default 5.
+        queries: Q per class; by default 15.
+        episodes: how many; by default 2,000.
+        predictors: some of `slabench.evaluation.episodes.PREDICTORS`; None: both. With one view there is no `aggregated`.
+        support_profile: see `slabench.episodes.profiles`.
+        query_profile: the same.
+        results: the folder of records.
+        data_folder: of prepared data and features.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        threads: CPU threads; None leaves torch's choice.
+        save: keep a record of each head and setting; what is kept already is not computed again.
+        again: compute it all the same.
+        argv: the command line, for these records.
+        told: told what is going on.
+
+    Raises:
+        UsageError: no such head, data set or setting.
+        DataMissingError: no such features.
+    """
+    for flag, value in (("--queries", queries), ("--episodes", episodes), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
+    dataset = dataset or name
+    test = open_features(name, dataset, "test", data_folder)
+    chosen, left_out = _heads(heads)
+    wanted = list(predictors or PREDICTORS)
+    for predictor in wanted:
+        if predictor not in PREDICTORS:
+            raise unknown_name("predictor", predictor, PREDICTORS)
+    if test.M == 1 and "aggregated" in wanted:
+        if predictors and wanted == ["aggregated"]:
+            raise UsageError(f"the features '{name}' have one view, and nothing to aggregate", "leave --predictors out")
+        wanted.remove("aggregated")
+        left_out.append("aggregated: these features have one view")
+    where = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    base = Protocol()
+    settings = [
+        Setting(
+            n,
+            k,
+            queries or base.queries,
+            episodes or base.episodes,
+            support_profile or BALANCED,
+            query_profile or BALANCED,
+        )
+        for n in (ways or [base.ways])
+        for k in (shots or [base.shots])
+    ]
+    files = {setting: _episodes(test, dataset, setting) for setting in settings}
+    train, centre = _training(name, dataset, data_folder, any(HEADS.get(head).centred for head in chosen))
+    store = ResultStore(paths.results(results))
+    for file in files.values() if save else ():  # what cannot be saved is not computed
+        prepared = _prepared(dataset, train, test, file)
+        store.check_writable("fewshot", prepared.protocol, record_name(name, max(chosen, key=len)))
+    told(f"{len(test):,} test images of {len(test.class_names)} classes, {test.M} x {test.D} features each")
+    features = torch.from_numpy(test.features().astype(np.float32)).to(where)
+    middle = None if centre is None else torch.from_numpy(centre[0]).to(where)
+
+    def each() -> Iterator[HeadScores]:
+        for setting in settings:
+            for head_name in chosen:
+                started, begin = datetime.now(UTC), time.perf_counter()
+                head = HEADS.get(head_name)
+                work = _FrozenRecord(test, centre[1] if centre and head.centred else None, head_name, setting)
+                work.of(_prepared(dataset, train, test, files[setting]))
+                kept, right = _kept(store, work) if save else (None, {})
+                missing = [predictor for predictor in wanted if again or predictor not in right]
+                if kept is not None and not missing:
+                    yield HeadScores(head_name, setting, kept, 0)
+                    continue
+                learner = EpisodicLearner(cast("Backbone", nn.Identity()), head).to(where).eval()
+                x = features - middle if head.centred and middle is not None else features
+                scores = {score.predictor: score for score in kept.scores} if kept else {}
+                for predictor in missing:
+                    with exact_float32():
+                        found, residual = score_watched(
+                            learner, x, files[setting].episodes, predictor, len(test.class_names)
+                        )
+                    scores[predictor] = episode_score(predictor, found, test.class_names, residual)
+                    right[predictor] = found.accuracy.numpy()
+                seconds = time.perf_counter() - begin
+                spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
+                with exact_float32():
+                    seen = looks_at_queries(learner, x, files[setting].episodes[:MEASURED_EPISODES])
+                warnings = [_NOT_CENTRED.format(head=head_name)] if head.centred and middle is None else []
+                made = work.record(
+                    [scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv, where, warnings
+                )
+                if save:
+                    store.save(made, right)
+                yield HeadScores(head_name, setting, made, seconds)
+
+    return FeatureScoring(test, each(), left_out, len(settings) * len(chosen))
+
+
+def record_name(name: str, head: str) -> str:
+    """The name of the records of a head on a feature set."""
+    return f"fewshot/{FROZEN}/{name}+{head}"
+
+
+def _heads(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    chosen, left_out = [], []
+    for name in dict.fromkeys(asked or HEADS.names()):
+        if HEADS.get(name).module is not None:
+            why = f"{name} learns from episodes, and frozen features have learned from none"
+            if asked:
+                raise UsageError(why, "choose another head (slabench list heads)")
+            left_out.append(why)
+            continue
+        chosen.append(name)
+    if not chosen:
+        raise UsageError("there is no head to score", f"known: {', '.join(HEADS.names())}")
+    return chosen, left_out
+
+
+def _training(
+    name: str, dataset: str, folder: Path | None, centred: bool
+) -> tuple[FeatureSet | None, tuple[Any, str] | None]:
+    """The features of the training classes, and their mean `[M, D]` with its digest; None for what is not there."""
+    try:
+        train = open_features(name, dataset, "train", folder)
+    except DataMissingError:
+        return None, None
+    if not centred:
+        return train, None
+    rows = [int(row) for own in train.images.class_rows() for row in own[:BASE_IMAGES]]
+    return train, (train.features(rows).astype(np.float64).mean(0).astype(np.float32), train.digest)
+
+
+def _prepared(dataset: str, train: FeatureSet | None, test: FeatureSet, file: EpisodeFile) -> Prepared:
+    images = train.images if train is not None else test.images
+    return Prepared(_info(dataset, test), images, test.images, test.images, file, file)
+
+
+def _info(dataset: str, test: FeatureSet) -> DatasetInfo:
+    """The entry of the catalog; of features that came with labels alone one without images."""
+    if dataset in DATASETS:
+        return info(dataset)
+    return DatasetInfo(
+        name=dataset,
+        store=dataset,
+        image_size=1,
+        n_classes=len(test.class_names),
+        summary="features without images",
+        source="features",
+        licence=test.embedder.licence,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        crop_padding=0,
+        fewshot=True,
+        embedded=False,
+        digest=None,
+        dropblock_size=1,
+    )
+
+
+def _episodes(test: FeatureSet, dataset: str, s: Setting) -> EpisodeFile:
+    return load_episodes(
+        test.images, dataset, "test", s.ways, s.shots, s.queries, s.episodes, s.support_profile, s.query_profile
+    )
+
+
+def _kept(store: ResultStore, work: _FrozenRecord) -> tuple[RunRecord | None, dict[str, Any]]:
+    """What an earlier scoring of the same features by the same code kept; none where it is missing or damaged."""
+    kept = store.find(work.key)
+    if kept is None or plugins.untold(work.code):
+        return None, {}
+    try:
+        return kept, dict(store.episodes(kept))
+    except DataError:
+        return None, {}
+
+
+class _FrozenRecord:
+    """The record of a head on features: its recipe, keys, and all that is not measured."""
+
+    def __init__(self, test: FeatureSet, centre: str | None, head: str, setting: Setting) -> None:
+        self.test, self.centre, self.head, self.setting = test, centre, head, setting
+        self.revision = HEAD_REVISIONS.get(head, 1)
+        entry = HEADS.entry(head)
+        self.code: list[dict[str, str]] = []
+        if not entry.built_in:
+            code = code_of(HEADS, entry)
+            facts = {"kind": HEADS.kind, "name": head, "origin": entry.origin, "sha256": code.sha256}
+            self.code = [facts | ({"unknown": code.unknown} if code.unknown else {})]
+
+    def of(self, prepared: Prepared) -> None:
+        """Name the data: from now on there is a key."""
+        self.prepared = prepared
+        names = ("ways", "shots", "queries", "episodes", "support_profile", "query_profile")
+        profiles = ("support_profile", "query_profile")
+        protocol = {
+            name: value for name in names if (value := getattr(self.setting, name)) != BALANCED or name not in profiles
+        }
+        model = {"learner": FROZEN, "embedder": self.test.name, "head": self.head}
+        self.recipe: dict[str, Any] = {
+            "suite": "fewshot",
+            "limited": False,
+            "data": {"dataset": prepared.test_episodes.manifest.dataset},
+            "protocol": protocol,
+            "model": model | ({"head_revision": self.revision} if self.revision > 1 else {}),
+            "sla": {"objective": FROZEN, "transforms": self.test.manifest.transforms},
+        }
+        decides = {"recipe": self.recipe, "embedder": self.test.embedder.plain()}
+        self.recipe_digest = plugins.bound(digest_json(decides), self.code)
+        bytes_of = {"test": self.test.digest, "centre": self.centre, "protocol": prepared.protocol_digest}
+        self.key = plugins.bound(digest_json({**decides, "features": bytes_of}), self.code)
+
+    def record(
+        self,
+        scores: list[Score],
+        seconds: float,
+        transductive: bool,
+        started: datetime,
+        argv: Sequence[str],
+        device: torch.device,
+        warnings: list[str],
+    ) -> RunRecord:
+        """With these scores, which took so long, of a head that was found to look at other queries or not to."""
+        environment = describe(device) | ({"plugins": self.code} if self.code else {})
+        return RunRecord.model_validate(
+            {
+                "key": self.key,
+                "name": record_name(self.test.name, self.head),
+                "recipe": self.recipe,
+                "recipe_digest": self.recipe_digest,
+                "seed": 0,
+                "suite": "fewshot",
+                "dataset": self.prepared.test_episodes.manifest.dataset,
+                **self.prepared.facts(),
+                "embedder": self.test.embedder.plain() | {"features": self.test.digest},
+                "scores": [score.model_dump() for score in scores],
+                "selection": Selection(rule="last", step=0).model_dump(),
+                "transductive": transductive,
+                "warnings": [*self.prepared.doubts(), *warnings],
+                "cost": Cost(
+                    train_seconds=0,
+                    eval_seconds=round(seconds, 3),
+                    images_seen=0,
+                    steps=0,
+                    episodes=0,
+                    parameters=0,
+                ).model_dump(),
+                "environment": environment,
+                "started": started.isoformat(timespec="seconds"),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "status": "done",
+                "argv": list(argv),
+            }
+        )
