@@ -57,7 +57,7 @@ LONGEST_FIRST = (
         "test_plugins",
         "test_doctor",
     ),
-    *("test_fake_cuda", "test_attack", "test_hostile_files", "test_own_runs"),
+    *("test_fake_cuda", "test_attack", "test_hostile_files", "test_own_runs", "test_adapters"),
 )
 # ... but for these, whose slow tests are marked one by one.
 PARTLY_FAST = ("test_docs", "test_api")

@@ -24,6 +24,8 @@ from slabench.evaluation.episodes import score_episodes
 from slabench.heads import Head
 from slabench.learners import EpisodicLearner
 from slabench.learners.adapter import Adapter, RawFeatures
+from slabench.ranking.rows import leaderboard
+from slabench.recipes import load_recipe
 from slabench.recipes.classifier import ClassifierRecipe
 from slabench.recipes.fewshot import Recipe
 from slabench.records.outputs import load_outputs
@@ -264,11 +266,15 @@ def test_an_interrupted_run_ends_with_the_same_record(
 
 def test_heads_are_scored_on_an_adapter(glyph_features: None, tmp_path: Path) -> None:
     record = ran(few_shot(), tmp_path)
+    assert record.embedder is not None
+    assert record.embedder["embedder"] == "pooled-1"
     scoring = score_heads(record.key[:12], ["protonet", "logistic"], shots=[1, 2], results=tmp_path, save=True)
     found = {(one.head, one.setting.shots): one.record for one in scoring.results}
     assert len(found) == 4
     assert [s.value for s in found["protonet", 1].scores] == [s.value for s in record.scores]
     assert found["logistic", 1].recipe["model"]["embedder"] == "pooled"
+    assert found["logistic", 1].embedder == record.embedder
+    assert all(row.embedder == "pooled-1" and row.backbone == "pooled+linear" for row in leaderboard(tmp_path))
 
 
 def test_heads_are_not_scored_on_other_features(glyph_features: None, tmp_path: Path) -> None:
@@ -316,6 +322,35 @@ def test_features_of_too_few_views_are_refused(digits: None) -> None:
     suite = suite_of(recipe)
     with pytest.raises(UsageError, match=r"4 views of each image \(rotation\), and rot-color-perm12 asks for 12"):
         suite.check_data(recipe, suite.prepare(recipe))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "trials"),
+    [("fewshot/adapter", "glyphs", 7), ("imbalanced/adapter", "digits", 14), ("supervised/adapter", "digits", 36)],
+)
+def test_the_recipes_can_be_planned(glyphs: Path, tmp_path: Path, recipe: str, dataset: str, trials: int) -> None:
+    """Every variant on features of its own; of the map's images a class as many as digits has."""
+    write_features("pooled", dataset)
+    recipes = load_recipe(recipe, {"data.dataset": dataset, "model.embedder": "pooled"})
+    planned = [
+        trial
+        for one in recipes
+        if getattr(one.data, "per_class", None) in (None, 10, 25, 50, 100)
+        for trial in runner.plan(one, [0], tmp_path)
+    ]
+    assert len(recipes) == trials
+    assert len({trial.key for trial in planned}) == len(planned) == trials * (4 / 6 if trials == 36 else 1)
+    seen = {trial.recipe.name.rpartition("/")[2]: trial.planned.images for trial in planned}
+    for name, images in seen.items():
+        if name.endswith(("baseline-equal-images", "da", "mt")):  # as many as joint labels see
+            joint = (
+                seen[next(sla for sla in seen if sla.endswith("sla") and sla.split("-")[0] == name.split("-")[0])]
+                if trials == 14
+                else seen["sla"]
+            )
+            assert images == joint
+        if name.endswith("-sla") and trials == 36:
+            assert images == seen[name.removesuffix("sla") + "baseline"]
 
 
 def test_a_backbone_is_refused_beside_an_embedder(tmp_path: Path) -> None:

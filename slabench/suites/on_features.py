@@ -46,6 +46,10 @@ class Features:
     dim: int
     digest: str
 
+    def facts(self) -> dict[str, Any]:
+        """Fields of the record: which pre-trained network it rests on. Such records are ranked in tables of their own."""
+        return {"embedder": {**self.embedder.plain(), "features": self.digest}}
+
 
 def transforms_of(recipe: AnyRecipe, name: str | None = None) -> TransformSet:
     """The transformations of a recipe for what it learns on: of images, or views of features.

@@ -109,6 +109,7 @@ class ClassifierPrepared:
             if len(set(counts)) == 1
             else dict(zip(self.train.class_names, counts, strict=True)),
             "training_set": self._training_set(),
+            **(self.features.facts() if self.features else {}),
         }
 
     def _training_set(self) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Prepared:
             "images_per_class": sizes[0]
             if len(set(sizes)) == 1
             else dict(zip(self.train.class_names, sizes, strict=True)),
+            **(self.features.facts() if self.features else {}),
         }
 
     def doubts(self) -> list[str]:

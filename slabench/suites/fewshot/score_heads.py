@@ -222,9 +222,9 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
         raise UsageError(
             f"{label} is of the suite {record.suite}", "heads are scored on few-shot runs; see: slabench posthoc"
         )
-    if record.pretrained:
+    if record.pretrained and record.outputs_file is None:  # `slabench score --features`: nothing was trained
         raise UsageError(
-            f"{label} rests on features of {record.setting('model', 'embedder')}, and trained no backbone",
+            f"{label} rests on the features {record.setting('model', 'embedder')}, and trained nothing on them",
             f"slabench score --features {record.setting('model', 'embedder')} --dataset {record.dataset}",
         )
     if record.derived is not None:
