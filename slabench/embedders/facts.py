@@ -82,7 +82,7 @@ class FeatureManifest(BaseModel):
 
 
 def default_name(model: str, size: int) -> str:
-    """What a feature set is called where nobody says: `timm:tf_efficientnet_lite0` at 128 pixels is `tf-efficientnet-lite0-128`."""
+    """What a feature set is called where nobody says: of `timm:tf_efficientnet_lite0` at 128 px `tf-efficientnet-lite0-128`."""
     words = re.sub(r"[^a-z0-9]+", "-", model.partition(":")[2].lower()).strip("-")
     return f"{words}-{size}"
 

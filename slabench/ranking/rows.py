@@ -164,21 +164,21 @@ def _row(entry: Entry) -> LeaderboardRow:
         episodes_digest=(first.episodes_digest or "")[:SHORT],
         protocol_digest=first.protocol_digest[:SHORT],
         recipe_digest=first.recipe_digest[:SHORT],
-        **_embedder(first),
+        embedder=_told(first, "embedder"),
+        pretraining=_told(first, "pretraining"),
+        resolution=_whole((first.embedder or {}).get("resolution")),
+        contaminated=_told(first, "contaminated"),
         keys=tuple(record.key[:SHORT] for record in records),
     )
 
 
-def _embedder(record: RunRecord) -> dict[str, Any]:
-    """What the row says of a pre-trained network; nothing where there is none."""
-    facts = record.embedder or {}
-    named: dict[str, Any] = {
-        name: facts.get(name) for name in ("embedder", "pretraining", "resolution", "contaminated")
-    }
-    if record.pretrained:
-        named["embedder"] = str(named["embedder"] or "unknown")
-        named["contaminated"] = str(named["contaminated"] or "unknown")
-    return named
+def _whole(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def _told(record: RunRecord, fact: str) -> str | None:
+    """What the record says of its pre-trained network, "unknown" where it does not; None where there is none."""
+    return None if record.embedder is None else str(record.embedder.get(fact) or "unknown")
 
 
 def _trained(record: RunRecord) -> str | None:

@@ -38,8 +38,8 @@ from slabench.records.store import ResultStore
 from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.score_heads import HeadScores, Setting
 from slabench.suites.fewshot.scoring import (
-    BASE_IMAGES,
     MEASURED_EPISODES,
+    base_rows,
     episode_score,
     looks_at_queries,
     score_watched,
@@ -224,8 +224,7 @@ def _training(
         return None, None
     if not centred:
         return train, None
-    rows = [int(row) for own in train.images.class_rows() for row in own[:BASE_IMAGES]]
-    return train, (train.features(rows).astype(np.float64).mean(0).astype(np.float32), train.digest)
+    return train, (train.features(base_rows(train.images)).astype(np.float64).mean(0).astype(np.float32), train.digest)
 
 
 def _prepared(dataset: str, train: FeatureSet | None, test: FeatureSet, file: EpisodeFile) -> Prepared:
