@@ -40,7 +40,7 @@ leaderboard: $(VENV)/.slabench
 	$(BIN)/slabench leaderboard --results results --format csv -o results/leaderboard.csv
 	$(BIN)/python benchmarks/analysis/paired.py --results results -o results/paired.csv > /dev/null
 	$(BIN)/python benchmarks/analysis/curves.py --results results
-	$(BIN)/python benchmarks/analysis/tables.py docs/results.md README.md
+	$(BIN)/python benchmarks/analysis/tables.py README.md docs/results*.md
 	$(BIN)/slabench plot summary --results results -o docs/assets/summary.svg
 	$(BIN)/slabench plot map --results results -o docs/assets/map.svg
 

@@ -37,6 +37,8 @@ LONGEST_FIRST = (
     *(
         "test_classification_suite",
         "test_maml",
+        "test_maml_runs",
+        "test_estimate",
         "test_report",
         "test_results_page",
         "test_backbones",
@@ -131,6 +133,14 @@ def glyphs(_own_data_folder: None, _drawn_glyphs: Path) -> Path:
     folder = data_folder()
     shutil.copytree(_drawn_glyphs, folder)
     return folder
+
+
+@pytest.fixture
+def narrow_conv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conv4 at 8 channels in place of 64, in this process: for tests that train and do not ask how well."""
+    from slabench.backbones.fewshot import Conv4
+
+    monkeypatch.setattr("slabench.backbones.fewshot.conv4", lambda image_size: Conv4(image_size, 8))
 
 
 @pytest.fixture(scope="session")

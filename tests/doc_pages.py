@@ -31,11 +31,21 @@ def commands() -> list[str]:
     return sorted(c for c in found if not re.search(r"[|\[\]<>…]|\.\.\.|\b[A-Z]{2,}\b", c))
 
 
-def copy_records(folder: Path, *less: str) -> None:
-    """Copy the published records, without what only the trial's machine has and what the patterns of `less` name.
+def copy_records(folder: Path) -> None:
+    """Copy some of the published records: FC100 5-way 5-shot with its curves and two heads, and the classifiers.
 
-    And without heads that were scored on more than five ways or shots: most of the figures of a report, and like the others.
+    The others are more of the same kinds, and most of the time that a report takes to draw.
     """
-    more = ("*-10w*", "*-20w*", "*-5w10s*", "*-5w20s*")
-    left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more, *less)
+    more = (
+        "fewshot-cifar-fs-*",
+        "*-5w1s*",
+        "*-5w10s*",
+        "*-5w20s*",
+        "*-10w*",
+        "*-20w*",
+        "*-100-a-class-*",
+        "*-250-a-class-*",
+    )
+    heads = ("*-simpleshot", "*-cosine", "*-baseline-plus-plus", "*-protonet")
+    left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more, *heads)
     shutil.copytree(ROOT / "results", folder, ignore=left_out)

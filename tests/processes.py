@@ -1,7 +1,7 @@
 """The `slabench` command: in this process (`here`), and in one of its own (`start`).
 
-A process of its own imports torch anew, seconds each time. It is for what only a process has: signals, a second one beside
-it, the exit code that a shell sees, an output that is closed.
+A process of its own is for what only a process has: signals, a second one beside it, the exit code that a shell sees, an
+output that is closed. One that is `fresh` imports torch anew, seconds each time; the others are copies (`copies`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from copies import Copy
 
 COMMAND = [sys.executable, "-c", "from slabench.cli.app import main; main()"]
 
@@ -43,8 +44,16 @@ def here(*arguments: str, folder: Path | None = None, **environment: str) -> tup
     return code, text.getvalue()
 
 
-def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start `slabench ARGUMENTS` in a process of its own, in `folder`."""
+Process = subprocess.Popen[str] | Copy
+
+
+def start(arguments: list[str], folder: Path, fresh: bool = False, **environment: str) -> Process:
+    """Start `slabench ARGUMENTS` in a process of its own, in `folder`.
+
+    `fresh` begins with the interpreter, as a user's: for tests of the start, and for commands that start processes themselves.
+    """
+    if not fresh:
+        return Copy(arguments, folder, os.environ | environment)
     return subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=folder,
@@ -55,7 +64,7 @@ def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 300) -> tuple[int, str]:
+def finish(process: Process, seconds: float = 300) -> tuple[int | None, str]:
     """Its exit code and all that it printed."""
     output, _ = process.communicate(timeout=seconds)
     return process.returncode, output

@@ -194,7 +194,7 @@ def test_the_shipped_records_have_rows() -> None:
 
 
 @pytest.mark.slow
-def test_the_package_tells_type_checkers_that_it_is_typed(tmp_path: Path) -> None:
+def test_the_package_tells_type_checkers_that_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mypy = pytest.importorskip("mypy.api")
     (tmp_path / "user.py").write_text(
         "import slabench\nimport torch\nsla = slabench.SLA('rotation', 3)\n"
@@ -202,18 +202,14 @@ def test_the_package_tells_type_checkers_that_it_is_typed(tmp_path: Path) -> Non
         "wrong: int = sla.loss(x, y)\n",
         encoding="utf-8",
     )
-    root = str(DOCS.parent)
-    os.environ["MYPYPATH"] = root
-    try:
-        report, _, code = mypy.run(
-            [
-                "--follow-imports=silent",
-                "--ignore-missing-imports",
-                f"--cache-dir={tmp_path}/c",
-                str(tmp_path / "user.py"),
-            ]
-        )
-    finally:
-        del os.environ["MYPYPATH"]
+    # What stands for torch has the few names that are used: reading all of its own would be most of the time here.
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.pyi").write_text(
+        "class Tensor: ...\nint64: object\ndef zeros(*sizes: int, dtype: object = ...) -> Tensor: ...\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("MYPYPATH", f"{tmp_path}{os.pathsep}{DOCS.parent}")
+    settings = ["--follow-imports=silent", "--ignore-missing-imports", f"--cache-dir={tmp_path}/c"]
+    report, _, code = mypy.run([*settings, str(tmp_path / "user.py")])
     assert code == 1
     assert 'expression has type "Tensor", variable has type "int"' in report

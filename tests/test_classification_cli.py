@@ -68,6 +68,7 @@ def test_missing_data_lists_the_ways_to_get_it(tmp_path: Path) -> None:
     assert "slabench data import cifar100 PATH" in output
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_from_run_to_leaderboard_and_posthoc(tmp_path: Path) -> None:
     code, output = slabench(tmp_path, "run", "imbalanced", *TINY, "--ratio", "10", "--objective", "sla+sd")
     assert code == 0, output
@@ -108,6 +109,7 @@ def test_from_run_to_leaderboard_and_posthoc(tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_own_counts(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("class,count\n" + "".join(f"{c},{5 + 10 * c}\n" for c in range(10)))
     code, output = slabench(tmp_path, "run", "imbalanced", *TINY, "--counts", "mine.csv")
@@ -127,6 +129,7 @@ def test_own_counts(tmp_path: Path) -> None:
     assert "line 2: there is no class 'zero'" in output
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_supervised_with_few_images(tmp_path: Path) -> None:
     code, output = slabench(tmp_path, "run", "supervised", *TINY, "--per-class", "20", "--sla", "--select", "best-val")
     assert code == 0, output

@@ -47,7 +47,7 @@ def test_python_m_slabench_is_the_command() -> None:
 
 def test_the_shell_sees_the_exit_code(tmp_path: Path) -> None:
     """Once in a process of its own; the other tests here read what `main` exits with."""
-    code, output = finish(start(["run", "fewshoot"], tmp_path))
+    code, output = finish(start(["run", "fewshoot"], tmp_path, fresh=True))
     assert code == 2, output
     assert "did you mean 'fewshot'" in output
     assert "Traceback" not in output
@@ -105,6 +105,7 @@ def test_missing_data_lists_the_ways_to_get_it(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_from_run_to_leaderboard(glyphs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
@@ -142,6 +143,7 @@ def test_from_run_to_leaderboard(glyphs: Path, tmp_path: Path) -> None:
     assert all("5w1s5q" in row for row in own)
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_a_failed_trial_exits_1_and_is_recorded(glyphs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
@@ -216,6 +218,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_records_keep_the_command_without_the_folders_of_this_machine(glyphs: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text('extends = "fewshot/quick"\n', encoding="utf-8")

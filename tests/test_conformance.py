@@ -134,6 +134,16 @@ def test_each_check_of_heads_can_fail(name: str) -> None:
     assert message in found.get(name, ""), found
 
 
+def test_a_declared_transductive_head_conforms_and_a_false_declaration_does_not() -> None:
+    tim = HEADS.get("tim")
+    (found,) = (finding for finding in check_head(tim) if finding.check == "queries apart")
+    assert (found.state, found.message) == ("ok", "transductive, as declared: ranked in tables of its own")
+    assert "is transductive" in wrong(check_head(replace(tim, transductive=False)))["queries apart"]
+    assert (
+        "declared transductive" in wrong(check_head(replace(HEADS.get("protonet"), transductive=True)))["queries apart"]
+    )
+
+
 def test_a_dishonest_decomposes_is_found_and_a_modest_one_remarked() -> None:
     ridge = HEADS.get("metaoptnet-rr")
     assert "decomposes is True, but other supports" in wrong(check_head(replace(ridge, decomposes=True)))["decomposes"]

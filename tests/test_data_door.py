@@ -134,7 +134,8 @@ def test_messages_name_files_and_nothing_of_the_inside(tmp_path: Path, parts: tu
     file.write_bytes(b"no image at all")
     with pytest.raises(DataError) as caught:
         import_dataset(TINY, root, tmp_path / "data")
-    assert caught.value.message == f"{file} is not a readable image (none of PNG, JPEG, GIF, BMP)"
+    assert str(file) in caught.value.message
+    assert "PNG, JPEG, GIF, BMP" in caught.value.message
 
 
 def test_an_image_of_a_kind_that_is_not_read_is_refused(tmp_path: Path, parts: tuple[Part, Part]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from data_layouts import encode, write_batches
 from PIL import Image
 from processes import here
+from told import AGAIN, names
 
 from slabench.core import paths
 from slabench.core.errors import DataError, DataMissingError, IntegrityError, UnsafePickleError
@@ -30,7 +31,7 @@ from slabench.data.sources.pybatches import KIND as BATCHES
 from slabench.data.sources.unpickle import read_pickle
 from slabench.data.store import open_store
 
-AGAIN = "it may be a cut-off download: fetch it again, then import"
+COLUMNS = "the columns img and fine_label (or label)"
 CIFAR10 = info("cifar10").classes
 
 
@@ -61,35 +62,46 @@ class TestBatches:
 
     def test_no_test_batch(self, root: Path) -> None:
         (self.batches(root) / "test_batch").unlink()
-        message, remedy = refused("cifar10", root)
-        assert message == f"{root} has no file 'test' or 'test_batch'"
-        assert "data_batch_1..5, test_batch, batches.meta" in remedy
+        names(refused("cifar10", root), root, "test_batch", remedy="data_batch_1..5, test_batch, batches.meta")
 
     def test_no_dict(self, root: Path) -> None:
-        message, remedy = refused("cifar10", self.batches(root, data_batch_2=[1, 2]))
-        assert message == f"{root}, data_batch_2 holds a list, not a dict"
-        assert remedy.startswith("slabench reads the python version of CIFAR")
+        names(
+            refused("cifar10", self.batches(root, data_batch_2=[1, 2])),
+            root,
+            "data_batch_2",
+            "list",
+            remedy="python version of CIFAR",
+        )
 
     def test_no_labels(self, root: Path) -> None:
         batch = {"data": np.zeros((2, 3072), np.uint8), "fine_labels": [0, 1]}
-        message, remedy = refused("cifar10", self.batches(root, data_batch_1=batch))
-        assert message == f"{root}, data_batch_1 has the keys data, fine_labels, not 'labels'"
-        assert remedy == "check that it is the data set you named"
+        names(
+            refused("cifar10", self.batches(root, data_batch_1=batch)),
+            root,
+            "data_batch_1",
+            "data, fine_labels",
+            "'labels'",
+            remedy="data set you named",
+        )
 
     @pytest.mark.parametrize(
         ("data", "shown"),
         [(np.zeros((2, 3000), np.uint8), "(2, 3000)"), (np.zeros((2, 3072)), "(2, 3072)"), (7, "int")],
     )
     def test_no_images(self, root: Path, data: Any, shown: str) -> None:
-        message, remedy = refused("cifar10", self.batches(root, test_batch={"data": data, "labels": [0, 1]}))
-        assert message == f"{root}, test_batch: 'data' is {shown}, not uint8 rows of 3072 bytes"
-        assert remedy == AGAIN
+        said = refused("cifar10", self.batches(root, test_batch={"data": data, "labels": [0, 1]}))
+        names(said, root, "test_batch", "'data'", shown, "uint8", 3072, remedy=AGAIN)
 
     def test_more_images_than_labels(self, root: Path) -> None:
         batch = {"data": np.zeros((3, 3072), np.uint8), "labels": [0, 1]}
-        message, remedy = refused("cifar10", self.batches(root, data_batch_3=batch))
-        assert message == f"{root}, data_batch_3 has 3 images and 2 labels"
-        assert remedy == AGAIN
+        names(
+            refused("cifar10", self.batches(root, data_batch_3=batch)),
+            root,
+            "data_batch_3",
+            "3 images",
+            "2 labels",
+            remedy=AGAIN,
+        )
 
 
 class TestParquet:
@@ -102,58 +114,41 @@ class TestParquet:
 
     def test_neither_train_nor_test(self, root: Path) -> None:
         file = self.write(root, "validation.parquet")
-        message, remedy = refused("cifar10", root)
-        assert message == f"{file} has neither 'train' nor 'test' in its name or its folder's"
-        assert "train-00000-of-00001.parquet" in remedy
+        names(refused("cifar10", root), file, "train", "test", remedy="train-00000-of-00001.parquet")
 
     def test_no_column_of_labels(self, root: Path) -> None:
         table = pa.table({"img": [1], "coarse_label": [0]})
         pq.write_table(table, root / "train.parquet")
-        message, remedy = refused("cifar10", root)
-        assert message == f"{root / 'train.parquet'} has the columns img, coarse_label, none of fine_label, label"
-        assert "the columns img and fine_label (or label)" in remedy
+        said = refused("cifar10", root)
+        names(said, root / "train.parquet", "img, coarse_label", "fine_label, label", remedy=COLUMNS)
 
     def test_images_that_are_no_struct(self, root: Path) -> None:
         file = self.write(root, img=[b"x", b"y"])
-        message, remedy = refused("cifar10", root)
-        assert message == f"{file}: column 'img' is not a struct of 'bytes' and 'path'"
-        assert "the columns img and fine_label (or label)" in remedy
+        names(refused("cifar10", root), file, "'img'", "'bytes'", "'path'", remedy=COLUMNS)
 
     def test_a_struct_without_bytes(self, root: Path) -> None:
         file = self.write(root, img=[{"path": "a.png"}, {"path": "b.png"}])
-        message, remedy = refused("cifar10", root)
-        assert message == f"{file}: column 'img' is not a struct of 'bytes' and 'path'"
-        assert "the columns img and fine_label (or label)" in remedy
+        names(refused("cifar10", root), file, "'img'", "'bytes'", "'path'", remedy=COLUMNS)
 
     def test_a_row_without_an_image(self, root: Path) -> None:
         whole = {"bytes": encode(np.zeros((32, 32, 3), np.uint8)), "path": None}
         file = self.write(root, img=[whole, {"bytes": None, "path": "a.png"}])
-        message, remedy = refused("cifar10", root)
-        assert message == f"{file}: row 1 has no image bytes"
-        assert remedy == "fetch the file again, then import"
+        names(refused("cifar10", root), file, "row 1", remedy=AGAIN)
 
     @pytest.mark.parametrize(
         ("labels", "found"),
-        [
-            (["cat", "dog"], "they are of the type string"),
-            ([0.5, 1.5], "they are of the type double"),
-            ([0, None], "rows without one: 1"),
-        ],
+        [(["cat", "dog"], "string"), ([0.5, 1.5], "double"), ([0, None], "1")],
     )
     def test_labels_that_are_no_numbers(self, root: Path, labels: list[Any], found: str) -> None:
         file = self.write(root, label=labels)
-        message, remedy = refused("cifar10", root)
-        assert message == f"{file}: column 'label' does not give every row a whole number ({found})"
-        assert "the columns img and fine_label (or label)" in remedy
+        names(refused("cifar10", root), file, "'label'", found, remedy=COLUMNS)
 
 
 def test_class_folders_without_a_test_part(root: Path) -> None:
     for name in CIFAR10:
         (root / "train" / name).mkdir(parents=True)
         (root / "train" / name / "1.png").touch()
-    message, remedy = refused("cifar10", root)
-    assert message == f"{root} has no folder 'test'"
-    assert remedy == "slabench reads class folders train/<class>/*.png|jpg and test/<class>/*.png|jpg"
+    names(refused("cifar10", root), root, "'test'", remedy=("train/<class>/*.png|jpg", "test/<class>/*.png|jpg"))
 
 
 def test_an_image_of_too_many_pixels(root: Path) -> None:
@@ -164,9 +159,7 @@ def test_an_image_of_too_many_pixels(root: Path) -> None:
             (root / part / name / "1.png").write_bytes(encode(np.zeros((32, 32, 3), np.uint8)))
     bomb = root / "train" / CIFAR10[0] / "1.png"
     Image.new("1", (10_000, 6_401)).save(bomb)
-    message, remedy = refused("cifar10", root)
-    assert message == f"{bomb} has 10000 x 6401 pixels"
-    assert remedy == "remove it, or scale it down"
+    names(refused("cifar10", root), bomb, "10000 x 6401", remedy="scale")
 
 
 class TestLearn2learn:
@@ -175,17 +168,13 @@ class TestLearn2learn:
     def test_no_image(self, root: Path) -> None:
         folder = root / "cifarfs" / "cifar100" / "data"
         (folder / "apple").mkdir(parents=True)
-        message, remedy = refused("cifar100", root)
-        assert message == f"{folder} has no images"
-        assert remedy == "slabench reads learn2learn's CIFAR-FS: cifarfs/cifar100/data/<class>/*.png"
+        names(refused("cifar100", root), folder, remedy="cifarfs/cifar100/data/<class>/*.png")
 
     def test_a_class_of_other_images(self, root: Path) -> None:
         folder = root / "cifarfs" / "cifar100" / "data" / "apple"
         folder.mkdir(parents=True)
         (folder / "1.png").write_bytes(encode(np.zeros((32, 32, 3), np.uint8)))
-        message, remedy = refused("cifar100", root)
-        assert message == f"{root}: the images of 'apple' are not, bit for bit, those of a class of cifar100"
-        assert remedy == "import cifar100 itself: `slabench show dataset cifar100` lists its layouts"
+        names(refused("cifar100", root), root, "'apple'", "cifar100", remedy="slabench show dataset cifar100")
 
 
 class TestPhotographs:
@@ -202,34 +191,27 @@ class TestPhotographs:
 
     def test_too_few_classes(self, root: Path) -> None:
         self.rooms(root, 3, lambda room: (True, True))
-        message, remedy = refused("mit67", root)
-        assert message == f"{root} has 3 classes; mit67 has 67"
-        assert remedy == "check that PATH is the data set you named, and whole"
+        names(refused("mit67", root), root, "3 classes", "mit67 has 67", remedy="PATH")
 
     @pytest.mark.parametrize(("part", "gap"), [("training", (False, True)), ("test", (True, False))])
     def test_a_class_without_images(self, root: Path, part: str, gap: tuple[bool, bool]) -> None:
         self.rooms(root, 67, lambda room: gap if room == 41 else (True, True))
-        message, remedy = refused("mit67", root)
-        assert message == f"class 'room41' has no {part} image in {root}"
-        assert remedy == "it may be a cut-off copy: unpack or download it again, then import"
+        names(refused("mit67", root), "'room41'", part, root, remedy=AGAIN)
 
     def test_no_folder_of_images(self, root: Path) -> None:
         (root / "TrainImages.txt").write_text("attic/1.jpg\n", encoding="utf-8")
-        message, remedy = refused("mit67", root)
-        assert message == f"{root / 'Images'} is missing"
-        assert remedy == "it may be a cut-off copy: unpack or download it again, then import"
+        names(refused("mit67", root), root / "Images", remedy=AGAIN)
 
 
 def test_readers_that_are_given_another_layout(root: Path) -> None:
     """`data import` asks `find` first; a caller of `read` alone is told as well."""
-    for kind, name, message in (
-        (BATCHES, "cifar10", "holds no python batches"),
-        (MIT67, "mit67", "holds none of TrainImages.txt, TestImages.txt"),
+    for kind, name, missing in (
+        (BATCHES, "cifar10", "python batches"),
+        (MIT67, "mit67", "TrainImages.txt, TestImages.txt"),
     ):
         with pytest.raises(DataError) as caught:
             kind.read(root, info(name))
-        assert caught.value.message == f"{root} {message}"
-        assert caught.value.remedy == f"slabench reads {kind.layout}"
+        names(caught.value, root, missing, remedy=kind.layout)
     assert not CIFARFS.find(root)
 
 
@@ -247,21 +229,18 @@ class TestPickles:
         array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00K\x00tR"
         with pytest.raises(UnsafePickleError) as caught:
             self.read(array + b"(K\x01(K\x02t" + dtype + b"I00\n]tb.", tmp_path)
-        assert caught.value.message == "x.pkl: it holds an array of objects"
-        assert caught.value.remedy == "none of its code was run"
+        names(caught.value, "x.pkl", "array of objects", remedy="none of its code was run")
 
     def test_an_array_of_a_foreign_class(self, tmp_path: Path) -> None:
         data = pickle.dumps(np.zeros(2, np.uint8), protocol=2).replace(b"cnumpy\nndarray\n", b"cbuiltins\nlist\n")
         with pytest.raises(UnsafePickleError) as caught:
             self.read(data, tmp_path)
-        assert caught.value.message == "x.pkl: it holds an array of a foreign class"
-        assert caught.value.remedy == "none of its code was run"
+        names(caught.value, "x.pkl", "foreign class", remedy="none of its code was run")
 
     def test_an_array_without_content(self, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             self.read(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00K\x00tR.", tmp_path)
-        assert caught.value.message == "x.pkl: it has an array without content"
-        assert caught.value.remedy == "fetch the file again, then import"
+        names(caught.value, "x.pkl", "without content", remedy=AGAIN)
 
 
 class TestDownloads:
@@ -286,8 +265,7 @@ class TestDownloads:
         monkeypatch.setattr(opener, "open", lambda *_, **__: Response(b"x" * 1234))
         code, output = here("data", "get", "cifar10")
         assert code == 1
-        assert f"error: the download of {info('cifar10').url} broke off after 1,234 bytes" in output
-        assert "try again: nothing was kept" in output
+        names((output, output), info("cifar10").url, "1,234 bytes", remedy="try again")
         assert not list(paths.data().iterdir())
 
     def test_learn2learn_without_a_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +280,7 @@ class TestDownloads:
         monkeypatch.setattr(download, "import_module", lambda name: Module)
         code, output = here("data", "get", "mini-imagenet")
         assert code == 2
-        assert "learn2learn could not download the 'train' cache (no route to host)" in output
-        assert "slabench data import mini-imagenet PATH" in output
+        names((output, output), "'train'", "no route to host", remedy="slabench data import mini-imagenet PATH")
         assert Module.pickle is pickle
 
 
@@ -316,13 +293,12 @@ class TestStores:
     def test_nothing_there(self, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             open_store(tmp_path / "cifar10")
-        assert caught.value.message == f"{tmp_path / 'cifar10'} holds no prepared store"
-        assert "slabench data get cifar10 --replace" in caught.value.remedy
+        names(caught.value, tmp_path / "cifar10", remedy="slabench data get cifar10 --replace")
 
     def verify(self) -> str:
         code, output = here("data", "verify", "digits")
         assert code == 1
-        assert "bring it here again: slabench data get digits --replace" in output
+        assert "slabench data get digits --replace" in output
         return output
 
     def test_a_manifest_that_lacks_keys(self) -> None:
@@ -330,7 +306,7 @@ class TestStores:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         del manifest["digest"], manifest["counts"]
         file.write_text(json.dumps(manifest), encoding="utf-8")
-        assert f"{file} lacks counts, digest" in self.verify()
+        names((self.verify(), ""), file, "counts, digest", remedy=())
         with pytest.raises(IntegrityError) as caught:
             loading.load("digits", "train")
         assert "slabench data get digits --replace" in caught.value.remedy
@@ -348,18 +324,18 @@ class TestStores:
     @pytest.mark.parametrize("data", [b"no array", b"", b"PK\x03\x04 no archive either", b"\x93NUMPY\x01\x00"])
     def test_an_array_that_is_none(self, data: bytes) -> None:
         file = self.replace("labels.npy", data)
-        assert f"{file} is not a readable array: " in self.verify()
+        names((self.verify(), ""), file, remedy=())
         with pytest.raises(IntegrityError) as caught:
             loading.load("digits", "train")
-        assert caught.value.remedy == "import the data again with --replace"
+        names(caught.value, file, remedy="--replace")
 
     def test_an_array_of_another_length(self, tmp_path: Path) -> None:
         np.save(tmp_path / "short.npy", np.zeros(7, np.int64))
         file = self.replace("labels.npy", (tmp_path / "short.npy").read_bytes())
-        assert f"{file} has 7 rows, the manifest says 1,797" in self.verify()
+        names((self.verify(), ""), file, "7 rows", "1,797", remedy=())
         with pytest.raises(IntegrityError) as caught:
             loading.load("digits", "train")
-        assert caught.value.remedy == "import the data again with --replace"
+        names(caught.value, file, remedy="--replace")
 
 
 class TestClassSplits:
@@ -369,8 +345,7 @@ class TestClassSplits:
         monkeypatch.setattr(splits.paths, "episodes", lambda: tmp_path)
         code, output = here("show", "dataset", "fc100")
         assert code == 1
-        assert f"error: the class split {tmp_path / 'splits' / 'fc100.json'} is missing" in output
-        assert "reinstall slabench, or restore the file from its repository" in output
+        names((output, output), tmp_path / "splits" / "fc100.json", remedy="reinstall slabench")
 
     @pytest.mark.parametrize("content", [[], {}, {"classes": {}}, {"store": "cifar100", "classes": []}])
     def test_malformed(self, content: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,8 +355,7 @@ class TestClassSplits:
         file.write_text(json.dumps(content), encoding="utf-8")
         code, output = here("show", "dataset", "fc100")
         assert code == 1
-        assert f"error: {file} is not a class split: it needs the keys 'store' and 'classes'" in output
-        assert "restore the file from slabench's repository" in output
+        names((output, output), file, "'store'", "'classes'", remedy="restore the file")
 
 
 def test_a_name_that_the_module_lacks() -> None:

@@ -38,6 +38,7 @@ def comparable(outcome: runner.Outcome) -> dict[str, object]:
     return record
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 @pytest.mark.parametrize(
     ("objective", "transforms", "copies"),
     [
@@ -90,6 +91,7 @@ def test_sla_learns_class_and_turn_together(tmp_path: Path) -> None:
     assert last > first + 0.1
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_the_same_seed_gives_the_same_record_and_another_one_another(tmp_path: Path) -> None:
     recipe = tiny(sla__objective="sla")
     first, again = (run_one(recipe, tmp_path / name) for name in ("a", "b"))
@@ -161,6 +163,7 @@ class _Recorded:
         return self.array.copy()
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_nothing_but_the_final_scoring_reads_test_pixels() -> None:
     recipe = tiny()
     prepared = fewshot.prepare(recipe)
@@ -216,6 +219,7 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_a_failing_trial_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     bad, good = tiny(train__lr=1e30, train__steps=30), tiny()
     outcomes = runner.run([bad, good], [0], results=tmp_path)
@@ -229,12 +233,14 @@ def test_a_failing_trial_is_recorded_and_the_others_go_on(tmp_path: Path) -> Non
     assert forced[0].state == "ran"
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_training_at_other_shots_warns(tmp_path: Path) -> None:
     record = run_one(tiny(train__shots=3), tmp_path).record
     assert record is not None
     assert "trained at 3 shots and tested at 1" in record.warnings[0]
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_best_validation_restores_the_weights_it_chose(tmp_path: Path) -> None:
     recipe = tiny(select__rule="best_val", select__points=6, train__steps=12, train__lr=0.02)
     prepared = fewshot.prepare(recipe)

@@ -57,6 +57,8 @@ def test_episodes_and_queries_do_not_see_each_other(name: str) -> None:
     together = relative(logits(support, labels, query, 3))
     alone = [logits(support[b : b + 1], labels[b : b + 1], query[b : b + 1], 3) for b in range(3)]
     torch.testing.assert_close(relative(torch.cat(alone)), together, rtol=1e-6, atol=1e-7)
+    if HEADS.get(name).transductive:
+        return  # tests/test_transductive_heads.py: declared and measured agree
     one_by_one = [logits(support, labels, query[:, q : q + 1], 3) for q in range(query.shape[1])]
     torch.testing.assert_close(relative(torch.cat(one_by_one, 1)), together, rtol=1e-6, atol=1e-7)
 
@@ -89,7 +91,8 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     def f(s: Tensor, q: Tensor) -> Tensor:
         return relative(logits(s @ basis.mT + offset, labels, q @ basis.mT, 3))
 
-    assert torch.autograd.gradcheck(f, (small, asked), atol=1e-6, rtol=1e-4)
+    fast = HEADS.get(name).transductive  # many rounds: in one direction
+    assert torch.autograd.gradcheck(f, (small, asked), atol=1e-6, rtol=1e-4, fast_mode=fast)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -29,7 +29,7 @@ from slabench.records.store import ResultStore
 from slabench.suites.fewshot import episodic, scoring
 from slabench.suites.fewshot.score_heads import score_heads
 
-pytestmark = pytest.mark.usefixtures("registries")
+pytestmark = pytest.mark.usefixtures("registries", "narrow_conv4")
 TINY = {
     "data.dataset": "own-data",
     "protocol.ways": 3,

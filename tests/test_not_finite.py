@@ -39,7 +39,7 @@ class NanAt(Line):
 def test_the_first_step_that_is_not_finite_is_named(points: int) -> None:
     with pytest.raises(NotFiniteError) as caught:
         fit(NanAt(), Train(steps=20), Select(points=points), "k")
-    assert caught.value.message == "the loss is no longer finite at step 8"
+    assert caught.value.message.endswith("step 8")
 
 
 class Steep(Line):

@@ -203,7 +203,7 @@ def test_a_long_tail_without_a_manifest_is_drawn_again() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("glyphs")
+@pytest.mark.usefixtures("glyphs", "narrow_conv4")
 class TestARun:
     def test_a_forced_run_that_fails_keeps_the_result_and_what_a_kill_left_goes(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from own_images import folders
 from processes import finish, here, start
 
@@ -11,6 +12,7 @@ CLASSES = [f"kind-{number}" for number in range(9)]
 SHORT = ("--steps", "4", "--precision", "float32", "--threads", "1", "--set", "select.points=1")
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_from_a_folder_to_a_leaderboard_and_a_report(tmp_path):
     folders(tmp_path / "photos", CLASSES, 8)
     code, text = finish(start(["data", "import-folder", "mine", "photos", "--size", "32"], tmp_path))

@@ -41,9 +41,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# Commands one after the other in one process: what heavy modules cost at import is paid once.
+# Commands one after the other in one process, each followed by what it left in the folder: what heavy modules cost at
+# import is paid once.
 _COMMANDS = """
-import json, sys
+import json, os, sys
 import slabench
 print(slabench.__file__)
 from slabench.cli.app import main
@@ -54,6 +55,7 @@ for arguments in json.loads(sys.argv[1]):
     except SystemExit as done:
         if done.code:
             raise
+    print("left:", *sorted(os.listdir()))
 """
 
 
@@ -112,20 +114,17 @@ def test_it_works_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
         "list episodes",
         "show dataset fc100",
         "episodes verify glyphs/test-5w5s15q-2000",
-    )
-    for wanted in ("fewshot/standard", "fc100/test-5w5s15q-2000", "60"):
-        assert wanted in output
-    assert output.splitlines()[-1].startswith("ok")
-    assert list(empty.iterdir()) == []
-
-    output = run(
-        installed,
-        empty,
         "run fewshot --dataset glyphs --preset quick --sla --steps 3 --set select.points=1 --set select.episodes=5"
         " --episodes 20 --threads 1",
         "leaderboard --include-quick --format csv -o leaderboard.csv",
     )
-    assert "1 of 1 trials are done" in output
+    *read, trained, board = output.split("\nleft:")[:-1]
+    for said, wanted in zip(read, ("fewshot/standard", "fc100/test-5w5s15q-2000", "60"), strict=False):
+        assert wanted in said
+    assert read[3].splitlines()[-1].startswith("ok")
+    assert all(said.startswith("\n") for said in (*read[1:], trained))  # what only reads leaves nothing
+    assert "1 of 1 trials are done" in trained
+    assert board.startswith(" results\n")
     assert sorted(path.name for path in empty.iterdir()) == ["leaderboard.csv", "results"]
 
 

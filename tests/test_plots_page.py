@@ -182,7 +182,10 @@ def trained(tmp_path: Path) -> tuple[ResultStore, dict[tuple[str, str], np.ndarr
 
 def test_the_summary_is_scipys(trained: tuple[ResultStore, dict[tuple[str, str], np.ndarray]]) -> None:
     store, arrays = trained
-    (axes,) = draw("summary", Source.of(store.records(), store)).figure.axes
+    source = Source.of(store.records(), store)
+    (drawing,) = multiples(source)
+    (axes,) = drawing.figure.axes
+    (glance,) = draw("summary", source).figure.axes
     texts = [text.get_text().strip() for text in axes.texts]
     rows = [
         ("baseline", "single"),
@@ -199,8 +202,10 @@ def test_the_summary_is_scipys(trained: tuple[ResultStore, dict[tuple[str, str],
     test = stats.ttest_rel(arrays["sla", "aggregated"].astype(float), arrays[best].astype(float))
     low, high = test.confidence_interval()
     assert texts[5] == f"{50 * (low + high):+.1f} ± {50 * (high - low):.1f}".replace("-", "\N{MINUS SIGN}")
-    drawn = [line.get_xdata()[0] for line in axes.lines if line.get_marker() in ("o", "D")]
-    assert drawn == pytest.approx([100 * arrays[row].mean() for row in rows], abs=1e-4)
+    for panel in (axes, glance):
+        drawn = [line.get_xdata()[0] for line in panel.lines if line.get_marker() in ("o", "D")]
+        assert drawn == pytest.approx([100 * arrays[row].mean() for row in rows], abs=1e-4)
+    assert texts[5] in [text.get_text() for text in glance.texts]
 
 
 def test_what_the_summary_shows_is_not_chosen_by_accuracy(trained: tuple[ResultStore, Any]) -> None:
@@ -213,8 +218,10 @@ def test_what_the_summary_shows_is_not_chosen_by_accuracy(trained: tuple[ResultS
 def test_a_control_that_was_not_run_is_named(trained: tuple[ResultStore, Any]) -> None:
     store, _ = trained
     source = Source.of([record for record in store.records() if "equal" not in record.name], store)
-    (axes,) = draw("summary", source).figure.axes
-    assert [text.get_text().strip() for text in axes.texts][2] == "not run"
+    (drawing,) = multiples(source)
+    assert [text.get_text().strip() for text in drawing.figure.axes[0].texts][2] == "not run"
+    (glance,) = draw("summary", source).figure.axes
+    assert any(text.get_text().endswith("(without equal images seen)") for text in glance.texts)
 
 
 def test_all_axes_span_as_many_points(tmp_path: Path) -> None:
@@ -227,7 +234,8 @@ def test_all_axes_span_as_many_points(tmp_path: Path) -> None:
             ResultStore(tmp_path).save(record, own)
     store = ResultStore(tmp_path)
     source = Source.of(store.records(), store)
-    limits = [axes.get_xlim() for axes in draw("summary", source).figure.axes]
-    limits += [axes.get_xlim() for drawing in multiples(source) for axes in drawing.figure.axes]
-    assert len(limits) == 4
-    assert [high - low for low, high in limits] == pytest.approx([limits[0][1] - limits[0][0]] * 4)
+    limits = [axes.get_xlim() for drawing in multiples(source) for axes in drawing.figure.axes]
+    assert len(limits) == 2
+    assert limits[0][1] - limits[0][0] == pytest.approx(limits[1][1] - limits[1][0])
+    (glance,) = draw("summary", source).figure.axes
+    assert len({label.get_text() for label in glance.get_yticklabels()}) == 2

@@ -8,7 +8,7 @@ import pytest
 
 from slabench.recipes import load_recipe
 from slabench.recipes.images import images_per_step, steps_of
-from slabench.reproduction.estimate import workload
+from slabench.runner.workload import workload
 
 GOLDEN: list[tuple[str, int, dict[str, Any], int]] = [
     # 5 ways of 5 shots and 10 queries; under SLA each image in 4 rotations.

@@ -11,18 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from processes import finish, here, start
 from scipy import stats
 
 import slabench
 from slabench.ranking.published import COLUMNS
-from slabench.recipes import AnyRecipe, load_recipe
+from slabench.recipes import load_recipe
 from slabench.records.store import ResultStore
-from slabench.reproduction import estimate as estimates
-from slabench.reproduction.estimate import Estimator, workload
 from slabench.reproduction.planning import plan_table
-from slabench.suites import suite_of
 
 TABLE = """
 title = "Glyphs, a small table"
@@ -84,6 +80,7 @@ def write(folder: Path, text: str, steps: int = 5) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_the_table_is_made_of_its_records(table: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     made = slabench.reproduce(str(table), "quick", results=results, threads=1)
@@ -134,6 +131,7 @@ def test_the_table_is_made_of_its_records(table: Path, tmp_path: Path) -> None:
         assert trial.done.name == f"small/{name}"
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_the_command_goes_on_after_a_failure_and_without_data(tmp_path: Path, glyphs: Path) -> None:
     path = write(tmp_path, TABLE + ABSENT + FAILING + ROWS)
     arguments = ["reproduce", str(path), "--preset", "quick", "--results", str(tmp_path / "results"), "--threads", "1"]
@@ -166,7 +164,7 @@ def test_the_command_goes_on_after_a_failure_and_without_data(tmp_path: Path, gl
 def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> None:
     write(tmp_path, TABLE + ROWS, steps=60)
     command = ["reproduce", "small.toml", "--preset", "quick", "--jobs", "2", "--threads", "1"]
-    process = start(command, tmp_path, SLABENCH_CHECKPOINT_SECONDS="0")
+    process = start(command, tmp_path, fresh=True, SLABENCH_CHECKPOINT_SECONDS="0")
     checkpoints = tmp_path / "results" / "checkpoints"
     end = time.monotonic() + 120
     while not list(checkpoints.glob("*.safetensors")) and time.monotonic() < end and process.poll() is None:
@@ -185,7 +183,7 @@ def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> 
     code, status = here("status", folder=tmp_path)
     assert (code, f"{3 - before} stopped" in status) == (0, True), status
 
-    code, output = finish(start(command, tmp_path))
+    code, output = here(*command, folder=tmp_path)
     assert code == 0, output
     assert f"[1] 1/{3 - before} glyphs" in output or f"[2] 1/{3 - before} glyphs" in output
     assert f"{3 - before} of {3 - before} trials have ended" in output
@@ -211,8 +209,9 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) -> None:
-    from slabench.reproduction.running import in_order
     from slabench.reproduction.workers import run_parallel
+
+    from slabench.reproduction.running import in_order
 
     results = tmp_path / "results"
     trials = in_order(plan_table(str(table), "quick", results=results))
@@ -233,9 +232,10 @@ def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) 
 
 @pytest.mark.usefixtures("registries")
 def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) -> None:
+    from slabench.reproduction.workers import run_parallel
+
     from slabench.plugins import load_plugin
     from slabench.reproduction.running import in_order
-    from slabench.reproduction.workers import run_parallel
 
     load_plugin(Path(__file__).parents[1] / "examples" / "own_methods.py")
     rows = ROWS.replace('label = "ProtoNet"\n', 'label = "Mine"\nset.model.head = "nearest"\n')
@@ -250,7 +250,9 @@ def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) ->
 
 def test_jobs_do_not_outlive_a_parent_that_is_killed(tmp_path: Path, glyphs: Path) -> None:
     write(tmp_path, TABLE + ROWS, steps=5000)
-    process = start(["reproduce", "small.toml", "--preset", "quick", "--jobs", "2", "--threads", "1"], tmp_path)
+    process = start(
+        ["reproduce", "small.toml", "--preset", "quick", "--jobs", "2", "--threads", "1"], tmp_path, fresh=True
+    )
     locks = tmp_path / "results" / "checkpoints"
     end = time.monotonic() + 120
     while len(list(locks.glob("*.lock"))) < 2 and time.monotonic() < end and process.poll() is None:
@@ -262,57 +264,6 @@ def test_jobs_do_not_outlive_a_parent_that_is_killed(tmp_path: Path, glyphs: Pat
     while any(map(_alive, jobs)) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(map(_alive, jobs))
-
-
-@pytest.mark.parametrize(
-    ("name", "overrides"),
-    [
-        ("fewshot/quick", {"data.dataset": "glyphs", "sla.objective": "sla", "sla.transforms": "color-perm3"}),
-        ("fewshot/quick", {"data.dataset": "glyphs", "train.episodes_per_step": 3, "train.shots": 2}),
-        ("supervised/quick", {"data.dataset": "digits", "sla.objective": "mt", "data.per_class": 60}),
-        ("imbalanced/quick", {"data.dataset": "digits", "data.ratio": 10, "sla.objective": "sla+sd"}),
-        ("supervised/sla", {"data.dataset": "digits", "train.steps": 77}),
-    ],
-)
-def test_the_workload_is_the_tasks_own(name: str, overrides: dict[str, Any], glyphs: Path, tmp_path: Path) -> None:
-    (recipe,) = load_recipe(name, overrides)
-    (trial,) = slabench.plan(recipe, [0], results=tmp_path)
-    task = suite_of(recipe).build_task(recipe, 0, trial.prepared, torch.device("cpu"), None)
-    work = workload(recipe, trial)
-    assert work.steps == task.optimisation.steps
-    assert work.images_per_step == task.images_per_step
-    assert work.scored == task.scored_images * task.transforms.M
-
-
-def test_the_estimate_adds_up(monkeypatch: pytest.MonkeyPatch, glyphs: Path, tmp_path: Path) -> None:
-    """A machine of 1 ms an image pass in training, 0.5 ms a view in scoring: the sum can be done by hand."""
-    built: list[AnyRecipe] = []
-
-    def step(task: Any, seconds: float) -> dict[str, float]:
-        built.append(task.recipe)
-        return {"seconds_per_step": 1e-3 * task.images_per_step}
-
-    monkeypatch.setattr(estimates, "estimate", step)
-    monkeypatch.setattr(estimates, "estimate_scoring", lambda task: 1e-3 * task.scored_images)
-    (recipe,) = load_recipe(
-        "imbalanced/quick", {"data.dataset": "digits", "data.ratio": 10, "sla.objective": "sla", "train.epochs": 4}
-    )
-    (trial,) = slabench.plan(recipe, [0], results=tmp_path)
-    work = workload(recipe, trial)
-    estimator = Estimator(torch.device("cpu"))
-    assert estimator.seconds(recipe, trial) == pytest.approx(1e-3 * work.images + 0.5e-3 * work.scored)
-    n = len(built)
-    estimator.seconds(recipe, trial)
-    assert len(built) == n  # each speed is measured once
-    # A step that would take long is measured on fewer images.
-    monkeypatch.setattr(estimates, "_STEP_SECONDS", 0.2)
-    Estimator(torch.device("cpu")).seconds(recipe, trial)
-    assert built[-1].train.batch_size == 50  # type: ignore[union-attr]  # 0.2 s / (1 ms * 4 copies)
-
-
-def test_speeds_are_measured_without_the_data() -> None:
-    (recipe,) = load_recipe("fewshot/quick", {"data.dataset": "mini-imagenet", "train.steps": 1, "protocol.shots": 1})
-    assert 0 < Estimator(torch.device("cpu")).seconds(recipe) < float("inf")
 
 
 def test_with_the_data_the_trials_are_those_of_the_committed_records(cifar100: Path) -> None:

@@ -15,9 +15,10 @@ from slabench.ranking.published import COLUMNS
 from slabench.recipes import load_recipe
 from slabench.records.store import ResultStore
 from slabench.reproduction.definition import PRESETS, Table, cells, load_table, table_names
-from slabench.reproduction.estimate import workload
 from slabench.reproduction.outcome import printed
 from slabench.reproduction.planning import of_cell
+from slabench.runner.estimate import NOTHING, Estimate, Seconds
+from slabench.runner.workload import workload
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ResultStore(ROOT / "results").records()
@@ -319,7 +320,8 @@ def test_without_a_name_the_tables_are_listed() -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_the_dry_run_of_every_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not measured here: a minute each."""
-    monkeypatch.setattr("slabench.reproduction.estimate.Estimator.seconds", lambda *_: 60.0)
+    minute = Estimate(Seconds(60, 60, 60), NOTHING)
+    monkeypatch.setattr("slabench.runner.estimate.Estimator.estimate", lambda *_: minute)
     code, output = here("reproduce", f"sla2020/{name}", "--dry-run", "--results", str(tmp_path / "results"))
     assert code == 0, output
     table = load_table(f"sla2020/{name}")
@@ -341,7 +343,7 @@ def test_committed_records_are_read_where_the_data_is_not() -> None:
     arguments = ["sla2020/few-shot", "--only", "fc100-5shot/protonet*", "--seeds", "0,1,2", "--results"]
     code, output = here("reproduce", *arguments, str(ROOT / "results"))
     assert code == 0, output
-    # docs/results.md, FC100 5-shot: found by another program from the same records.
+    # docs/results-few-shot.md, FC100 5-shot: found by another program from the same records.
     for row in (
         r"ProtoNet +51\.31 ± 0\.37 52\.5 ± 0\.6",
         r"ProtoNet\+SLA\+AG 53\.82 ± 0\.39 ~55\.7 ± 0\.6\? unverified",

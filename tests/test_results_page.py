@@ -1,4 +1,4 @@
-"""The tables of docs/results.md and the committed tables of results/: nothing in them that the records do not say."""
+"""The tables of docs/results*.md and the committed tables of results/: nothing in them that the records do not say."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from slabench.cli.app import app
 from slabench.records.store import ResultStore
 
 _ROOT = Path(__file__).resolve().parents[1]
+PAGES = ["docs/results.md", "docs/results-few-shot.md", "docs/results-classifiers.md"]
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page and the records as far as they are under version control: whoever tests here may have runs of their own."""
     try:
         done = subprocess.run(
-            ["git", "ls-files", "README.md", "docs/results.md", "docs/assets", "results"],
+            ["git", "ls-files", "README.md", "docs/results*.md", "docs/assets", "results"],
             cwd=_ROOT,
             capture_output=True,
             text=True,
@@ -161,7 +162,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["docs/results.md", "README.md"])
+@pytest.mark.parametrize("name", ["README.md", *PAGES])
 def test_the_page_says_what_the_records_say(name: str, committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = script("tables").main([str(committed / name), "--check"])
     assert code == 0, f"{capsys.readouterr().out}(make leaderboard fills it in)"
@@ -183,6 +184,23 @@ def test_what_the_readme_says_of_its_table_is_in_the_table(committed: Path) -> N
     assert f"ahead\non {ahead} of {len(rows)}" in page
     plain = sum(read(row[-2])[0] > read(row[1])[0] for row in rows)
     assert f"SLA is ahead on {plain} of these {len(rows)} tasks" in page
+
+
+def test_the_sentences_of_the_results_are_in_the_tables() -> None:
+    """A gain that the first page states is a row of a table: the same difference, and the same interval, to one decimal."""
+    pages = [(_ROOT / page).read_text(encoding="utf-8") for page in PAGES]
+    number = re.compile(r"([+\N{MINUS SIGN}-])(\d+\.\d+)\s±\s(\d+\.\d+)")
+    tables = [line for page in pages for line in page.splitlines() if line.startswith("|")]
+    there = {
+        (f"{float(('' if sign == '+' else '-') + value):.1f}", f"{float(half):.1f}")
+        for line in tables
+        for sign, value, half in number.findall(line)
+    }
+    sentences = pages[0].partition("In five sentences:")[2].partition("\n## ")[0]
+    stated = number.findall(sentences)
+    assert len(stated) >= 5
+    for sign, value, half in stated:
+        assert ("" if sign == "+" else "-") + value in {v for v, h in there if h == half}, f"{sign}{value} ± {half}"
 
 
 @pytest.mark.parametrize(

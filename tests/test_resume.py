@@ -6,13 +6,12 @@ import contextlib
 import json
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import QUICK, finish, here, start
+from processes import QUICK, Process, finish, here, start
 
 from slabench.records.store import ResultStore
 
@@ -49,7 +48,7 @@ def undisturbed(_drawn_glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -
     return outcome(folder)
 
 
-def wait_for(process: subprocess.Popen[str], folder: Path, saves: int = 1, seconds: float = 120) -> bool:
+def wait_for(process: Process, folder: Path, saves: int = 1, seconds: float = 120) -> bool:
     """Wait until the process has written `saves` checkpoints. False if it ended before."""
     end = time.monotonic() + seconds
     seen = _state(folder)
@@ -77,7 +76,7 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Any]) -> 
     resumed: list[int] = []
     # Twice in training, after some steps each; and between them while the command is still starting.
     for saves in (dice.randint(1, 6), 0, dice.randint(1, 6)):
-        process = start(SLA, folder, **EVERY_STEP)
+        process = start(SLA, folder, fresh=not saves, **EVERY_STEP)
         if saves:
             assert wait_for(process, folder, saves), finish(process)[1]
         else:

@@ -33,7 +33,7 @@ from slabench.suites.fewshot.pretraining import PretrainingTask
 from slabench.suites.fewshot.score_heads import score_heads
 from slabench.suites.fewshot.scoring import base_rows
 
-pytestmark = pytest.mark.usefixtures("glyphs")
+pytestmark = pytest.mark.usefixtures("glyphs", "narrow_conv4")
 APP = typer.Typer()
 APP.command()(command)
 TINY = {
@@ -209,6 +209,21 @@ class TestScore:
         assert residuals["metaoptnet-svm"] is not None
         assert residuals["metaoptnet-svm"] <= 1e-9
 
+    def test_groups_of_heads(self, trained: Trained, tmp_path: Path) -> None:
+        record = trained(tmp_path)
+        (without,) = {len([n for n in HEADS.names() if HEADS.get(n).module is None and not HEADS.get(n).transductive])}
+        found = [
+            score_heads(record.key[:8], [group], results=tmp_path, predictors=["single"], episodes=4)
+            for group in ("transductive", "inductive")
+        ]
+        assert [scoring.count for scoring in found] == [4, without]
+        records = [result.record for result in found[0].results]
+        assert {r.recipe["model"]["head"] for r in records} == {"laplacian-shot", "bd-cspn", "tim", "pt-map"}
+        assert all(r.transductive for r in records)
+        assert not found[0].left_out  # none of them learns from episodes
+        again = score_heads(record.key[:8], ["cosine", "transductive", "tim"], results=tmp_path, episodes=4)
+        assert again.count == 5
+
     def test_centring_takes_off_the_mean_of_the_training_classes(self, trained: Trained, tmp_path: Path) -> None:
         """A head that is moved by a constant scores differently; and the mean is over the first images of each class."""
         rows = base_rows(load("glyphs", "train"))
@@ -273,8 +288,11 @@ class TestScore:
         store = ResultStore(tmp_path)
         assert set(store.episodes(store.match(both[0].record.key))) == {"single", "aggregated"}
         asked.clear()
+        lock = store.path(both[0].record).with_suffix(".lock")
+        lock.touch()  # as of a scoring that was killed once this record was written
         narrower = list(score_heads(key, ["protonet"], predictors=["single"], results=tmp_path, save=True).results)
         assert asked == []
+        assert not lock.exists()
         assert narrower[0].seconds == 0
         assert len(narrower[0].record.scores) == 2
         again = score_heads(key, ["protonet"], predictors=["single"], results=tmp_path, save=True, again=True).results

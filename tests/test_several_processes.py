@@ -88,7 +88,7 @@ class TestLock:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("glyphs")
+@pytest.mark.usefixtures("glyphs", "narrow_conv4")
 class TestARun:
     def test_it_waits_and_takes_over(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Seed 0 is held by a process that is killed, seed 1 by one that ends with it, seed 2 by nobody."""

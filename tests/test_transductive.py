@@ -62,22 +62,11 @@ def test_the_gap_of_heads_by_hand(head: object, looks: bool) -> None:
     assert looks or gap < 1e-5
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS.names() if HEADS.get(name).module is None])
-def test_no_head_of_slabench_is_taken_for_transductive(name: str) -> None:
-    """In float32, on features of another scale, solvers with a tolerance among them."""
-    generator = torch_generator(0, "own", name)
-    means = 3 * torch.randn(3, 5, 32, generator=generator).abs()
-    support = means.repeat_interleave(5, 1) + torch.randn(3, 25, 32, generator=generator).abs()
-    query = means.repeat_interleave(15, 1) + torch.randn(3, 75, 32, generator=generator).abs()
-    labels = torch.arange(5).repeat_interleave(5).expand(3, -1)
-    logits = HEADS.get(name).logits
-    assert query_gap(logits, support, labels, query, 5) < 3e-4
-
-
-@pytest.mark.usefixtures("glyphs")
+@pytest.mark.usefixtures("glyphs", "narrow_conv4")
 def test_run_and_score_record_what_they_measure(tmp_path: Path) -> None:
     for name, function in (("sees", centred), ("places", by_place), ("plain", plain)):
         HEADS.add(name, Head(name, function, decomposes=False), "x")
+    HEADS.add("says", Head("says", plain, decomposes=False, transductive=True), "x")  # what is declared counts, too
     records = {}
     for name in ("places", "protonet"):
         recipe = tiny_fewshot(
@@ -89,5 +78,8 @@ def test_run_and_score_record_what_they_measure(tmp_path: Path) -> None:
     assert records["protonet"] is not None
     assert records["places"].transductive
     assert not records["protonet"].transductive
-    scoring = score_heads(records["protonet"].key[:12], ["sees", "plain"], results=tmp_path, predictors=["single"])
-    assert {result.head: result.record.transductive for result in scoring.results} == {"sees": True, "plain": False}
+    scoring = score_heads(
+        records["protonet"].key[:12], ["sees", "plain", "says"], results=tmp_path, predictors=["single"]
+    )
+    found = {result.head: result.record.transductive for result in scoring.results}
+    assert found == {"sees": True, "plain": False, "says": True}

@@ -1,6 +1,6 @@
 """The tables of docs/results.md and README.md, made from the records: a page says which rows it wants, and this fills them in.
 
-    python benchmarks/analysis/tables.py docs/results.md README.md [--check]
+    python benchmarks/analysis/tables.py README.md docs/results*.md [--check]
 
 A table is asked for by a comment in TOML and stands between it and the next one:
 

@@ -14,6 +14,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from slabench.cli.common import WAIT, names, numbers, public_argv
+from slabench.cli.executing import (
+    EXECUTOR,
+    JOBS,
+    PARTITION,
+    RESOURCE,
+    executor_of,
+    measured_on,
+    show_jobs,
+    submitted_alone,
+)
 from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import DataMissingError
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from slabench.reproduction.definition import Column
     from slabench.reproduction.outcome import Against, Measured, Reproduction, RowResult
     from slabench.reproduction.planning import TablePlan
+    from slabench.runner.estimate import Estimator, Seconds
 
 
 def reproduce(
@@ -37,7 +48,10 @@ def reproduce(
         typer.Option(help="Rows, columns or column/row, globs allowed; several by commas or by repeating it."),
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", "--seed", help="Trials of each recipe: 0 or 0,1,2")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that share the work.", min=1)] = 1,
+    executor: Annotated[str | None, typer.Option(help=EXECUTOR)] = None,
+    jobs: Annotated[int | None, typer.Option(help=JOBS, min=1)] = None,
+    partition: Annotated[str | None, typer.Option(help=PARTITION)] = None,
+    resources: Annotated[list[str] | None, typer.Option("--resource", help=RESOURCE, metavar="KEY=VALUE")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show trials, time, missing data and the table as it stands; run nothing.")
     ] = False,
@@ -61,19 +75,25 @@ def reproduce(
     if name is None or list_tables:
         _list(console)
         return
+    from slabench.executors.jobs import trial_jobs
+    from slabench.executors.resources import Request
     from slabench.reproduction.outcome import collect
     from slabench.reproduction.planning import plan_table
-    from slabench.reproduction.running import run_missing
+    from slabench.reproduction.running import in_order, needed, run_missing
     from slabench.training.device import choose_device
 
-    choose_device(device)
+    where = executor_of(executor, jobs, partition, resources, device=device, wait=wait)
+    choose_device(measured_on(where, device))
     globs = [glob for text in only or [] for glob in names(text, "--only")]
     with paths.nothing_stays() if dry_run else nullcontext():
         plan = plan_table(name, preset, only=globs, seeds=numbers(seeds, "--seeds", least=0), results=results)
     if plan.wanted and not plan.trials and not plan.recorded and not dry_run:
         lines = "\n       ".join(f"{needs.dataset}: {needs.command}" for needs in plan.wanted)
         raise DataMissingError(f"nothing of {name} can be run: the data of its rows is not on this machine", lines)
-    _show_plan(console, plan, device, threads, dry_run)
+    estimator = _show_plan(console, plan, measured_on(where, device), threads, dry_run)
+    needs = needed(plan, Request.parse(resources or (), partition), where, device, estimator) if where else None
+    if where is not None and dry_run:
+        show_jobs(console, where, trial_jobs(in_order(plan), needs), plan.results)
     console.print()
     if dry_run:
         show_result(console, collect(plan))
@@ -83,7 +103,8 @@ def reproduce(
     try:
         outcomes = run_missing(
             plan,
-            jobs=jobs,
+            executor=where,
+            resources=needs,
             device=device,
             threads=threads,
             wait=wait,
@@ -93,6 +114,8 @@ def reproduce(
         )
     finally:
         listener.close()
+    if submitted_alone(where, wait, outcomes) and any(outcome.state == "busy" for outcome in outcomes):
+        return
     result = collect(plan, outcomes)
     if outcomes:
         console.print()
@@ -103,15 +126,15 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | None, dry_run: bool) -> None:
-    """The plan with measured times, of what is to be run; a dry run measures rows without data too."""
+def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | None, dry_run: bool) -> Estimator | None:
+    """The plan with measured times, of what is to be run; a dry run measures rows without data too. Returns what has measured."""
 
     if not plan.missing and not (dry_run and plan.wanted):
         show_plan(console, plan)
-        return
+        return None
     import torch
 
-    from slabench.reproduction.estimate import Estimator
+    from slabench.runner.estimate import Estimator
     from slabench.training.device import choose_device
 
     if threads is not None:
@@ -119,14 +142,15 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
     where = choose_device(device)
     estimator = Estimator(where)
 
-    def seconds(recipe: AnyRecipe) -> float | None:
+    def seconds(recipe: AnyRecipe) -> Seconds | None:
         trials = plan.trials.get(recipe.digest, [])
         if not trials and not dry_run:
             return None
         with console.status(f"measuring {recipe.model.backbone}, {recipe.sla.objective} ..."):
-            return estimator.seconds(recipe, trials[0] if trials else None)
+            return estimator.estimate(recipe, trials[0] if trials else None).total
 
-    show_plan(console, plan, seconds, where.type, lambda: estimator.share)
+    show_plan(console, plan, seconds, where.type, lambda total: estimator.remarks(total, duration))
+    return estimator
 
 
 def _list(console: Console) -> None:
@@ -141,9 +165,6 @@ def _list(console: Console) -> None:
     console.print(shown)
 
 
-_BUSY = 0.8
-
-
 _HEADINGS: dict[Against, str] = {
     "baseline": "over the\nbaseline",
     "aggregated": "as many\nviews",
@@ -155,9 +176,9 @@ _HEADINGS: dict[Against, str] = {
 def show_plan(
     console: Console,
     plan: TablePlan,
-    seconds: Callable[[AnyRecipe], float | None] | None = None,
+    seconds: Callable[[AnyRecipe], Seconds | None] | None = None,
     device: str = "cpu",
-    share: Callable[[], float] = lambda: 1.0,
+    remarks: Callable[[float], list[str]] = lambda total: [],
 ) -> None:
     """Every recipe with its trials, images seen and time, and the sum.
 
@@ -166,13 +187,14 @@ def show_plan(
         plan: of a table.
         seconds: of one trial of a recipe, measured; None leaves time out.
         device: what the time is for.
-        share: of the machine, that this process had while the times were measured.
+        remarks: how sure the times are; given the seconds of all that is open.
     """
-    from slabench.reproduction.estimate import workload
+    from slabench.runner.estimate import NOTHING
+    from slabench.runner.workload import workload
 
     console.print(_title(plan), soft_wrap=True)
     table = _grid(("recipe", "state"), ("images", "a trial", "to run"))
-    sums = {"run": 0.0, "needs data": 0.0}
+    sums = {"run": NOTHING, "needs data": NOTHING}
     counts = {"done": 0, "run": 0, "needs data": 0}
     for column in plan.table.columns:
         own = {digest: recipe for digest, recipe in plan.recipes.items() if digest in _digests(plan, column)}
@@ -193,25 +215,22 @@ def show_plan(
                 f"  {_plain(recipe.name.removeprefix(plan.table.name + '/'))}",
                 state,
                 _millions(workload(recipe, trials[0] if trials else None).images),
-                "-" if time is None else duration(time),
-                "-" if time is None else duration(time * open_trials),
+                "-" if time is None else duration(time.typical),
+                "-" if time is None else duration(time.typical * open_trials),
             )
     console.print(table)
     parts = [f"{counts['done']} done", f"{counts['run']} to run"]
     if seconds is not None and counts["run"]:
-        parts[1] += f", about {duration(sums['run'])} on this {device}"
+        parts[1] += f", {sums['run'].told(duration)} on this {device}"
     if counts["needs data"]:
         parts.append(f"{counts['needs data']} need data")
-        parts[2] += f", about {duration(sums['needs data'])}" if seconds is not None and sums["needs data"] else ""
+        parts[2] += (
+            f", {sums['needs data'].told(duration)}" if seconds is not None and sums["needs data"].typical else ""
+        )
     console.print(f"{sum(counts.values())} trials: {'; '.join(parts)}.", soft_wrap=True)
     if seconds is not None:
-        console.print("Times are scaled from a few steps on images of noise, in one process.", style="dim")
-        if share() < _BUSY:
-            whole = sums["run"] + sums["needs data"]
-            console.print(
-                f"The machine is busy: this process had {100 * share():.0f} % of the CPU time it asked for. Alone on it, "
-                f"all that is open would take about {duration(whole * share())}.",
-            )
+        for line in remarks((sums["run"] + sums["needs data"]).typical):
+            console.print(line, style="dim")
     show_needs(console, plan)
 
 

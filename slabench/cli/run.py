@@ -17,6 +17,16 @@ from rich.table import Table
 from slabench.cli import complete
 from slabench.cli.after import say_next
 from slabench.cli.common import WAIT, numbers, public_argv
+from slabench.cli.executing import (
+    EXECUTOR,
+    JOBS,
+    PARTITION,
+    RESOURCE,
+    executor_of,
+    measured_on,
+    show_jobs,
+    submitted_alone,
+)
 from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
@@ -25,8 +35,10 @@ from slabench.core.suites import SUITES
 from slabench.progress import ConsoleListener, duration
 
 if TYPE_CHECKING:
+    from slabench.executors.jobs import Job
+    from slabench.executors.running import Executor
     from slabench.recipes import AnyRecipe
-    from slabench.runner.trials import Outcome
+    from slabench.runner.trials import Outcome, Trial
 
 PRESETS = ("quick", "standard", "paper")
 PROTOCOLS = ("ldam", "sla")
@@ -150,6 +162,10 @@ FLAGS = (
     Flag("wait", _HOW, WAIT, kind=bool, spelled=("--wait/--no-wait",), default=True),
     Flag("device", _WHERE, "auto, cpu, cuda, cuda:1.", default="auto"),
     Flag("threads", _WHERE, "CPU threads.", kind=int, least=1),
+    Flag("executor", _WHERE, EXECUTOR),
+    Flag("jobs", _WHERE, JOBS, kind=int, least=1),
+    Flag("partition", _WHERE, PARTITION),
+    Flag("resources", _WHERE, RESOURCE, kind=list[str], spelled=("--resource",), value="KEY=VALUE"),
     Flag("results", _WHERE, "Folder of records. Default: results/ here.", kind=Path),
 )
 """Every option, in the order of the help: what is typed, the recipe key behind it and its line in the help."""
@@ -170,11 +186,28 @@ def run(target: str, **given: Any) -> None:
     seeds = numbers(given["seeds"], "--seeds", least=0)
     results, device, threads = given["results"], given["device"], given["threads"]
     resume, wait = given["resume"], given["wait"]
+    executor = executor_of(
+        given["executor"],
+        given["jobs"],
+        given["partition"],
+        given["resources"],
+        device=device,
+        resume=resume,
+        wait=wait,
+    )
     if given["dry_run"]:
         with paths.nothing_stays():
-            show_plan(console, recipes, seeds, results, device, threads)
+            trials = show_plan(console, recipes, seeds, results, measured_on(executor, device), threads)
+            if executor is not None:
+                todo = [trial for trial in trials if trial.done is None or resume == "force"]
+                show_jobs(console, executor, _jobs(todo, executor, given), paths.results(results))
         return
-    outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=resume, wait=wait)
+    if executor is None:
+        outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=resume, wait=wait)
+    else:
+        outcomes = execute_on(console, executor, recipes, seeds, given)
+    if submitted_alone(executor, wait, outcomes):
+        return
     say_next(console, outcomes, results)
     if not all_done(outcomes):
         raise typer.Exit(1)
@@ -238,10 +271,68 @@ def execute(
         )
     finally:
         listener.close()
+    say_done(console, outcomes, results)
+    return outcomes
+
+
+def execute_on(
+    console: Console, executor: Executor, recipes: list[AnyRecipe], seeds: list[int] | None, given: Mapping[str, Any]
+) -> list[Outcome]:
+    """Have an executor run what is missing, and show its lines and how many trials are done in the end."""
+    from slabench.executors.jobs import Settings, outcomes
+    from slabench.executors.running import run_jobs
+    from slabench.records.store import ResultStore
+    from slabench.runner import RESUME
+    from slabench.runner.trials import Outcome, plan
+    from slabench.training.device import choose_device
+    from slabench.training.loop import checkpoint_seconds
+
+    forgive()
+    results, resume = paths.results(given["results"]), given["resume"]
+    if resume not in RESUME:
+        raise UsageError(f"--resume {resume} is unknown", f"known: {', '.join(RESUME)}")
+    if executor.name == "local":
+        choose_device(given["device"])
+    checkpoint_seconds()
+    trials = plan(recipes, seeds, results)
+    todo = [trial for trial in trials if trial.done is None or resume == "force"]
+    settings = Settings(results, None, given["device"], given["threads"], resume, tuple(public_argv(sys.argv[1:])))
+    listener = ConsoleListener(console)
+    try:
+        ended = run_jobs(
+            executor,
+            _jobs(todo, executor, given),
+            settings,
+            lambda line: console.print(line, markup=False, soft_wrap=True),
+            wait=given["wait"],
+            listener=listener,
+        )
+    finally:
+        listener.close()
+    found = {outcome.trial.key: outcome for outcome in outcomes(todo, ended, ResultStore(results))}
+    all_of = [found.get(trial.key) or Outcome(trial, "skipped", trial.done) for trial in trials]
+    for outcome in all_of:
+        if outcome.state == "failed":
+            console.print(f"failed: {outcome.trial.label}: {outcome.error}", markup=False, soft_wrap=True)
+    say_done(console, all_of, given["results"])
+    return all_of
+
+
+def _jobs(trials: list[Trial], executor: Executor, given: Mapping[str, Any]) -> list[Job]:
+    """With what each of them needs."""
+    from slabench.executors.jobs import trial_jobs
+    from slabench.executors.resources import Request, resources_of_all
+    from slabench.runner.estimate import seconds_of
+
+    request = Request.parse(given["resources"] or (), given["partition"])
+    return trial_jobs(trials, resources_of_all(trials, request, executor.name, given["device"], seconds_of()))
+
+
+def say_done(console: Console, outcomes: Sequence[Outcome], results: Path | None) -> None:
+    """How many trials are done, and where their records are."""
     done = sum(outcome.state in ("ran", "skipped") for outcome in outcomes)
     where = paths.results(results)
     console.print(f"{done} of {len(outcomes)} trials are done; records in {where}", soft_wrap=True, markup=False)
-    return outcomes
 
 
 def all_done(outcomes: Sequence[Outcome]) -> bool:
@@ -310,16 +401,6 @@ def _own_counts(path: Path, recipe: AnyRecipe, others: dict[str, Any]) -> dict[s
     return {"data.counts": read_counts(path, train.class_names), "data.profile": "counts"}
 
 
-_SCHEDULE = ("steps", "epochs", "lr", "momentum", "weight_decay", "schedule", "warmup_epochs", "milestones", "factors")
-
-
-def _measured_alike(recipe: AnyRecipe) -> str:
-    """Equal for recipes whose steps take equally long, as a baseline's and the one's that sees more images."""
-    settings = recipe.resolved()
-    train = {name: value for name, value in settings["train"].items() if name not in _SCHEDULE}
-    return json.dumps({**settings, "train": train}, sort_keys=True)
-
-
 def show_plan(
     console: Console,
     recipes: list[AnyRecipe],
@@ -327,17 +408,17 @@ def show_plan(
     results: Path | None,
     device: str,
     threads: int | None,
-) -> None:
-    """What `--dry-run` prints: recipes, trials, images and time.
+) -> list[Trial]:
+    """What `--dry-run` prints: recipes, trials, images and time. Returns the trials.
 
     Data is prepared if need be; episodes and subsets that nobody has frozen yet are drawn and not kept. Nothing is trained but a
     few measured steps.
     """
     import torch
 
+    from slabench.runner.estimate import NOTHING, Estimator
     from slabench.runner.trials import plan
-    from slabench.suites import estimate, estimate_scoring, suite_of
-    from slabench.training.device import choose_device, choose_precision, keep_heap
+    from slabench.training.device import choose_device, keep_heap
 
     keep_heap()
     if threads is not None:
@@ -351,23 +432,18 @@ def show_plan(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("trial", "state", "images seen", "images/s", "training", "scoring"):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
-    measured: dict[str, tuple[float, float]] = {}
-    total, missing = 0.0, 0
+    estimator = Estimator(where)
+    total, missing = NOTHING, 0
     for trial in trials:
-        recipe, cost = trial.recipe, trial.done.cost if trial.done else None
         images = trial.planned.images
-        if cost is not None:
+        if trial.done is not None and (cost := trial.done.cost) is not None:
             speed, training, scoring = cost.images_per_second or 0.0, cost.train_seconds, cost.eval_seconds
         else:
-            kind = _measured_alike(recipe)
-            if kind not in measured:
-                precision = choose_precision(recipe.train.precision, where)
-                task = suite_of(recipe).build_task(recipe, trial.seed, trial.prepared, where, precision)
-                measured[kind] = estimate(task, 1.0)["images_per_second"], estimate_scoring(task)
-            speed, scoring = measured[kind]
-            training = images / speed
-        if trial.done is None:
-            total, missing = total + training + scoring, missing + 1
+            found = estimator.estimate(trial.recipe, trial)
+            training, scoring = found.training.typical, found.scoring.typical
+            speed = images / training if training else 0.0
+            if trial.done is None:
+                total, missing = total + found.total, missing + 1
         table.add_row(
             trial.label,
             "to run" if trial.done is None else "done",
@@ -379,7 +455,10 @@ def show_plan(
     console.print(table)
     count = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
     console.print(
-        f"{count}: {len(trials) - missing} done, {missing} to run, about {duration(total)} on this {where.type}"
-        " (from a few measured steps). 0 B to download: the data is here.",
+        f"{count}: {len(trials) - missing} done, {missing} to run, {total.told(duration)} on this {where.type}."
+        " 0 B to download: the data is here.",
         soft_wrap=True,
     )
+    for line in estimator.remarks(total.typical, duration) if missing else ():
+        console.print(line, style="dim", soft_wrap=True)
+    return trials

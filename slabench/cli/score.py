@@ -30,7 +30,9 @@ def score(
         str | None,
         typer.Option(help="Of --features: whose episodes. Default: the set's own, where it came with labels."),
     ] = None,
-    heads: Annotated[str, typer.Option(help="all, or some: protonet,logistic (slabench list heads).")] = "all",
+    heads: Annotated[
+        str, typer.Option(help="all, inductive, transductive, or some: protonet,tim (slabench list heads).")
+    ] = "all",
     ways: Annotated[str | None, typer.Option(help="Such as 5,10,20. Default: the run's, or the usual.")] = None,
     shots: Annotated[str | None, typer.Option(help="Such as 1,5,10,20. Default: the run's, or the usual.")] = None,
     queries: Annotated[
@@ -45,6 +47,9 @@ def score(
     ] = None,
     query_profile: Annotated[
         str | None, typer.Option(help="Unequal queries: dirichlet:2, linear:9, step:9 or exp:9.")
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option(help="Another few-shot data set to score on (cross-domain).", metavar="DATASET")
     ] = None,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep a record of each head and setting, for the leaderboard.")
@@ -70,6 +75,8 @@ def score(
         )
     if run is not None and dataset is not None:
         raise UsageError(f"--dataset {dataset} has no effect on a run: it has its own", "leave --dataset out")
+    if run is None and on is not None:
+        raise UsageError(f"--on {on} has no effect on features: no data set was trained on", f"--dataset {on}")
     chosen = None if heads == "all" else names(heads, "--heads")
     settings: dict[str, Any] = {
         "heads": chosen,
@@ -92,8 +99,9 @@ def score(
     if run is not None:
         from slabench.suites.fewshot.score_heads import score_heads
 
-        found = score_heads(run, **settings)
-        title = f"{found.of.name}, {found.of.dataset}, seed {found.of.seed}"
+        found = score_heads(run, on=on, **settings)
+        across = f" scored on {on}" if on else ""
+        title = f"{found.of.name}, {found.of.dataset}{across}, seed {found.of.seed}"
     else:
         from slabench.embedders.importing import named_or_imported
         from slabench.suites.fewshot.score_features import score_features

@@ -15,6 +15,7 @@ from slabench.cli.common import notes_console, warn
 from slabench.cli.streams import Screen, export
 from slabench.core import paths
 from slabench.core.errors import UsageError
+from slabench.executors.submissions import told
 from slabench.progress import duration
 from slabench.ranking.formats.terminal import elided
 from slabench.records.status import STATES, Standing, Survey
@@ -55,7 +56,7 @@ def status(
     """
     if watch and as_json:
         raise UsageError("--watch is for people and --json for programs", "give one of the two")
-    survey = Survey(paths.results(results))
+    survey = Survey(paths.results(results), told)
     if as_json:
         found = survey.look()
         warn(notes_console(), survey.problems)
@@ -150,8 +151,9 @@ def _far(one: Standing) -> str:
     if one.record is not None and one.record.scores:
         best = max(one.record.scores, key=lambda score: score.value)
         return f"{best.predictor} {100 * best.value:.2f} %"
-    if one.record is not None and one.record.error:
-        return elided([one.record.error.strip().splitlines()[-1]], 30)[0]
+    error = one.record.error if one.record is not None else one.error
+    if error:
+        return elided([error.strip().splitlines()[-1]], 30)[0]
     step = one.step or 0
     text = f"step {step:,}" if one.steps is None else f"{step:,}/{one.steps:,}"
     return text if one.left is None else f"{text}, {duration(one.left)} left"
@@ -168,5 +170,5 @@ def _facts(one: Standing) -> dict[str, Any]:
         "steps": one.steps,
         "seconds_left": None if one.left is None else round(one.left, 1),
         "scores": {score.predictor: score.value for score in one.record.scores} if one.record else None,
-        "error": one.record.error if one.record else None,
+        "error": one.record.error if one.record else one.error,
     }

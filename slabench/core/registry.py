@@ -298,6 +298,26 @@ HEADS.add(
     "slabench.heads.logistic:LOGISTIC",
     "logistic regression on features of length one (RFS, Tian et al. 2020)",
 )
+HEADS.add(
+    "laplacian-shot",
+    "slabench.heads.laplacian_shot:LAPLACIAN_SHOT",
+    "transductive: queries agree with their nearest neighbours (LaplacianShot, Ziko et al. 2020)",
+)
+HEADS.add(
+    "bd-cspn",
+    "slabench.heads.laplacian_shot:BD_CSPN",
+    "transductive: prototypes rectified by the queries (BD-CSPN, Liu et al. 2020)",
+)
+HEADS.add(
+    "tim",
+    "slabench.heads.tim:TIM",
+    "transductive: mutual information of queries and labels (TIM-ADM, Boudiaf et al. 2020)",
+)
+HEADS.add(
+    "pt-map",
+    "slabench.heads.pt_map:PT_MAP",
+    "transductive: power transform, class means by optimal transport (PT-MAP, Hu et al. 2021)",
+)
 BACKBONES.add("conv4", "slabench.backbones.fewshot:conv4", "Conv4-64: four 3x3 blocks of 64 channels")
 BACKBONES.add("resnet12", "slabench.backbones.fewshot:resnet12", "ResNet-12 of MetaOptNet, 64-160-320-640, DropBlock")
 BACKBONES.add(

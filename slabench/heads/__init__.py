@@ -33,6 +33,7 @@ class Head:
             classes. True for prototypes, false for a solver.
         module: for a head that learns: `feature_dim -> nn.Module`, whose forward is a `HeadFunction`.
         centred: evaluation subtracts the mean feature of the training classes first (SimpleShot).
+        transductive: predicts the queries of an episode from each other. Evaluation measures it too, and believes the worse.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Head:
     decomposes: bool
     module: Callable[[int], nn.Module] | None = None
     centred: bool = False
+    transductive: bool = False
 
 
 _WATCHERS: ContextVar[tuple[list[float], ...]] = ContextVar("watchers", default=())

@@ -107,6 +107,16 @@ def panels(heights: Sequence[float], columns: int = 1) -> tuple[Figure, list[Axe
     return figure, [figure.add_subplot(grid[index // columns, index % columns]) for index in range(len(heights))]
 
 
+def one_panel(width: float, height: float) -> Figure:
+    """A figure of a single panel, in inches."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.07))
+    figure.add_subplot()
+    return figure
+
+
 def colours(objectives: Sequence[str]) -> dict[str, str]:
     """The colour of each objective; unknown ones share out the further colours in order of their names."""
     unknown = sorted(set(objectives) - set(OBJECTIVES))

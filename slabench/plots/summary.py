@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slabench.comparison.controls import Control, Gain, gain, model
@@ -20,6 +20,8 @@ from slabench.sla.transforms import copies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 REMEDY = "slabench run fewshot/controls --dataset fc100 --shots 5"
 
@@ -121,37 +123,98 @@ MOST_TASKS = 8
 
 
 def summary(source: Source) -> Drawing:
-    """Accuracy of the baseline, its controls and SLA; a panel a task, all axes as long in points.
+    """Accuracy of the baseline, its controls and SLA: a row a task, all in one panel, to be seen at one glance.
 
     Raises:
         NothingToDraw: no recipe with joint labels stands beside a baseline.
     """
     every = tasks(source)
     found = every if source.shown is None else every[:MOST_TASKS]
-    return _drawing(found, len(every) - len(found), source.columns, _span(found))
+    low, high = _reach(found)
+    with style.style():
+        figure = style.one_panel(_GLANCE, 0.9 + _TASK_ROW * len(found))
+        (panel,) = figure.axes
+        for y, task in enumerate(found):
+            _draw_row(panel, y, task)
+        panel.set_xlim(low - 2, high + 2)
+        panel.set_ylim(len(found) - 0.5, -0.5)
+        panel.set_yticks(range(len(found)), [task.title for task in found])
+        panel.tick_params(axis="y", length=0)
+        panel.set_xlabel("test accuracy (%)")
+        panel.text(1.02, 1.02, "SLA minus best baseline", transform=panel.transAxes, fontsize=8, fontweight="bold")
+        figure.legend(handles=_legend(), loc="outside upper left", ncols=5, handletextpad=0.2, columnspacing=1.1)
+    return _said_of(figure, found, len(every) - len(found), "")
 
 
 def multiples(source: Source) -> list[Drawing]:
-    """The panels of `summary` on one page as drawings of their own, whose axes span as many points; none where it has none."""
+    """The tasks of `summary` on one page as drawings of their own, whose axes span as many points; none where it has none."""
     every = tasks(source)
     found = every[:MOST_TASKS]
-    whole = [_drawing(found, len(every) - len(found), 1, _span(found))] if found else []
-    made = [_drawing([task], 0, 1, _span(found)) for task in found]
-    return [replace(each, title=whole[0].title, caption=whole[0].caption) for each in made]
+    return [_panel(task, found, len(every) - len(found)) for task in found]
+
+
+def _reach(found: Sequence[Task]) -> tuple[float, float]:
+    """Percent, from the lowest end of an interval of any task to the highest."""
+    if not found:
+        raise NothingToDraw("no recipe with joint labels has a baseline of the same model and protocol", REMEDY)
+    lows, highs = zip(*map(_range, found), strict=True)
+    return min(lows), max(highs)
 
 
 def _span(found: Sequence[Task]) -> float:
-    if not found:
-        raise NothingToDraw("no recipe with joint labels has a baseline of the same model and protocol", REMEDY)
     return max(high - low for low, high in map(_range, found))
 
 
-def _drawing(found: Sequence[Task], left_out: int, columns: int, span: float) -> Drawing:
+_GLANCE, _TASK_ROW = 9.2, 0.27
+"""Inches: the width of the picture, and the height of a task in it."""
+
+
+def _draw_row(panel: Axes, y: int, task: Task) -> None:
+    """All that was run on a task, on one line, and what joint labels earned at its end."""
+    colours = task.group.colours()
+    for line in lines(task):
+        if line.entry is None:
+            continue
+        mean, half = 100 * line.entry.mean, entry_interval(line.entry)[0]
+        colour = colours.get(line.entry.objective) or style.OBJECTIVES["baseline"]
+        if half is not None:
+            panel.errorbar(mean, y, xerr=100 * half, fmt="none", ecolor=colour, elinewidth=1.2)
+        panel.plot(mean, y, line.marker, markersize=6, **style.dot(colour, line.entry.predictor))
+    least, where = task.earned, panel.get_yaxis_transform()
+    weight = "bold" if least.half_width is not None and least.value > least.half_width else "normal"
+    missing = [line.label.partition(", ")[2] for line in lines(task) if line.entry is None]
+    note = f" (without {', '.join(missing)})" if missing else ""
+    panel.text(1.02, y, earned(task)[1] + note, transform=where, va="center", fontsize=8.5, fontweight=weight)
+
+
+def _legend() -> list[Line2D]:
+    from matplotlib.lines import Line2D
+
+    grey, blue = style.OBJECTIVES["baseline"], style.OBJECTIVES["sla"]
+    marks = [
+        ("baseline, one view", "o", grey, "single"),
+        ("all views", "o", grey, "aggregated"),
+        ("equal images seen", "D", grey, "aggregated"),
+        ("SLA, one view", "o", blue, "single"),
+        ("SLA, all views", "o", blue, "aggregated"),
+    ]
+    return [
+        Line2D([], [], linestyle="none", marker=marker, markersize=6, label=label, **style.dot(colour, predictor))
+        for label, marker, colour, predictor in marks
+    ]
+
+
+def _panel(task: Task, found: Sequence[Task], left_out: int) -> Drawing:
+    """One task of `found` with its values written beside the marks, on an axis as long as those of the others."""
+    span, middle = _span(found), sum(_range(task)) / 2
     with style.style():
-        figure, axes = style.panels([6.2 * style.ROW + 0.62] * len(found), columns)
-        for panel, task in zip(axes, found, strict=True):
-            middle = sum(_range(task)) / 2
-            _draw(panel, task, middle - 0.56 * span, middle + 0.78 * span)
+        figure, (panel,) = style.panels([6.2 * style.ROW + 0.62])
+        _draw(panel, task, middle - 0.56 * span, middle + 0.78 * span)
+    return _said_of(figure, found, left_out, "All axes span as many points. ")
+
+
+def _said_of(figure: Figure, found: Sequence[Task], left_out: int, axes: str) -> Drawing:
+    """A drawing of `found` with the title and caption of all of them."""
     groups = list({id(task.group): task.group for task in found}.values())
     less = (
         f" {left_out} further task{'' if left_out == 1 else 's'} left out: slabench plot summary --all."
@@ -162,10 +225,10 @@ def _drawing(found: Sequence[Task], left_out: int, columns: int, span: float) ->
         figure,
         "SLA beside the baseline and its controls",
         f"Test accuracy over {tested_on(groups)}, with 95 % intervals over {units(groups)} of means over seeds "
-        f"({seeds_of(groups)}). All axes span as many points. "
+        f"({seeds_of(groups)}). {axes}"
         "Hollow: one view of each test image; full: the mean over all views. "
         "Equal images seen: a baseline trained on as many images as SLA, copies counted, with the better of its predictors. "
-        "Last line: SLA minus the best of these baselines, in points, paired on the same test; above 0, joint labels earned "
+        "SLA minus the best of these baselines is in points, paired on the same test; above 0, joint labels earned "
         f"what neither more views nor more training gives.{less}",
         "; ".join(f"{task.title}: {_said(task)}" for task in found) + ".",
     )

@@ -198,6 +198,15 @@ class Recipe(BaseRecipe):
         return chosen
 
     @property
+    def from_features(self) -> bool:
+        """Whether the features of an image are the same in every episode, so that each is embedded once.
+
+        They are others where an episode adapts the backbone, or normalises by its own statistics.
+        """
+        learner = self.model.learner
+        return learner not in ADAPTED or (learner == "anil" and self.batch_norm == "running")
+
+    @property
     def train_ways(self) -> int:
         """Ways of a training episode."""
         return self.train.ways or self.protocol.ways

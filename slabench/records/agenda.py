@@ -61,6 +61,7 @@ class Agenda:
         host: where it runs.
         alive: whether the process still holds the agenda.
         path: of the file.
+        failed: why its trial failed, where it left no record that says so.
     """
 
     trials: tuple[Planned, ...]
@@ -70,6 +71,7 @@ class Agenda:
     host: str
     alive: bool
     path: Path
+    failed: str | None = None
 
 
 class Announcement:

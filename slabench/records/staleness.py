@@ -60,6 +60,7 @@ def outdated(record: RunRecord, trial: RunRecord | None) -> str | None:
     if present:
         return None
     again = f"slabench {'score' if 'score' in record.recipe else 'posthoc'} {trial.key[:SHORT]}"
+    again += f" --on {record.derived['on']}" if record.derived.get("on") else ""
     return f"made from weights that its trial {trial.key[:SHORT]} no longer has (again: {again})"
 
 

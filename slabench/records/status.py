@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ class Standing:
         steps: updates of its training; None where they are not known.
         seconds: training time in the checkpoint.
         record: of a trial that failed or is done.
+        error: of one that failed and left no record.
     """
 
     state: State
@@ -47,6 +48,7 @@ class Standing:
     steps: int | None = None
     seconds: float = 0.0
     record: RunRecord | None = None
+    error: str | None = None
 
     @property
     def left(self) -> float | None:
@@ -61,19 +63,23 @@ class Survey:
 
     Args:
         root: the folder.
+        more: agendas that are told elsewhere, such as in the queue of a cluster.
 
     Attributes:
         problems: a line for each damaged record, of the last look.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, more: Callable[[Path], list[Agenda]] = lambda root: []) -> None:
         self.root = Path(root)
+        self._more = more
         self.problems: list[str] = []
         self._known: dict[Path, tuple[tuple[int, int], RunRecord | str]] = {}
 
     def look(self) -> list[Standing]:
         """Every trial of the folder, in the order of `STATES`; queued ones in the order in which they will be run."""
-        told = agendas(self.root)  # before the records: a trial that ends in between is seen as running, not as stopped
+        told = self._more(self.root) + agendas(
+            self.root
+        )  # before the records: a trial that ends in between is seen as running, not as stopped
         checkpoints = self._checkpoints()
         records = {record.key: record for record in self._records()}
         found: dict[str, Standing] = {}
@@ -134,6 +140,8 @@ def _standing(
         return Standing("running", **facts)
     if record is not None and ((record.status == "done" and not agenda.alive) or _since(record, agenda)):
         return _ended(record)
+    if agenda.failed is not None:
+        return Standing("failed", error=agenda.failed, **facts)
     return Standing("queued" if agenda.alive else "stopped", **facts)
 
 

@@ -8,16 +8,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from slabench.core.errors import UsageError
-from slabench.recipes import AnyRecipe
+from slabench.executors.choose import choose
+from slabench.executors.jobs import Resources, Settings, outcomes, trial_jobs
+from slabench.executors.resources import Request, resources_of_all
+from slabench.executors.running import Executor, run_jobs
+from slabench.records.store import ResultStore
 from slabench.reproduction.outcome import Reproduction, collect
 from slabench.reproduction.planning import TablePlan, plan_table
-from slabench.reproduction.workers import run_parallel
 from slabench.runner import RunListener, run
+from slabench.runner.estimate import Estimator, seconds_of
 from slabench.runner.trials import Outcome, Trial
 from slabench.training.device import choose_device
 
@@ -28,7 +30,9 @@ def reproduce(
     *,
     only: Sequence[str] = (),
     seeds: Iterable[int] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    executor: str | None = None,
+    resources: Sequence[str] = (),
     results: Path | None = None,
     data_folder: Path | None = None,
     device: str = "auto",
@@ -42,7 +46,9 @@ def reproduce(
         preset: `paper` (the paper's protocol), `standard` or `quick`.
         only: globs over `column/row`, columns or rows; none takes all.
         seeds: overrides the recipes' own.
-        jobs: processes that share the work.
+        jobs: that run at a time; None: one in this process, or as the executor sees fit.
+        executor: `local`, `slurm` or `ray`.
+        resources: of each trial, such as `["gpus=1", "minutes=240"]`.
         results: the folder of records.
         data_folder: of prepared data.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
@@ -54,15 +60,29 @@ def reproduce(
         DataError: the table's file is damaged.
         Interrupted: with the state saved.
     """
+    request = Request.parse(resources)
+    chosen = choose(executor, jobs, request, device=device, wait=wait)
     plan = plan_table(name, preset, only=only, seeds=seeds, results=results, data_folder=data_folder)
-    outcomes = run_missing(plan, jobs=jobs, data_folder=data_folder, device=device, threads=threads, wait=wait)
-    return collect(plan, outcomes)
+    needs = needed(plan, request, chosen, device) if chosen else None
+    found = run_missing(
+        plan, executor=chosen, resources=needs, data_folder=data_folder, device=device, threads=threads, wait=wait
+    )
+    return collect(plan, found)
+
+
+def needed(
+    plan: TablePlan, request: Request, executor: Executor, device: str, estimator: Estimator | None = None
+) -> dict[str, Resources]:
+    """What each trial of a plan that is to be run needs, by key; time is measured where the executor asks for it."""
+    return resources_of_all(in_order(plan), request, executor.name, device, seconds_of(estimator))
 
 
 def run_missing(
     plan: TablePlan,
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    resources: Mapping[str, Resources] | None = None,
     data_folder: Path | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -75,36 +95,39 @@ def run_missing(
 
     Args:
         plan: see `plan_table`.
-        jobs: above 1, trials run in processes of their own and are told to `say` line by line, else to `listener`.
+        jobs: above 1 and without an executor, so many processes of this machine.
+        executor: see `slabench.executors.choose`; None runs one trial after the other in this process.
+        resources: of each trial, by key.
         data_folder: of prepared data.
         device: of all processes.
         threads: CPU threads of each process.
         wait: before it ends, wait for the trials that other commands run, and take over those whose process has died.
-        listener: told about progress.
-        say: told every line of a process.
+        listener: told about the progress of this process.
+        say: told every line of an executor.
         argv: the command line, for the records.
     """
-    if jobs < 1:
-        raise UsageError(f"--jobs {jobs}: at least one process does the work", "write for example --jobs 2")
+    executor = executor or choose(None, jobs, Request(), device=device)
     missing = plan.missing
     if not missing:
         return []
-    choose_device(device)  # a wrong one is an error before any process starts
-    settings: dict[str, Any] = {"data_folder": data_folder, "device": device, "threads": threads, "argv": argv}
-
-    def here(recipes: Sequence[AnyRecipe], seeds: Sequence[int] | None) -> list[Outcome]:
-        return run(recipes, seeds, results=plan.results, wait=wait, listener=listener, **settings)
-
-    if jobs == 1:
-        return here(missing, plan.seeds)
-    outcomes = run_parallel(in_order(plan), jobs, plan.results, say=say, **settings)
-    if not wait:
-        return outcomes
-    # What another command ran meanwhile; `run` waits for it, or takes it over.
-    return [
-        here([outcome.trial.recipe], [outcome.trial.seed])[0] if outcome.state == "busy" else outcome
-        for outcome in outcomes
-    ]
+    if executor is None:
+        return run(
+            missing,
+            plan.seeds,
+            results=plan.results,
+            wait=wait,
+            listener=listener,
+            data_folder=data_folder,
+            device=device,
+            threads=threads,
+            argv=argv,
+        )
+    if executor.name == "local":
+        choose_device(device)  # a wrong one is an error before any process starts
+    trials = in_order(plan)
+    settings = Settings(plan.results, data_folder, device, threads, argv=tuple(argv))
+    results = run_jobs(executor, trial_jobs(trials, resources), settings, say, wait=wait, listener=listener)
+    return outcomes(trials, results, ResultStore(plan.results))
 
 
 def in_order(plan: TablePlan) -> list[Trial]:

@@ -74,6 +74,7 @@ def run(
     threads: int | None = None,
     resume: str = "auto",
     wait: bool = True,
+    owned: bool = False,
     listener: RunListener | None = None,
     argv: Sequence[str] = (),
 ) -> list[Outcome]:
@@ -89,6 +90,7 @@ def run(
         resume: `auto` skips finished trials and continues interrupted ones; `never` restarts interrupted ones;
             `force` runs finished ones again too.
         wait: before it ends, wait for the trials that other processes run, and take over those whose process has died.
+        owned: an executor has given these trials to this process alone, so that nothing is missing where the folder cannot lock.
         listener: told about progress; one that fails is not told any more, and the run goes on.
         argv: the command line, for the record.
 
@@ -138,7 +140,7 @@ def run(
                     outcome = Outcome(trial, "skipped", trial.done)
                     _tidy(trial, trial.done, store)
                 else:
-                    outcome = _run_trial(trial, store, where, resume, told, argv, note, agenda)
+                    outcome = _run_trial(trial, store, where, resume, told, argv, note, agenda, owned)
                     agenda.at(None)
                 outcomes[trial.key] = outcome
                 if told:
@@ -161,16 +163,18 @@ def _run_trial(
     argv: Sequence[str],
     note: Callable[[str], None],
     agenda: Announcement,
+    owned: bool,
 ) -> Outcome:
     checkpoint = _checkpoint(trial, store)
     started = datetime.now(UTC)
     with hold(checkpoint.with_suffix(".lock")) as state:
         if state == "busy":
             return Outcome(trial, "busy", None, "another process is running this trial")
-        if isinstance(state, OSError):
+        if isinstance(state, OSError) and not owned:
             note(
-                f"{checkpoint.parent} cannot lock files ({state.strerror or state}): nothing keeps two processes from running "
-                "the same trial. Run one process in this folder, or name one on a local disk with --results"
+                f"{checkpoint.parent} cannot lock files ({state.strerror or state}): nothing keeps two processes from "
+                "running the same trial. Run one process in this folder, or name one on a local disk with --results; "
+                "what one command shares out (--jobs 2, --executor slurm) is safe here too"
             )
         # Another process may have finished it, and let go of the lock, since the trials were planned.
         finished = None if trial.untold else store.finished_among([trial.key]).get(trial.key)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from slabench.core.suites import SUITES
-from slabench.evaluation.episodes import embed
 from slabench.records.record import Score
 from slabench.training.loop import Task
 from slabench.training.schedule import Optimisation
@@ -93,22 +91,8 @@ class SuiteTask(Task, Protocol):
         """Episodes of one step; 0 for a classifier."""
         ...
 
-    @property
-    def scored_images(self) -> int:
-        """Images embedded by all validations and the test together, each under all transformations."""
-        ...
-
     def score(self, progress: Progress) -> Scored:
         """Score the weights in `module` on the test."""
-        ...
-
-
-@runtime_checkable
-class ScoresOtherwise(Protocol):
-    """A task that embeds its images not once but anew in every episode, and so knows better what its scoring takes."""
-
-    def seconds_to_score(self) -> float:
-        """Seconds that all validations and the test will take, measured on a few episodes."""
         ...
 
 
@@ -159,33 +143,6 @@ def suite_of(recipe: AnyRecipe) -> Suite:
     """The suite of a recipe, imported now if need be."""
     module: Any = importlib.import_module(f"slabench.suites.{SUITES[recipe.suite].module}")
     return module  # type: ignore[no-any-return]
-
-
-def estimate(task: SuiteTask, seconds: float = 3.0) -> dict[str, float]:
-    """`seconds_per_step` and `images_per_second`, from a few measured steps on a task that is thrown away afterwards."""
-    task.module.train()
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < 3 or (time.perf_counter() - begin < seconds and len(times) < 50):
-        start = time.perf_counter()
-        result = task.step(len(times) % max(1, task.optimisation.steps))
-        result.loss.backward()
-        if task.device.type == "cuda":
-            torch.cuda.synchronize(task.device)
-        times.append(time.perf_counter() - start)
-    typical = float(np.median(times[1:]))  # the first one pays for allocation and kernel choice
-    return {"seconds_per_step": typical, "images_per_second": task.images_per_step / typical}
-
-
-def estimate_scoring(task: SuiteTask) -> float:
-    """Seconds that all validations and the test will take, from embedding a few test-sized batches."""
-    if isinstance(task, ScoresOtherwise):
-        return task.seconds_to_score()
-    sample = torch.zeros_like(task.images[:128], device="cpu")
-    start = time.perf_counter()
-    module: Any = task.module
-    embed(module, sample, task.transforms, task.info)
-    return (time.perf_counter() - start) / len(sample) * task.scored_images
 
 
 def on_device(

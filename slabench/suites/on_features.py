@@ -20,7 +20,7 @@ from slabench.core.errors import DataError, UsageError
 from slabench.core.files import digest_json
 from slabench.data.imageset import ImageSet
 from slabench.embedders import EmbedderFacts, open_features
-from slabench.sla.transforms import TransformSet, cached_views, transform_set
+from slabench.sla.transforms import IDENTITY, TransformSet, cached_views, transform_set
 
 if TYPE_CHECKING:
     from slabench.recipes import AnyRecipe
@@ -51,15 +51,15 @@ class Features:
         return {"embedder": {**self.embedder.plain(), "features": self.digest}}
 
 
-def transforms_of(recipe: AnyRecipe, name: str | None = None) -> TransformSet:
-    """The transformations of a recipe for what it learns on: of images, or views of features.
-
-    Args:
-        recipe: of any suite.
-        name: of another set in place of the recipe's.
-    """
-    chosen = transform_set(name or recipe.sla.transforms)
+def transforms_of(recipe: AnyRecipe) -> TransformSet:
+    """The transformations of a recipe for what it learns on: of images, or views of features."""
+    chosen = transform_set(recipe.sla.transforms)
     return cached_views(chosen) if recipe.model.embedder else chosen
+
+
+def identity_of(recipe: AnyRecipe) -> TransformSet:
+    """No transformation, for what a recipe learns on: the plain view alone."""
+    return cached_views(IDENTITY) if recipe.model.embedder else IDENTITY
 
 
 def unaugmented(features: Tensor, generator: torch.Generator) -> Tensor:

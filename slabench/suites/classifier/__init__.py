@@ -196,12 +196,6 @@ class ClassifierTask:
         """0: training is not episodic."""
         return 0
 
-    @property
-    def scored_images(self) -> int:
-        """Images embedded by all validations and the test together."""
-        p = self.prepared
-        return self.recipe.select.points * (len(p.validation) + len(p.test)) + len(p.test) + len(p.rows)
-
     def step(self, step: int) -> StepResult:
         """Loss and accuracy on the batch of update `step`."""
         rows = upload(torch.from_numpy(self._rows(step)), self.device)

@@ -40,6 +40,7 @@ class Prepared:
         test_episodes: frozen test episodes.
         unserved: why there are no validation episodes.
         features: those of a frozen embedder that stand in the images' place in all three splits; None for images.
+        trained_on: the data set of the training classes, where the test classes are of another one.
     """
 
     info: DatasetInfo
@@ -50,13 +51,15 @@ class Prepared:
     test_episodes: EpisodeFile
     unserved: UsageError | None = None
     features: Features | None = None
+    trained_on: str | None = None
 
     @property
     def protocol(self) -> str:
-        """Readable id, such as `fewshot/fc100/5w5s15q`."""
+        """Readable id, such as `fewshot/fc100/5w5s15q`, or `fewshot/cub/5w5s15q-from-fc100` across data sets."""
         m = self.test_episodes.manifest
         profiles = profile_suffix(m.support_profile, m.query_profile)
-        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q{profiles}"
+        source = f"-from-{self.trained_on}" if self.trained_on else ""
+        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q{profiles}{source}"
 
     @property
     def protocol_digest(self) -> str:

@@ -18,6 +18,7 @@ from slabench.learners import EpisodicLearner
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
 from slabench.suites import on_device
+from slabench.suites.fewshot.cross_domain import Crossing
 from slabench.suites.on_features import transforms_of
 from slabench.training.device import exact_float32
 
@@ -29,6 +30,7 @@ def image_features(
     root: Path,
     record: RunRecord,
     told: Callable[[str], None],
+    crossing: Crossing | None = None,
 ) -> Tensor:
     """`[n, M, D]` of all test images, from the cache of an earlier scoring where there is one.
 
@@ -39,29 +41,33 @@ def image_features(
         root: the folder of results.
         record: the trial's.
         told: told when images are embedded.
+        crossing: where the images are of another data set than the run's.
     """
     transforms = transforms_of(recipe)
     device = next(learner.parameters()).device
 
     def compute() -> Tensor:
         told(f"embedding {len(test):,} test images under {transforms.M} transformations")
+        images, entry = on_device(test.images, torch.device("cpu")), info(recipe.data.dataset)
+        if crossing is not None:
+            images, entry = crossing.fit(images), crossing.shown
         with exact_float32():
-            return embed(learner, on_device(test.images, torch.device("cpu")), transforms, info(recipe.data.dataset))
+            return embed(learner, images, transforms, entry)
 
-    key = digest_json(
-        {
-            "weights": record.outputs_sha256,
-            "data": test.digest,
-            "split": test.split_digest,
-            "transforms": recipe.sla.transforms,
-        }
-    )
     if recipe.model.embedder:
         return compute().to(device)  # adapting features is as quick as reading adapted ones
+    facts = {
+        "weights": record.outputs_sha256,
+        "data": test.digest,
+        "split": test.split_digest,
+        "transforms": recipe.sla.transforms,
+    }
+    key = digest_json(facts if crossing is None else facts | crossing.facts())
     if plugins.untold(plugins.recorded(record.environment)):
         return compute().to(device)  # nobody could tell whose they are
-    path = root / "checkpoints" / f"{record.key[:SHORT]}-{key[:SHORT]}.features"
-    for old in path.parent.glob(f"{record.key[:SHORT]}-*.features"):
+    owner = record.key[:SHORT] + (f"@{crossing.target.name}" if crossing else "")
+    path = root / "checkpoints" / f"{owner}-{key[:SHORT]}.features"
+    for old in path.parent.glob(f"{owner}-{'[0-9a-f]' * SHORT}.features"):
         if old != path:
             old.unlink(missing_ok=True)  # of weights that the trial had before
     return cached(path, key, compute).to(device)

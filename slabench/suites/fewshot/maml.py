@@ -5,8 +5,6 @@ A layer of N outputs makes an N-way learner; under SLA it has N*M outputs, and a
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,12 +15,9 @@ from slabench.episodes.sampler import Episodes, gather
 from slabench.evaluation.episodes import EpisodeScores, tally
 from slabench.learners.maml import AdaptedLearner, Inner, adapted_logits, build_adapted
 from slabench.sla import aggregate, joint_labels
-from slabench.suites import on_device
 from slabench.suites.fewshot.episodic import EpisodicTask
 from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
-
-_MEASURED_EPISODES = 8
 
 
 class AdaptedTask(EpisodicTask):
@@ -74,29 +69,10 @@ class AdaptedTask(EpisodicTask):
         """Where queries are normalised by their own statistics; the tests show that nothing else makes them see each other."""
         return self.recipe.batch_norm == "batch"
 
-    def seconds_to_score(self) -> float:
-        """Seconds that all validations and the test will take, measured on a few episodes, of the validation if there are any."""
-        p = self.prepared
-        split, file = (p.test, p.test_episodes) if p.val_episodes is None else (p.val, p.val_episodes)
-        episodes = file.episodes[:_MEASURED_EPISODES]
-        images = on_device(split.images, torch.device("cpu"))
-        start = time.perf_counter()
-        self._score(images, episodes, split.n_classes, None)
-        seconds = (time.perf_counter() - start) / len(episodes)
-        if self._from_features:
-            return seconds / len(episodes.rows.unique()) * len(episodes) * self.scored_images
-        select = self.recipe.select
-        return seconds * (select.points * select.episodes + len(self.prepared.test_episodes.episodes))
-
-    @property
-    def _from_features(self) -> bool:
-        """Whether features of an image are the same in every episode, so that each is embedded once."""
-        return not self._whole and self.recipe.batch_norm == "running"
-
     def _score(
         self, images: Tensor, episodes: Episodes, n_classes: int, autocast: torch.dtype | None
     ) -> dict[str, tuple[EpisodeScores, float | None]]:
-        if self._from_features:
+        if self.recipe.from_features:
             return super()._score(images, episodes, n_classes, autocast)
         self.module.eval()
         truth = torch.arange(episodes.ways, device=self.device).repeat_interleave(episodes.queries)

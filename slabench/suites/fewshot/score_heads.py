@@ -31,6 +31,7 @@ from slabench.records.outputs import ModelWeights, check_owner, load_weights
 from slabench.records.record import RunRecord, Score
 from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
+from slabench.suites.fewshot.cross_domain import Crossing, crossing
 from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
 from slabench.suites.fewshot.scoring import (
@@ -42,6 +43,9 @@ from slabench.suites.fewshot.scoring import (
 )
 from slabench.suites.on_features import Features, transforms_of
 from slabench.training.device import choose_device, exact_float32
+
+HEAD_GROUPS = {"all": (False, True), "inductive": (False,), "transductive": (True,)}
+"""Names of several heads at once: those whose `Head.transductive` is one of these."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def score_heads(
     predictors: Sequence[str] | None = None,
     support_profile: str | None = None,
     query_profile: str | None = None,
+    on: str | None = None,
     results: Path | None = None,
     data_folder: Path | None = None,
     device: str = "auto",
@@ -110,7 +115,7 @@ def score_heads(
 
     Args:
         run: the first characters of the trial's key.
-        heads: registered names; None takes all that need no training of their own, and the run's own head.
+        heads: registered names, or `HEAD_GROUPS`; None takes all that need no training of their own, and the run's own head.
         ways: N of the episodes; by default the run's.
         shots: K; by default the run's.
         queries: Q per class; by default the run's.
@@ -119,6 +124,7 @@ def score_heads(
             problem costs M times M as much and more.
         support_profile: see `slabench.episodes.profiles`; None: the run's.
         query_profile: the same.
+        on: another few-shot data set, whose test classes are scored; None: the run's own.
         results: the folder of records.
         data_folder: of prepared data.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
@@ -163,14 +169,23 @@ def score_heads(
         for n in (ways or [protocol.ways])
         for k in (shots or [protocol.shots])
     ]
-    train, test, embedded = _open(recipe, record, data_folder)
+    across = crossing(recipe.data.dataset, on)
+    tested = across.target.name if across else recipe.data.dataset
+    train, test, embedded = _open(recipe, record, tested, data_folder)
+    doubts = across.doubts(train, test) if across else []
+    for line in doubts:
+        told(f"note: {line}")
     # Before anything is embedded: a setting that the classes cannot serve stops here.
-    files = {setting: _episodes(test, recipe.data.dataset, setting) for setting in settings}
+    files = {setting: _episodes(test, tested, setting) for setting in settings}
+
+    def prepared_for(file: EpisodeFile) -> Prepared:  # no validation here
+        trained_on = recipe.data.dataset if across else None
+        return Prepared(_info(recipe), train, test, test, file, file, features=embedded, trained_on=trained_on)
+
     for file in files.values() if save else ():  # what cannot be saved is not computed
-        prepared = Prepared(_info(recipe), train, test, test, file, file, features=embedded)
-        store.check_writable(record.suite, prepared.protocol, f"{record.name}+{max(chosen, key=len)}")
+        store.check_writable(record.suite, prepared_for(file).protocol, f"{record.name}+{max(chosen, key=len)}")
     learners = {name: learner_of(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
-    features = image_features(learners[chosen[0]], recipe, test, store.root, record, told)
+    features = image_features(learners[chosen[0]], recipe, test, store.root, record, told, across)
     centre = None
     if any(learner.head.centred for learner in learners.values()):
         told("embedding the training classes, for their mean")
@@ -180,14 +195,14 @@ def score_heads(
 
     def each() -> Iterator[HeadScores]:
         for setting in settings:
-            file = files[setting]  # there is no validation here
-            prepared = Prepared(_info(recipe), train, test, test, file, file, features=embedded)
+            prepared = prepared_for(files[setting])
             for name in chosen:
                 started, begin = datetime.now(UTC), time.perf_counter()
-                derivation = _Derivation(record, recipe, name, setting, prepared)
+                derivation = _Derivation(record, recipe, name, setting, prepared, across, doubts)
                 kept, right = _kept(store, derivation) if save else (None, {})
                 missing = [predictor for predictor in wanted if again or predictor not in right]
                 if kept is not None and not missing:
+                    store.tidy(kept)  # a scoring that was killed after it had written this one may have left its lock
                     yield HeadScores(name, setting, kept, 0)
                     continue
                 learner = learners[name]
@@ -201,7 +216,9 @@ def score_heads(
                 seconds = time.perf_counter() - begin
                 spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
                 with exact_float32():  # TF32 would look like a head that sees other queries
-                    seen = looks_at_queries(learner, x, files[setting].episodes[:MEASURED_EPISODES])
+                    seen = learner.head.transductive or looks_at_queries(
+                        learner, x, files[setting].episodes[:MEASURED_EPISODES]
+                    )
                 made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
                 if save:
                     store.save(made, right)
@@ -247,14 +264,23 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
     return weights
 
 
-def _open(recipe: Recipe, record: RunRecord, data_folder: Path | None) -> tuple[ImageSet, ImageSet, Features | None]:
-    """Training and test images; of a run on features, what stands in their place.
+def _open(
+    recipe: Recipe, record: RunRecord, tested: str, data_folder: Path | None
+) -> tuple[ImageSet, ImageSet, Features | None]:
+    """Training images, and test images of `tested`; of a run on features, what stands in their place.
 
     Raises:
         DataError: the features are others than when the trial was run.
+        UsageError: a run on features, and another data set to test on.
     """
+    name = recipe.data.dataset
     if not recipe.model.embedder:
-        return load(recipe.data.dataset, "train", data_folder), load(recipe.data.dataset, "test", data_folder), None
+        return load(name, "train", data_folder), load(tested, "test", data_folder), None
+    if tested != name:
+        raise UsageError(
+            f"--on {tested} with a run on features of {name}: an adapter is scored on the data set that it was trained on",
+            "leave --on out, or name a run that was trained on images",
+        )
     prepared = prepare(recipe, data_folder)
     if trial_key(recipe, record.seed, prepared, plugins.recorded(record.environment)) != record.key:
         raise DataError(
@@ -287,11 +313,11 @@ def _check_code(recipe: Recipe, record: RunRecord) -> None:
 def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[str], list[str]]:
     """The heads to score, and a line for each that was left out."""
     chosen, left_out = [], []
-    for name in dict.fromkeys(asked or HEADS.names()):
+    for name, by_name in _named(asked).items():
         head = HEADS.get(name)
         if head.module is not None and (name != own or learner != "episodic"):
             why = f"{name} learns from episodes, and this run was trained with {own}"
-            if asked:
+            if by_name:
                 raise UsageError(why, f"slabench run fewshot --head {name}")
             left_out.append(why)
             continue
@@ -299,6 +325,17 @@ def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[st
     if not chosen:
         raise UsageError("there is no head to score", f"known: {', '.join(HEADS.names())}")
     return chosen, left_out
+
+
+def _named(asked: Sequence[str] | None) -> dict[str, bool]:
+    """Heads in the order asked for, and whether each was asked for by its own name or as one of a group."""
+    found: dict[str, bool] = {}
+    for name in asked or ("all",):
+        wanted = HEAD_GROUPS.get(name)
+        for head in [name] if wanted is None else HEADS.names():
+            if wanted is None or HEADS.get(head).transductive in wanted:
+                found[head] = found.get(head, False) or wanted is None
+    return found
 
 
 def learner_of(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
@@ -346,7 +383,17 @@ class _Derivation:
     trained that way; it is equal over seeds. A head from a plug-in brings its code into the key, as in a trial.
     """
 
-    def __init__(self, of: RunRecord, recipe: Recipe, head: str, setting: Setting, prepared: Prepared) -> None:
+    def __init__(
+        self,
+        of: RunRecord,
+        recipe: Recipe,
+        head: str,
+        setting: Setting,
+        prepared: Prepared,
+        across: Crossing | None = None,
+        doubts: Sequence[str] = (),
+    ) -> None:
+        self.across, self.doubts = across, doubts
         self.of, self.recipe, self.head, self.setting, self.prepared = of, recipe, head, setting, prepared
         scored = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
         self.code = [plugin for plugin in plugins.used(scored) if plugin["kind"] == HEADS.kind]
@@ -354,6 +401,8 @@ class _Derivation:
         self.given: dict[str, Any] = {"head": head, "protocol": prepared.protocol_digest}
         if self.revision > 1:
             self.given["head_revision"] = self.revision
+        if across is not None:
+            self.given |= across.facts()
         self.key = derived_key(of.key, "score", self.given, self.code)
 
     def record(
@@ -375,7 +424,7 @@ class _Derivation:
             "protocol": {**of.recipe["protocol"], **episodes, **profiles},
             "model": {**model, "head": self.head} | ({"head_revision": self.revision} if self.revision > 1 else {}),
             "train": {**of.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
-            "score": {"trained": trained},
+            "score": {"trained": trained} | (self.across.facts() if self.across else {}),
         }
         assert of.cost is not None  # a trial with weights is finished
         changes = {
@@ -383,8 +432,10 @@ class _Derivation:
             **self.prepared.facts(),
             "scores": scores,
             "transductive": transductive,
-            "derived": {"of": of.key, "method": "score", "head": self.head},
+            "derived": {"of": of.key, "method": "score", "head": self.head}
+            | (self.across.facts() if self.across else {}),
+            "dataset": self.across.target.name if self.across else of.dataset,
             "cost": of.cost.model_copy(update={"eval_seconds": round(seconds, 3)}),
-            "warnings": [],
+            "warnings": list(self.doubts),
         }
         return derive(of, "score", self.head, self.given, started, argv, changes, self.code)

@@ -29,9 +29,9 @@ from slabench.heads import watch_residuals
 from slabench.heads.apart import query_gap
 from slabench.learners import EpisodicLearner
 from slabench.records.record import Score
-from slabench.sla.transforms import IDENTITY, TransformSet, cached_views
+from slabench.sla.transforms import TransformSet
 from slabench.suites import on_device
-from slabench.suites.on_features import transforms_of, unaugmented
+from slabench.suites.on_features import identity_of, transforms_of, unaugmented
 
 if TYPE_CHECKING:
     from slabench.recipes.fewshot import Recipe
@@ -58,7 +58,6 @@ class EpisodeScoring:
         self.recipe, self.seed, self.prepared = recipe, seed, prepared
         self.device, self.autocast = device, autocast
         self.transforms: TransformSet = transforms_of(recipe)
-        self._plain = cached_views(IDENTITY) if recipe.model.embedder else IDENTITY
         self.info: DatasetInfo = prepared.info
         self._val_images: Tensor | None = None
 
@@ -66,15 +65,6 @@ class EpisodeScoring:
     def learner(self) -> EpisodicLearner:
         """What scores episodes."""
         raise TypeError(f"{type(self).__name__} defines no learner")
-
-    @property
-    def scored_images(self) -> int:
-        """Images embedded by all validations and the test together."""
-        points = self.recipe.select.points
-        rows = self._val_episodes.rows if points else torch.empty(0)
-        base = len(base_rows(self.prepared.train)) if self.learner.head.centred else 0
-        views = 1 + self.recipe.model.support_copies
-        return points * (views * len(rows.unique()) + base) + views * len(self.prepared.test) + base
 
     @property
     def _val_episodes(self) -> Episodes:
@@ -100,9 +90,13 @@ class EpisodeScoring:
         return self._score(images, self.prepared.test_episodes.episodes, self.prepared.test.n_classes, None)
 
     def transductive(self) -> bool:
-        """Whether the head looks at other queries of an episode, or at their order: measured on a few test episodes."""
+        """Whether the head looks at other queries of an episode, or at their order: declared, or measured on a few episodes."""
+        if self.learner.head.transductive:
+            return True
         images, few = on_device(self.prepared.test.images, torch.device("cpu")), self.prepared.test_episodes.episodes
-        features, rows = embed_episodes(self.learner, images, few[:MEASURED_EPISODES], self._plain, self.info)
+        features, rows = embed_episodes(
+            self.learner, images, few[:MEASURED_EPISODES], identity_of(self.recipe), self.info
+        )
         return looks_at_queries(self.learner, features, rows)
 
     def _score(
