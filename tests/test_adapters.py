@@ -301,7 +301,6 @@ def test_other_features_are_another_trial(digits: None) -> None:
     [
         (lambda: few_shot(train__flip=True), "train.flip = true", "--set train.flip=false"),
         (lambda: few_shot(model__support_copies=5), "model.support_copies = 5", "model.support_copies=0"),
-        (lambda: few_shot(model__adapter="none"), "train.steps = 6 with model.adapter = none", "train.steps=0"),
         (lambda: few_shot(model__learner="anil"), "anil", "--learner classifier"),
         (lambda: few_shot(model__embedder=""), "model.adapter = linear without model.embedder", "--embedder"),
         (lambda: tiny_fewshot(train__steps=0), "train.steps = 0", "1 or more"),
@@ -358,6 +357,13 @@ def test_a_backbone_is_refused_beside_an_embedder(tmp_path: Path) -> None:
     assert code == 2
     assert "--backbone resnet12" in output
     assert "--embedder" in output
+
+
+def test_raw_features_are_not_trained_whatever_the_steps() -> None:
+    frozen, *others = load_recipe("fewshot/adapter", {"train.steps": 5})
+    assert isinstance(frozen, Recipe)
+    assert frozen.train.steps == 0
+    assert {one.train.steps for one in others} == {5}
 
 
 def test_tables_show_embedder_and_adapter_where_they_show_a_backbone() -> None:

@@ -79,7 +79,7 @@ class OnFeatures(Part):
     backbone's place, so that tables show it where they show a backbone.
     """
 
-    embedder: str = Field(
+    embedder: Annotated[str, Field(pattern=r"^([a-z0-9]+([-._][a-z0-9]+)*)?$", max_length=80)] = Field(
         default="", json_schema_extra=LATER, description="the name of a feature set: its features in place of images"
     )
     adapter: Adapter = Field(

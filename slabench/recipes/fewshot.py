@@ -130,7 +130,10 @@ class Train(Part):
     ways: Positive | None = Field(default=None, description="ways of training episodes; by default as evaluated")
     shots: Positive | None = Field(default=None, description="shots of training episodes; by default as evaluated")
     queries: Positive = 6
-    steps: Natural = Field(default=4000, description="updates; 0 on features alone: no training at all")
+    steps: Natural = Field(
+        default=4000,
+        description="updates; 0, on features alone, is no training at all, and follows from the adapter none",
+    )
     episodes_per_step: Few = 1
     batch_size: Positive = Field(
         default=64, json_schema_extra=LATER, description="images of a step (learner classifier), copies not counted"
@@ -188,6 +191,15 @@ class Recipe(BaseRecipe):
     sla: Sla = Sla()
     train: Train = Train()
     select: Select = Select()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_to_train(cls, given: Any) -> Any:
+        """Raw features are not trained, whatever the steps of a recipe's other variants are."""
+        model, train = (given.get(part) for part in ("model", "train")) if isinstance(given, Mapping) else (None, None)
+        if not isinstance(model, Mapping) or not model.get("embedder") or model.get("adapter", "none") != "none":
+            return given
+        return {**given, "train": {**train, "steps": 0} if isinstance(train, Mapping) else {"steps": 0}}
 
     @property
     def batch_norm(self) -> str:

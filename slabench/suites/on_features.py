@@ -143,5 +143,5 @@ def refuse_idle(recipe: AnyRecipe, settings: Mapping[str, tuple[Any, Any]]) -> N
             raise UsageError(
                 f"{key} = {str(value).lower() if isinstance(value, bool) else value} has no effect on the features of "
                 f"{recipe.model.embedder}: they were computed before training",
-                f"leave it out: --set {key}={off}",
+                f"leave it out: --set {key}={off}; recipes that do: {recipe.suite}/adapter",
             )

@@ -81,11 +81,6 @@ def _check_network(recipe: Recipe) -> None:
             f"the learner {model.learner} on features: it adapts a backbone to each episode, and has no part here",
             "choose --learner classifier or episodic",
         )
-    if model.adapter == "none" and train.steps:
-        raise UsageError(
-            f"train.steps = {train.steps:,} with model.adapter = none: there is nothing to train",
-            "set train.steps=0 for the features as they are, or choose --adapter linear or mlp",
-        )
 
 
 def warnings(recipe: Recipe) -> list[str]:
