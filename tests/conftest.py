@@ -61,7 +61,7 @@ LONGEST_FIRST = (
     ),
     *("test_transductive", "test_evaluation", "test_identity", "test_parity", "test_scoring_parity"),
     *("test_cosine_heads", "test_examples", "test_plugins", "test_doctor", "test_hostile_files", "test_own_runs"),
-    *("test_executor_slurm", "test_executor_ray"),
+    *("test_executor_slurm", "test_executor_ray", "test_adapters"),
 )
 # ... but for these, whose slow tests are marked one by one.
 PARTLY_FAST = ("test_docs", "test_api", "test_several_processes")

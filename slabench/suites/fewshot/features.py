@@ -18,9 +18,9 @@ from slabench.evaluation.episodes import embed
 from slabench.learners import EpisodicLearner
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
-from slabench.sla.transforms import transform_set
 from slabench.suites import on_device
 from slabench.suites.fewshot.cross_domain import Crossing
+from slabench.suites.on_features import transforms_of
 from slabench.training.device import exact_float32
 
 
@@ -44,7 +44,7 @@ def image_features(
         told: told when images are embedded.
         crossing: where the images are of another data set than the run's.
     """
-    transforms = transform_set(recipe.sla.transforms)
+    transforms = transforms_of(recipe)
     device = next(learner.parameters()).device
 
     def compute() -> Tensor:
@@ -55,6 +55,8 @@ def image_features(
         with exact_float32():
             return embed(learner, images, transforms, entry)
 
+    if recipe.model.embedder:
+        return compute().to(device)  # adapting features is as quick as reading adapted ones
     facts = {
         "weights": record.outputs_sha256,
         "data": test.digest,
