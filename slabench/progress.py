@@ -202,9 +202,8 @@ class ConsoleListener:
             for key, heading in (("val", "validation"), ("test", "test"))
             if point.get(key)
         ]
-        self._say(
-            f"    step {point['step']:,}  {point['images_seen']:,} images  loss {point['loss']:.3f}{''.join(parts)}"
-        )
+        loss = "" if point["loss"] is None else f"  loss {point['loss']:.3f}"  # before the first step there is none
+        self._say(f"    step {point['step']:,}  {point['images_seen']:,} images{loss}{''.join(parts)}")
 
     def scoring(self) -> None:
         """Remove the bar."""

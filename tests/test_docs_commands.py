@@ -24,8 +24,24 @@ ELSEWHERE = {
     "slabench data get cifar100": "fetches from the network; tests/test_data_download.py has a server",
     "slabench demo --results results": "tests/test_docs.py types the quick start",
     "slabench compare demo/sla demo/baseline": "tests/test_docs.py types the quick start",
+    **dict.fromkeys(
+        (
+            "slabench run fewshot/adapter --dataset fc100 --shots 5",
+            "slabench run imbalanced/adapter --ratio 50 --seeds 0",
+        ),
+        "needs a frozen network; tests/test_adapters.py plans these recipes on features of its own",
+    ),
     "slabench reproduce sla2020/few-shot --dry-run": "tests/test_reproduction_tables.py plans every table",
     "slabench reproduce sla2020/imbalanced --only cifar100-r100 --jobs 2": "days; tests/test_reproduction_run.py",
+    "slabench run fewshot --dataset glyphs --preset quick --seeds 0,1 --executor slurm --partition short --dry-run": (
+        "needs a SLURM; tests/test_executor_slurm.py"
+    ),
+    "slabench reproduce sla2020/few-shot --preset paper --seeds 0,1,2 --executor slurm --partition gpu --resource gpus=1": (
+        "needs a SLURM; tests/test_executor_slurm.py"
+    ),
+    "slabench reproduce sla2020/few-shot --preset paper --executor ray --resource gpus=1": (
+        "needs Ray; tests/test_executor_ray.py"
+    ),
 }
 _EMBEDDED = ("glyphs", "digits", "my-birds")
 

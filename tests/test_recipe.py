@@ -104,7 +104,7 @@ def test_the_digest_is_of_what_decides_and_of_nothing_else(tmp_path: Path) -> No
         ("[train]\nlearning_rate = 1", r"unknown key 'train\.learning_rate'"),
         ("[train]\nstep = 1", r"did you mean 'train\.steps'"),
         ("[trian]\nsteps = 1", r"unknown key 'trian'"),
-        ("[train]\nsteps = 0", r"train\.steps = 0.*greater than or equal to 1"),
+        ("[train]\nsteps = -1", r"train\.steps = -1.*greater than or equal to 0"),
         ('[train]\nsteps = "many"', r"train\.steps = 'many'"),
         ('[train]\noptimizer = "lion"', r"train\.optimizer = 'lion'.*'adam' or 'sgd'"),
         ("[train]\nlr = nan", r"train\.lr = nan"),

@@ -66,7 +66,8 @@ class ImageSet:
 
     Attributes:
         name: data set and split, as in `fc100/test`.
-        images: uint8 `[n, height, width, 3]`, in RAM or memory-mapped read-only; values 0..255.
+        images: uint8 `[n, height, width, 3]`, in RAM or memory-mapped read-only; values 0..255. Where a frozen embedder has seen
+            them in advance, its features float `[n, views, D]` in their place (`slabench.suites.on_features`).
         labels: int64 `[n]`, 0..n_classes-1.
         class_names: the name of each label.
         digest: sha256 (hex) of the prepared store: its pixels, labels, parts and class names.

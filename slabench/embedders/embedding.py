@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,8 @@ def _faster(network: Network, device: torch.device, autocast: torch.dtype | None
         return network.forward
     sample = torch.zeros(2, 3, network.size, network.size).contiguous(memory_format=torch.channels_last)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, that tracing is deprecated: where it is gone, nothing is folded
             module = network.module.to(memory_format=torch.channels_last)
             frozen = torch.jit.freeze(torch.jit.trace(module, sample))
             other = torch.randn(3, 3, network.size, network.size)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slabench.backbones import Backbone
 from slabench.core.errors import UsageError
@@ -31,6 +31,10 @@ class HasBackbone(Protocol):
         """Images to features."""
         ...
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its weights, for the device that they are on."""
+        ...
+
 
 @torch.inference_mode()
 def embed(
@@ -45,8 +49,8 @@ def embed(
 
     Args:
         learner: its backbone is used in eval mode, as a copy; the learner itself is left as it is.
-        images: uint8 `[n, H, W, 3]`, on any device.
-        transforms: M transformations.
+        images: uint8 `[n, H, W, 3]`, on any device; or features `[n, V, D]` of a frozen embedder, which are not normalised.
+        transforms: M transformations; of features, the views that they are.
         info: for the normalisation.
         batch: rows embedded at once, copies counted. Small batches stay in a CPU's cache.
         autocast: run the backbone in this precision; None is float32.
@@ -57,22 +61,29 @@ def embed(
     Raises:
         NotFiniteError: some are NaN or infinite.
     """
-    device = next(learner.backbone.parameters()).device
-    if device.type == "cuda":
+    device = next(learner.parameters()).device
+    if device.type == "cuda" or images.is_floating_point():
         batch *= 64
     batch = max(1, batch // transforms.M)  # images
     backbone = learner.backbone.folded()
     features = torch.empty((len(images), transforms.M, learner.backbone.feature_dim), device=device)
     for start in range(0, len(images), batch):
         part = upload(images[start : start + batch], device)
-        if input_size(info) != info.image_size:
-            part = centre_crop(part, input_size(info))
-        copies = transforms.apply(normalise(part, info.mean, info.std))
+        copies = transforms.apply(_inputs(part, info))
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             out = backbone(copies)
         features[start : start + len(part)] = out.float().unflatten(0, (len(part), transforms.M))
     require_finite(features, "features")
     return features
+
+
+def _inputs(images: Tensor, info: DatasetInfo) -> Tensor:
+    """What a backbone is given of stored images: normalised pixels `[n, 3, H, W]`, or features `[n, V, D]` in float32."""
+    if images.is_floating_point():
+        return images.float()
+    if input_size(info) != info.image_size:
+        images = centre_crop(images, input_size(info))
+    return normalise(images, info.mean, info.std)
 
 
 _BLOCK = 64

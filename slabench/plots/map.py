@@ -108,7 +108,7 @@ def _panel(panel: Axes, cells: _Cells, largest: float) -> None:
         )
     _zero(panel, cells, ns, budgets)
     panel.set_xticks(range(len(ns)), [str(n) for n in ns])
-    panel.set_yticks(range(len(budgets)), [f"{seen / 1e6:.1f} M" for seen in budgets])
+    panel.set_yticks(range(len(budgets)), [f"{seen / 1e6:.2g} M" for seen in budgets])
     panel.set_xlabel("training images a class")
     panel.set_ylabel("images seen")
     panel.grid(False)

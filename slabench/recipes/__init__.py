@@ -194,6 +194,11 @@ def _refuse_idle(table: Mapping[str, Any], overrides: Mapping[str, Any], typed: 
                 f"{flag} {value} has no effect with the learner {learner}: it adapts a linear layer to each episode",
                 f"leave {flag} out, or choose another learner",
             )
+        if value is not None and key == "model.backbone" and isinstance(model, Mapping) and model.get("embedder"):
+            raise UsageError(
+                f"{flag} {value} has no effect on features: the embedder {model['embedder']} has made them",
+                f"leave {flag} out, or choose another --embedder",
+            )
         if value is not None and key.startswith("maml.") and learner not in ADAPTED:
             raise UsageError(
                 f"{flag} has no effect with the learner {learner}: it has no inner loop",

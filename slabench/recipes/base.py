@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from slabench.core.errors import UsageError
 from slabench.core.files import digest_json
 
+Adapter = Literal["none", "linear", "mlp"]
 OptimizerName = Literal["adam", "sgd"]
 """How each is built: `slabench.training.schedule.OPTIMIZERS`, which has torch."""
 
@@ -69,6 +70,30 @@ def _drop_later(part: BaseModel, values: dict[str, Any]) -> None:
             del values[name]
         elif isinstance(value, BaseModel):
             _drop_later(value, values[name])
+
+
+class OnFeatures(Part):
+    """What is learned on the features of a frozen embedder in place of images; without an embedder nothing of it is used.
+
+    An adapter is x + f(x) with an f that is zero at first (`slabench.learners.adapter`). `backbone` then says what stands in a
+    backbone's place, so that tables show it where they show a backbone.
+    """
+
+    embedder: Annotated[str, Field(pattern=r"^([a-z0-9]+([-._][a-z0-9]+)*)?$", max_length=80)] = Field(
+        default="", json_schema_extra=LATER, description="the name of a feature set: its features in place of images"
+    )
+    adapter: Adapter = Field(
+        default="none", json_schema_extra=LATER, description="of features: none, linear, or mlp (one hidden layer)"
+    )
+    hidden: Few = Field(default=256, json_schema_extra=LATER, description="units of the adapter mlp")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _embedder_for_backbone(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(embedder := given.get("embedder", ""), str) or not embedder:
+            return given
+        adapter = given.get("adapter", "none")
+        return {**given, "backbone": embedder if adapter == "none" else f"{embedder}+{adapter}"}
 
 
 class BaseRecipe(Part):

@@ -16,6 +16,7 @@ from slabench.recipes.base import (
     LearningRate,
     Natural,
     NotNegative,
+    OnFeatures,
     OptimizerName,
     Part,
     Positive,
@@ -60,7 +61,7 @@ class ClassifierProtocol(Part):
     training: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")] = "standard"
 
 
-class ClassifierModel(Part):
+class ClassifierModel(OnFeatures):
     """Backbone by its registered name, and the kind of its output layers (`auto`: as the loss needs)."""
 
     backbone: str = "resnet32"
@@ -176,6 +177,11 @@ class ClassifierSelect(Part):
         description="whose validation accuracy best_val goes by: distilled is the student's where there is one (SLA's code)",
     )
     points: FewOrNone = 10
+
+    @property
+    def start(self) -> bool:
+        """Never before the first update: layers that nothing has trained are guessing."""
+        return False
 
 
 class ClassifierRecipe(BaseRecipe):

@@ -20,7 +20,9 @@ from slabench.recipes.base import (
     FewOrNone,
     Fraction,
     LearningRate,
+    Natural,
     NotNegative,
+    OnFeatures,
     OptimizerName,
     Part,
     Positive,
@@ -55,7 +57,7 @@ class Protocol(Part):
         return str(parse_profile(value, "--" + str(info.field_name).replace("_", "-")))
 
 
-class Model(Part):
+class Model(OnFeatures):
     """Backbone and head by their registered names, and how they are trained.
 
     `episodic`: backbone and head together, on episodes. `classifier`: the backbone with a linear layer over the training classes,
@@ -128,7 +130,10 @@ class Train(Part):
     ways: Positive | None = Field(default=None, description="ways of training episodes; by default as evaluated")
     shots: Positive | None = Field(default=None, description="shots of training episodes; by default as evaluated")
     queries: Positive = 6
-    steps: Positive = 4000
+    steps: Natural = Field(
+        default=4000,
+        description="updates; 0, on features alone, is no training at all, and follows from the adapter none",
+    )
     episodes_per_step: Few = 1
     batch_size: Positive = Field(
         default=64, json_schema_extra=LATER, description="images of a step (learner classifier), copies not counted"
@@ -168,6 +173,11 @@ class Select(Part):
         default=8, description="validations, evenly over the steps; the last one after the last step"
     )
     episodes: Positive = 500
+    start: bool = Field(
+        default=False,
+        json_schema_extra=LATER,
+        description="validate before the first update too, so that best_val may keep the weights that nothing has trained",
+    )
 
 
 class Recipe(BaseRecipe):
@@ -181,6 +191,15 @@ class Recipe(BaseRecipe):
     sla: Sla = Sla()
     train: Train = Train()
     select: Select = Select()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_to_train(cls, given: Any) -> Any:
+        """Raw features are not trained, whatever the steps of a recipe's other variants are."""
+        model, train = (given.get(part) for part in ("model", "train")) if isinstance(given, Mapping) else (None, None)
+        if not isinstance(model, Mapping) or not model.get("embedder") or model.get("adapter", "none") != "none":
+            return given
+        return {**given, "train": {**train, "steps": 0} if isinstance(train, Mapping) else {"steps": 0}}
 
     @property
     def batch_norm(self) -> str:

@@ -27,11 +27,12 @@ from slabench.recipes.fewshot import ADAPTED, Recipe
 from slabench.recipes.images import copies_per_image, images_per_step
 from slabench.runner.trials import Trial
 from slabench.runner.workload import workload
-from slabench.sla.transforms import IDENTITY, transform_set
+from slabench.sla.transforms import transform_set
 from slabench.suites import SuiteTask, suite_of
 from slabench.suites.classifier.data import ClassifierPrepared
 from slabench.suites.fewshot.data import Prepared as FewshotPrepared
 from slabench.suites.fewshot.scoring import EpisodeScoring
+from slabench.suites.on_features import identity_of
 from slabench.training.device import choose_device, choose_precision
 
 LONG_STEP = 1.5
@@ -179,7 +180,7 @@ class Estimator:
                 return forward.scaled()
             task: Any = self._task(_with(recipe, sla={"objective": "baseline"}), images)
             sample = task.images[torch.arange(_SCORED_IMAGES, device=self.device) % len(task.images)].cpu()
-            found = self._timed(lambda _: embed(task.module, sample, IDENTITY, task.info), 0.0)
+            found = self._timed(lambda _: embed(task.module, sample, identity_of(recipe), task.info), 0.0)
             self._known[key] = found * (1 / _SCORED_IMAGES)
         return self._known[key]
 

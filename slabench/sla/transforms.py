@@ -65,6 +65,10 @@ class TransformSet:
             out[:, j] = _view(source, turns, order)
         return out.flatten(0, 1).permute(0, 3, 1, 2)
 
+    def plain(self, images: Tensor) -> Tensor:
+        """Every image under t_0, the identity: what an objective without copies sees."""
+        return images
+
     def apply_each(self, images: Tensor, which: Tensor) -> Tensor:
         """One transformation an image.
 
@@ -194,6 +198,57 @@ class FunctionSet(TransformSet):
     def undo(self, images: Tensor, j: int) -> Tensor:
         """Refused: a function's inverse is not known."""
         raise UsageError(f"'{self.name}' is made of functions, whose inverses are not known", "use a set of views")
+
+
+@dataclass(frozen=True)
+class CachedViews(TransformSet):
+    """Transformations that were applied before an embedder was: a batch is the features of all views, and t_j takes view j."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Features of all M views, interleaved.
+
+        Args:
+            images: `[B, V, D]`, V >= M views of each image.
+
+        Returns:
+            `[B*M, D]`; row b*M + j is view j of image b.
+
+        Raises:
+            UsageError: something else than the features of at least M views.
+        """
+        self.check(images)
+        return images[:, : self.M].flatten(0, 1)
+
+    def plain(self, images: Tensor) -> Tensor:
+        """View 0 of every image, `[B, D]`."""
+        self.check(images)
+        return images[:, 0]
+
+    def apply_each(self, images: Tensor, which: Tensor) -> Tensor:
+        """View `which[b]` of every image, `[B, D]`; `which` int64 `[B]`."""
+        import torch
+
+        from slabench.core.uploads import upload
+
+        self.check(images)
+        return images[torch.arange(len(images), device=images.device), upload(which, images.device)]
+
+    def undo(self, images: Tensor, j: int) -> Tensor:
+        """Refused: an embedder cannot be inverted."""
+        raise UsageError(f"'{self.name}' was applied before the images were embedded", "undo it on the images")
+
+    def check(self, images: Tensor) -> None:
+        """Refuse what is not features `[B, V, D]` of at least M views."""
+        if images.dim() != 3 or images.shape[1] < self.M:
+            raise UsageError(
+                f"features of {self.M} views have the shape [B, {self.M}, D], got {list(images.shape)}",
+                "embed the images under all transformations",
+            )
+
+
+def cached_views(transforms: TransformSet) -> CachedViews:
+    """The same transformations for features that were embedded under each of them."""
+    return CachedViews(transforms.name, transforms.views)
 
 
 def function_set(name: str, functions: Sequence[Callable[[Tensor], Tensor]]) -> FunctionSet:

@@ -74,6 +74,7 @@ class SuiteTask(Task, Protocol):
     info: DatasetInfo
     transforms: TransformSet
     device: torch.device
+    images: torch.Tensor
 
     @property
     def optimisation(self) -> Optimisation:
@@ -145,8 +146,11 @@ def suite_of(recipe: AnyRecipe) -> Suite:
 
 
 def on_device(
-    images: NDArray[np.uint8], device: torch.device, rows: Sequence[int] | NDArray[Any] | None = None
+    images: NDArray[Any], device: torch.device, rows: Sequence[int] | NDArray[Any] | None = None
 ) -> torch.Tensor:
-    """uint8 `[n, H, W, 3]` in memory: index_select from a memory map would read it page by page."""
+    """uint8 `[n, H, W, 3]`, or features, in memory: index_select from a memory map would read it page by page."""
     # Rows picked from a memory map are a copy already; a second one of photographs would be gigabytes.
-    return torch.from_numpy(np.array(images) if rows is None else np.asarray(images[np.asarray(rows)])).to(device)
+    if rows is not None:
+        return torch.from_numpy(np.asarray(images[np.asarray(rows)])).to(device)
+    held = images.flags.writeable and not isinstance(images, np.memmap)  # features are in memory already
+    return torch.from_numpy(images if held else np.array(images)).to(device)

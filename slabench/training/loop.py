@@ -174,12 +174,22 @@ def fit(
     resumed_at, interval = progress.step, checkpoint_seconds()
     validations = _validation_steps(train.steps, select.points)
 
+    def validate() -> None:
+        nonlocal best
+        point = _validate(task, progress)
+        if listener:
+            listener.point(point)
+        if _is_best(point, progress):
+            best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
     def save() -> None:
         if checkpoint is not None:
             save_checkpoint(checkpoint, key, module, optimizer, progress, best)
 
     if listener:
         listener.start(progress.step, train.steps)
+    if select.start and not progress.curve:
+        validate()
     module.train()
     # Loss and accuracy stay on the device until someone reads them: asking every step would stop a GPU's queue.
     sums = torch.tensor([progress.loss_sum, progress.accuracy_sum], device=next(module.parameters()).device)
@@ -213,11 +223,7 @@ def fit(
                 progress.loss_sum, progress.accuracy_sum = sums.tolist()
                 _require_finite_losses(finite_steps, progress)
                 if due:
-                    point = _validate(task, progress)
-                    if listener:
-                        listener.point(point)
-                    if _is_best(point, progress):
-                        best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+                    validate()
                     sums.zero_()
                     # Validation does not count as training time.
                     begin, before = time.perf_counter(), progress.seconds
@@ -256,8 +262,8 @@ def _validate(task: Task, progress: Progress) -> dict[str, Any]:
         "step": progress.step,
         "images_seen": progress.images_seen,
         "seconds": round(progress.seconds, 3),
-        "loss": progress.loss_sum / progress.since,
-        "train_accuracy": progress.accuracy_sum / progress.since,
+        "loss": progress.loss_sum / progress.since if progress.since else None,
+        "train_accuracy": progress.accuracy_sum / progress.since if progress.since else None,
         "val": accuracies,
     }
     if watched:

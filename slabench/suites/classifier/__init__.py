@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from slabench.backbones import Backbone
 from slabench.core.files import digest_json
 from slabench.core.registry import BACKBONES
 from slabench.core.seeding import numpy_generator, torch_generator
@@ -22,6 +23,7 @@ from slabench.evaluation.episodes import embed
 from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.evaluation.metrics import ClassificationScores, balanced_accuracy, score
 from slabench.learners import Classifier, build_classifier
+from slabench.learners.adapter import build_adapter
 from slabench.losses.loss import build_loss, class_weights
 from slabench.losses.resampling import epoch_rows
 from slabench.plugins import bound, used
@@ -29,10 +31,11 @@ from slabench.recipes.images import images_per_step, steps_of
 from slabench.records.outputs import FeatureSplit, ModelOutputs, compact
 from slabench.records.record import Chosen, ClassScores, Score
 from slabench.sla.objectives import classifier_objective
-from slabench.sla.transforms import TransformSet, transform_set
+from slabench.sla.transforms import TransformSet
 from slabench.suites import Scored, on_device
 from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared, check_data, prepare, task_id
 from slabench.suites.classifier.rules import check, uses_cosine, warnings
+from slabench.suites.on_features import transforms_of, unaugmented
 from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
 from slabench.training.schedule import Resolved
@@ -88,6 +91,7 @@ def trial_key(
             "protocol": prepared.protocol_digest,
             "train": prepared.split_digest,
             "validation": prepared.validation_digest,
+            **({"features": prepared.features.digest} if prepared.features else {}),
         }
     )
     return bound(key, used(recipe) if code is None else code)
@@ -116,7 +120,7 @@ class ClassifierTask:
         self.device, self.autocast = device, autocast
         self.info: DatasetInfo = normalised_by(prepared.info, recipe.data.normalise)
         self.objective = classifier_objective(recipe.sla.objective)
-        self.transforms: TransformSet = transform_set(recipe.sla.transforms)
+        self.transforms: TransformSet = transforms_of(recipe)
         self.cosine = uses_cosine(recipe)
         self.loss = build_loss(recipe.loss.name, prepared.counts, **recipe.loss.parameters)
         if self.cosine:
@@ -124,7 +128,7 @@ class ClassifierTask:
         self.loss = self.loss.on(device)
         size = input_size(prepared.info)
         self.module: Classifier = build_classifier(
-            BACKBONES.get(recipe.model.backbone),
+            self._backbone(),
             size,
             self.objective.layers(prepared.train.n_classes, self.transforms.M),
             self.cosine,
@@ -137,8 +141,24 @@ class ClassifierTask:
         labels = prepared.train.labels[prepared.rows]
         self.labels = torch.from_numpy(labels).to(device)
         self._class_rows = [np.flatnonzero(labels == c) for c in range(prepared.train.n_classes)]
-        a, entry = recipe.augment, self.info
-        self.augment = BatchAugment(
+        self.augment = self._augment()
+        self.steps_per_epoch = -(-len(labels) // recipe.train.batch_size)
+        self._epoch: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+        self._weights = self._class_weights()
+        self._val: Tensor | None = None
+        self._test: Tensor | None = None
+
+    def _backbone(self) -> Callable[[int], Backbone]:
+        model, dim = self.recipe.model, self.prepared.feature_dim
+        if dim is not None:
+            return lambda size: build_adapter(model, dim, self.seed)
+        return BACKBONES.get(model.backbone)  # type: ignore[no-any-return]
+
+    def _augment(self) -> Callable[[Tensor, torch.Generator], Tensor]:
+        if self.recipe.model.embedder:
+            return unaugmented
+        a, entry, size = self.recipe.augment, self.info, input_size(self.info)
+        return BatchAugment(
             crop_padding=entry.crop_padding if a.crop else 0,
             flip=a.flip and entry.mirror,
             jitter=a.jitter,
@@ -148,11 +168,6 @@ class ClassifierTask:
             policy=a.policy,
             resized_crop=size if size != entry.image_size else None,
         )
-        self.steps_per_epoch = -(-len(labels) // recipe.train.batch_size)
-        self._epoch: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
-        self._weights = self._class_weights()
-        self._val: Tensor | None = None
-        self._test: Tensor | None = None
 
     @property
     def optimisation(self) -> Resolved:
@@ -187,8 +202,7 @@ class ClassifierTask:
         labels = self.labels[rows]
         inputs = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "augment", step))
         inputs, mixed, labels = self._mix(inputs, labels, step)
-        if self.objective.copies:
-            inputs = self.transforms.apply(inputs)
+        inputs = self.transforms.apply(inputs) if self.objective.copies else self.transforms.plain(inputs)
         backbone = self.module.backbone
         backbone.set_step(step)
         backbone.set_noise(torch_generator(self.seed, "dropout", step))

@@ -19,6 +19,7 @@ from slabench.data.loading import full_split, left_out, load_images
 from slabench.data.longtail import groups
 from slabench.data.longtail_files import SubsetFile, describe, load_subset
 from slabench.records.record import protocol_digest
+from slabench.suites.on_features import Features, check_views, embedded
 
 if TYPE_CHECKING:
     from slabench.recipes.classifier import ClassifierRecipe
@@ -39,6 +40,7 @@ class ClassifierPrepared:
         validation: int64 `[v]`, rows of `train` for selection; disjoint from `rows`, may be empty.
         protocol: readable id, such as `imbalanced/cifar100/exp-r100/standard`.
         subset: the frozen long-tail subset; None where all images are trained on.
+        features: those of a frozen embedder that stand in the images' place; None for images.
     """
 
     info: DatasetInfo
@@ -48,6 +50,7 @@ class ClassifierPrepared:
     validation: NDArray[np.int64]
     protocol: str
     subset: SubsetFile | None
+    features: Features | None = None
 
     @property
     def longtail(self) -> bool:
@@ -58,6 +61,11 @@ class ClassifierPrepared:
     def counts(self) -> tuple[int, ...]:
         """Training images of each class."""
         return tuple(np.bincount(self.train.labels[self.rows], minlength=self.train.n_classes).tolist())
+
+    @property
+    def feature_dim(self) -> int | None:
+        """D of the features; None for images."""
+        return None if self.features is None else self.features.dim
 
     @property
     def n_train(self) -> int:
@@ -101,6 +109,7 @@ class ClassifierPrepared:
             if len(set(counts)) == 1
             else dict(zip(self.train.class_names, counts, strict=True)),
             "training_set": self._training_set(),
+            **(self.features.facts() if self.features else {}),
         }
 
     def _training_set(self) -> dict[str, Any]:
@@ -135,7 +144,7 @@ class ClassifierPrepared:
 
 def task_id(recipe: ClassifierRecipe) -> str:
     """Recipes with the same one share their prepared data."""
-    return f"{recipe.data} {protocol_name(recipe)}"
+    return f"{recipe.data} {protocol_name(recipe)} {recipe.model.embedder}"
 
 
 def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> ClassifierPrepared:
@@ -146,11 +155,12 @@ def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> Classi
         DataMissingError: the data is not here.
     """
     entry, train, test = load_images(recipe.data.dataset, data_folder)
+    (train, test), features = embedded((train, test), ("image-train", "image-test"), recipe, data_folder)
     d = recipe.data
     if d.profile == "full":
         split = full_split(train, d.val_fraction, d.per_class, d.seed)
         return ClassifierPrepared(
-            entry, train, test, np.sort(split.rows), split.validation, protocol_name(recipe), None
+            entry, train, test, np.sort(split.rows), split.validation, protocol_name(recipe), None, features
         )
     if d.counts is not None and len(d.counts) != train.n_classes:
         raise UsageError(
@@ -169,7 +179,7 @@ def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> Classi
     )
     rows = np.sort(subset.subset.rows)  # the order in which they were drawn means nothing to training
     validation = left_out(train, rows, d.val_images)
-    return ClassifierPrepared(entry, train, test, rows, validation, protocol_name(recipe), subset)
+    return ClassifierPrepared(entry, train, test, rows, validation, protocol_name(recipe), subset, features)
 
 
 def check_data(recipe: ClassifierRecipe, prepared: ClassifierPrepared) -> None:
@@ -178,6 +188,8 @@ def check_data(recipe: ClassifierRecipe, prepared: ClassifierPrepared) -> None:
     Raises:
         UsageError: the recipe selects by validation, and no image is left for it.
     """
+    if prepared.features is not None:
+        check_views(recipe, prepared.features)
     if recipe.select.rule == "best_val" and not len(prepared.validation):
         full = recipe.data.profile == "full"
         raise UsageError(
@@ -202,11 +214,11 @@ def protocol_name(recipe: ClassifierRecipe) -> str:
     elif d.per_class is not None:
         what = f"{d.per_class}-a-class"
     what += f"-s{d.seed}" if d.seed else ""
-    extras = [
+    extras = [  # features are not augmented, and their tables name the embedder
         text
         for text, on in (
-            ("nocrop", not a.crop),
-            ("noflip", not a.flip),
+            ("nocrop", not a.crop and not recipe.model.embedder),
+            ("noflip", not a.flip and not recipe.model.embedder),
             (a.policy, a.policy != "none"),
             (f"cutout{a.cutout}", a.cutout),
             (f"jitter{a.jitter:g}", a.jitter),

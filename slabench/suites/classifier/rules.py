@@ -14,6 +14,7 @@ from slabench.losses import LOSSES, REWEIGHTINGS, needs_cosine, uses_counts
 from slabench.losses.resampling import RESAMPLINGS
 from slabench.sla.objectives import classifier_objective
 from slabench.sla.transforms import transform_set
+from slabench.suites.on_features import refuse_idle
 
 if TYPE_CHECKING:
     from slabench.recipes.classifier import ClassifierRecipe
@@ -45,7 +46,7 @@ def check(recipe: ClassifierRecipe) -> None:
                 f"to classify all of its classes: --dataset {entry.store}",
             )
         raise unknown_name("dataset", recipe.data.dataset, datasets())
-    BACKBONES.entry(recipe.model.backbone)
+    _check_network(recipe)
     classifier_objective(recipe.sla.objective)
     transform_set(recipe.sla.transforms)
     for kind, name, known in (
@@ -69,6 +70,21 @@ def check(recipe: ClassifierRecipe) -> None:
             "leave model.layer out, or use another --loss",
         )
     _check_training(recipe)
+
+
+def _check_network(recipe: ClassifierRecipe) -> None:
+    """Refuse a backbone that nobody knows; on features, what is done to images."""
+    a = recipe.augment
+    idle = {"crop": False, "flip": False, "cutout": 0, "policy": "none", "jitter": 0}
+    settings = {f"augment.{name}": (getattr(a, name), off) for name, off in idle.items()}
+    settings |= {
+        "mix.name": (recipe.mix.name, "none"),
+        "data.normalise": (recipe.data.normalise, "catalog"),
+        "model.conv_init": (recipe.model.conv_init, "backbone"),
+    }
+    refuse_idle(recipe, settings)
+    if not recipe.model.embedder:
+        BACKBONES.entry(recipe.model.backbone)
 
 
 def _check_data(recipe: ClassifierRecipe) -> None:

@@ -21,6 +21,7 @@ from slabench.records.record import protocol_digest
 from slabench.sla.objectives import objective
 from slabench.sla.transforms import transform_set
 from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
+from slabench.suites.on_features import Features, check_views, embedded
 
 PROTOCOL_VERSION = versions.FEWSHOT
 """Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
@@ -38,6 +39,7 @@ class Prepared:
         val_episodes: frozen validation episodes; None where the validation classes cannot serve any.
         test_episodes: frozen test episodes.
         unserved: why there are no validation episodes.
+        features: those of a frozen embedder that stand in the images' place in all three splits; None for images.
         trained_on: the data set of the training classes, where the test classes are of another one.
     """
 
@@ -48,6 +50,7 @@ class Prepared:
     val_episodes: EpisodeFile | None
     test_episodes: EpisodeFile
     unserved: UsageError | None = None
+    features: Features | None = None
     trained_on: str | None = None
 
     @property
@@ -68,6 +71,11 @@ class Prepared:
             split_digest=self.test.split_digest,
             episodes_digest=protocol_part(self.test_episodes),
         )
+
+    @property
+    def feature_dim(self) -> int | None:
+        """D of the features; None for images."""
+        return None if self.features is None else self.features.dim
 
     @property
     def n_train(self) -> int:
@@ -91,6 +99,7 @@ class Prepared:
             "images_per_class": sizes[0]
             if len(set(sizes)) == 1
             else dict(zip(self.train.class_names, sizes, strict=True)),
+            **(self.features.facts() if self.features else {}),
         }
 
     def doubts(self) -> list[str]:
@@ -104,7 +113,7 @@ class Prepared:
 
 def task_id(recipe: Recipe) -> str:
     """Recipes with the same one share their prepared data."""
-    return f"{recipe.data} {recipe.protocol}"
+    return f"{recipe.data} {recipe.protocol} {recipe.model.embedder}"
 
 
 def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
@@ -115,7 +124,9 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
         UsageError: the data has too few classes, or images of a class, for the test episodes.
     """
     name, p = recipe.data.dataset, recipe.protocol
-    splits = {split: load(name, split, data_folder) for split in ("train", "val", "test")}
+    names = ("train", "val", "test")
+    opened, features = embedded([load(name, split, data_folder) for split in names], names, recipe, data_folder)
+    splits = dict(zip(names, opened, strict=True))
     # Validation is always balanced: it watches training, which profiles do not touch.
     profiles = {"val": (BALANCED, BALANCED), "test": (p.support_profile, p.query_profile)}
 
@@ -128,7 +139,7 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
         val = episodes("val", _VALIDATION_FILE_EPISODES)
     except UsageError as error:  # `check_data` asks whether a recipe needs them
         unserved = error
-    return Prepared(info(name), splits["train"], splits["val"], splits["test"], val, test, unserved)
+    return Prepared(info(name), splits["train"], splits["val"], splits["test"], val, test, unserved, features)
 
 
 def check_data(recipe: Recipe, prepared: Prepared) -> None:
@@ -142,6 +153,8 @@ def check_data(recipe: Recipe, prepared: Prepared) -> None:
             f"{prepared.unserved.message}: validation episodes are as those of the test",
             f"{prepared.unserved.remedy}, or validate nothing: --set select.points=0",
         )
+    if prepared.features is not None:
+        check_views(recipe, prepared.features)
     if recipe.model.learner != "classifier":
         pairs = objective(recipe.sla.objective).pairs
         copies = transform_set(recipe.sla.transforms).M if pairs else 1  # pairs: every class under every transformation
@@ -159,13 +172,29 @@ def trial_key(recipe: Recipe, seed: int, prepared: Prepared, code: Sequence[Mapp
         prepared: its data.
         code: what `slabench.plugins.used` says of the recipe; None asks for it.
     """
-    key = digest_json(
-        {
-            "recipe": recipe.resolved(),
-            "seed": seed,
-            "protocol": prepared.protocol_digest,
-            "train": prepared.train.digest,
-            "validation": protocol_part(prepared.val_episodes) if prepared.val_episodes else None,
-        }
-    )
+    validation = protocol_part(prepared.val_episodes) if prepared.val_episodes else None
+    features = prepared.features.digest if prepared.features else None
+    key = plain_key(recipe.resolved(), seed, prepared.protocol_digest, prepared.train.digest, validation, features)
     return bound(key, used(recipe) if code is None else code)
+
+
+def plain_key(
+    resolved: Mapping[str, Any],
+    seed: int,
+    protocol: str,
+    train: str,
+    validation: str | None,
+    features: str | None = None,
+) -> str:
+    """The key of a trial without the code of plug-ins.
+
+    Args:
+        resolved: the recipe's `resolved()`.
+        seed: the trial's.
+        protocol: digest of the protocol.
+        train: digest of the images.
+        validation: `protocol_part` of the validation episodes; None where there are none.
+        features: digest of the features that an adapter is trained on; None for a trial on images.
+    """
+    settings = {"recipe": dict(resolved), "seed": seed, "protocol": protocol, "train": train, "validation": validation}
+    return digest_json(settings if features is None else {**settings, "features": features})

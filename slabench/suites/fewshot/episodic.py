@@ -60,7 +60,7 @@ class EpisodicTask(EpisodeScoring):
         self._smoothing = smoothing_as_torch(train.label_smoothing, train.smoothing_over, self._n_labels)
 
     def _build(self) -> EpisodicLearner:
-        return build_learner(self.recipe.model, self.info, self.seed)
+        return build_learner(self.recipe.model, self.info, self.seed, self.prepared.feature_dim)
 
     @property
     def learner(self) -> EpisodicLearner:
@@ -123,7 +123,7 @@ class EpisodicTask(EpisodeScoring):
         if self.objective.pairs:
             which = (episodes.classes % self.transforms.M).repeat_interleave(episodes.rows.shape[-1])
             return self.transforms.apply_each(inputs, which)
-        return inputs
+        return self.transforms.plain(inputs)
 
     def _row_labels(self, per_class: int, count: int) -> Tensor:
         """Labels `[E, N*per_class*copies]` of the rows of all supports, or of all queries."""

@@ -63,6 +63,11 @@ def export_features(
     weights = open_weights(record, store)
     recipe = parse_recipe({**record.recipe, "seeds": [record.seed]})
     assert isinstance(recipe, Recipe)
+    if recipe.model.embedder:
+        raise UsageError(
+            f"run {record.key[:SHORT]} adapts the features '{recipe.model.embedder}', which are here as they are",
+            "name a run that was trained on images",
+        )
     images = load(recipe.data.dataset, split, data_folder)
     learner = learner_of(recipe, record.seed, images, recipe.model.head, weights).to(choose_device(device)).eval()
     if split == "test":

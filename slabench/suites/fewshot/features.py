@@ -11,15 +11,16 @@ from torch import Tensor
 
 from slabench import plugins
 from slabench.core.files import SHORT, digest_json, write_bytes
+from slabench.core.locks import hold
 from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
 from slabench.evaluation.episodes import embed
 from slabench.learners import EpisodicLearner
 from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
-from slabench.sla.transforms import transform_set
 from slabench.suites import on_device
 from slabench.suites.fewshot.cross_domain import Crossing
+from slabench.suites.on_features import transforms_of
 from slabench.training.device import exact_float32
 
 
@@ -43,7 +44,7 @@ def image_features(
         told: told when images are embedded.
         crossing: where the images are of another data set than the run's.
     """
-    transforms = transform_set(recipe.sla.transforms)
+    transforms = transforms_of(recipe)
     device = next(learner.parameters()).device
 
     def compute() -> Tensor:
@@ -54,6 +55,8 @@ def image_features(
         with exact_float32():
             return embed(learner, images, transforms, entry)
 
+    if recipe.model.embedder:
+        return compute().to(device)  # adapting features is as quick as reading adapted ones
     facts = {
         "weights": record.outputs_sha256,
         "data": test.digest,
@@ -68,9 +71,12 @@ def image_features(
     for old in path.parent.glob(f"{owner}-{'[0-9a-f]' * SHORT}.features"):
         if old != path:
             old.unlink(missing_ok=True)  # of weights that the trial had before
-    return cached(path, key, compute).to(device)
+    # Of several processes that score one trial, one embeds; the others wait for it, and find the features here.
+    with hold(path.with_name(f"{path.name}.lock"), seconds=_WAIT_SECONDS):
+        return cached(path, key, compute).to(device)
 
 
+_WAIT_SECONDS = 1800
 _LIMIT = 2**30  # bytes; larger ones are computed again
 
 

@@ -6,16 +6,19 @@ C*M joint classes of the training set; the head sees N*M-way episodes as after e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from slabench.backbones import Backbone
 from slabench.core.registry import BACKBONES, HEADS
 from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.core.uploads import upload
 from slabench.learners import Classifier, EpisodicLearner, backbone_settings, build_classifier, with_head
+from slabench.learners.adapter import build_adapter
 from slabench.losses.loss import build_loss
 from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import images_per_step
@@ -45,7 +48,7 @@ class PretrainingTask(EpisodeScoring):
         self.objective = classifier_objective(recipe.sla.objective)
         model = recipe.model
         self.module: Classifier = build_classifier(
-            partial(BACKBONES.get(model.backbone), **backbone_settings(model, self.info)),
+            self._backbone(),
             self.info.image_size,
             self.objective.layers(train.n_classes, self.transforms.M),
             cosine=False,
@@ -61,6 +64,12 @@ class PretrainingTask(EpisodeScoring):
         self.augment = train_augment(recipe, self.info)
         self._steps_per_epoch = -(-len(self.labels) // recipe.train.batch_size)
         self._epoch: tuple[int, torch.Tensor] | None = None
+
+    def _backbone(self) -> Callable[[int], Backbone]:
+        model, dim = self.recipe.model, self.prepared.feature_dim
+        if dim is not None:
+            return lambda size: build_adapter(model, dim, self.seed)
+        return partial(BACKBONES.get(model.backbone), **backbone_settings(model, self.info))
 
     @property
     def learner(self) -> EpisodicLearner:
@@ -87,8 +96,7 @@ class PretrainingTask(EpisodeScoring):
         rows = self._rows(step)
         labels = self.labels[rows]
         inputs = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "augment", step))
-        if self.objective.copies:
-            inputs = self.transforms.apply(inputs)
+        inputs = self.transforms.apply(inputs) if self.objective.copies else self.transforms.plain(inputs)
         self.module.backbone.set_step(step)
         self.module.backbone.set_noise(torch_generator(self.seed, "dropout", step))
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):

@@ -13,6 +13,7 @@ from slabench.losses.loss import smoothing_as_torch
 from slabench.recipes.fewshot import ADAPTED, Recipe
 from slabench.sla.objectives import classifier_objective, objective
 from slabench.sla.transforms import transform_set
+from slabench.suites.on_features import refuse_idle
 
 _VALIDATION_FILE_EPISODES = 2000
 """Frozen validation files hold so many; a recipe uses the first `select.episodes` of them."""
@@ -30,7 +31,7 @@ def check(recipe: Recipe) -> None:
             f"'{entry.name}' has no few-shot class split",
             f"few-shot datasets: {', '.join(other.name for other in DATASETS.values() if other.fewshot)}",
         )
-    BACKBONES.entry(recipe.model.backbone)
+    _check_network(recipe)
     if recipe.model.learner in ADAPTED:
         check_adapted(recipe)
         objective(recipe.sla.objective)
@@ -60,6 +61,25 @@ def check(recipe: Recipe) -> None:
         raise UsageError(
             f"select.episodes = {recipe.select.episodes}: validation files hold {_VALIDATION_FILE_EPISODES}",
             f"use {_VALIDATION_FILE_EPISODES} or fewer",
+        )
+
+
+def _check_network(recipe: Recipe) -> None:
+    """Refuse a backbone that nobody knows; on features, what they cannot serve."""
+    model, train = recipe.model, recipe.train
+    idle = {
+        f"train.{name}": (getattr(train, name), off) for name, off in (("crop", False), ("flip", False), ("jitter", 0))
+    }
+    refuse_idle(recipe, {**idle, "model.support_copies": (model.support_copies, 0)})
+    if not model.embedder:
+        BACKBONES.entry(model.backbone)
+        if not train.steps:
+            raise UsageError("train.steps = 0: nothing would train the backbone", "give 1 or more")
+        return
+    if model.learner in ADAPTED:
+        raise UsageError(
+            f"the learner {model.learner} on features: it adapts a backbone to each episode, and has no part here",
+            "choose --learner classifier or episodic",
         )
 
 

@@ -31,9 +31,8 @@ from slabench.records.outputs import ModelWeights, check_owner, load_weights
 from slabench.records.record import RunRecord, Score
 from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
-from slabench.sla.transforms import transform_set
 from slabench.suites.fewshot.cross_domain import Crossing, crossing
-from slabench.suites.fewshot.data import Prepared
+from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
 from slabench.suites.fewshot.scoring import (
     MEASURED_EPISODES,
@@ -42,6 +41,7 @@ from slabench.suites.fewshot.scoring import (
     looks_at_queries,
     score_watched,
 )
+from slabench.suites.on_features import Features, transforms_of
 from slabench.training.device import choose_device, exact_float32
 
 HEAD_GROUPS = {"all": (False, True), "inductive": (False,), "transductive": (True,)}
@@ -82,12 +82,14 @@ class Scoring:
         results: head by head, setting by setting, each scored when it is asked for.
         left_out: heads that cannot be scored on this run, with the reason.
         count: how many results there will be.
+        heads: that are scored.
     """
 
     of: RunRecord
     results: Iterator[HeadScores]
     left_out: list[str]
     count: int
+    heads: tuple[str, ...] = ()
 
 
 def score_heads(
@@ -108,6 +110,7 @@ def score_heads(
     threads: int | None = None,
     save: bool = False,
     again: bool = False,
+    plan_only: bool = False,
     argv: Sequence[str] = (),
     told: Callable[[str], None] = lambda text: None,
 ) -> Scoring:
@@ -131,6 +134,7 @@ def score_heads(
         threads: CPU threads; None leaves torch's choice.
         save: keep a record of each head and setting beside the trial's; what is kept already is not computed again.
         again: compute it all the same.
+        plan_only: check what is asked for, and embed and score nothing: there are no results then.
         argv: the command line, for these records.
         told: told what is going on.
 
@@ -171,7 +175,7 @@ def score_heads(
     ]
     across = crossing(recipe.data.dataset, on)
     tested = across.target.name if across else recipe.data.dataset
-    train, test = load(recipe.data.dataset, "train", data_folder), load(tested, "test", data_folder)
+    train, test, embedded = _open(recipe, record, tested, data_folder)
     doubts = across.doubts(train, test) if across else []
     for line in doubts:
         told(f"note: {line}")
@@ -179,12 +183,13 @@ def score_heads(
     files = {setting: _episodes(test, tested, setting) for setting in settings}
 
     def prepared_for(file: EpisodeFile) -> Prepared:  # no validation here
-        return Prepared(
-            _info(recipe), train, test, test, file, file, trained_on=recipe.data.dataset if across else None
-        )
+        trained_on = recipe.data.dataset if across else None
+        return Prepared(_info(recipe), train, test, test, file, file, features=embedded, trained_on=trained_on)
 
     for file in files.values() if save else ():  # what cannot be saved is not computed
         store.check_writable(record.suite, prepared_for(file).protocol, f"{record.name}+{max(chosen, key=len)}")
+    if plan_only:
+        return Scoring(record, iter(()), left_out, len(settings) * len(chosen), tuple(chosen))
     learners = {name: learner_of(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
     features = image_features(learners[chosen[0]], recipe, test, store.root, record, told, across)
     centre = None
@@ -192,7 +197,7 @@ def score_heads(
         told("embedding the training classes, for their mean")
         learner = learners[chosen[0]]
         with exact_float32():
-            centre = base_mean(learner, train, transform_set(recipe.sla.transforms), _info(recipe)).to(where)
+            centre = base_mean(learner, train, transforms_of(recipe), _info(recipe)).to(where)
 
     def each() -> Iterator[HeadScores]:
         for setting in settings:
@@ -225,7 +230,7 @@ def score_heads(
                     store.save(made, right)
                 yield HeadScores(name, setting, made, seconds)
 
-    return Scoring(record, each(), left_out, len(settings) * len(chosen))
+    return Scoring(record, each(), left_out, len(settings) * len(chosen), tuple(chosen))
 
 
 def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
@@ -240,9 +245,9 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
         raise UsageError(
             f"{label} is of the suite {record.suite}", "heads are scored on few-shot runs; see: slabench posthoc"
         )
-    if record.pretrained:
+    if record.pretrained and record.outputs_file is None:  # `slabench score --features`: nothing was trained
         raise UsageError(
-            f"{label} rests on features of {record.setting('model', 'embedder')}, and trained no backbone",
+            f"{label} rests on the features {record.setting('model', 'embedder')}, and trained nothing on them",
             f"slabench score --features {record.setting('model', 'embedder')} --dataset {record.dataset}",
         )
     if record.derived is not None:
@@ -263,6 +268,32 @@ def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
     weights = load_weights(path, record.outputs_sha256)
     check_owner(weights, record, path)
     return weights
+
+
+def _open(
+    recipe: Recipe, record: RunRecord, tested: str, data_folder: Path | None
+) -> tuple[ImageSet, ImageSet, Features | None]:
+    """Training images, and test images of `tested`; of a run on features, what stands in their place.
+
+    Raises:
+        DataError: the features are others than when the trial was run.
+        UsageError: a run on features, and another data set to test on.
+    """
+    name = recipe.data.dataset
+    if not recipe.model.embedder:
+        return load(name, "train", data_folder), load(tested, "test", data_folder), None
+    if tested != name:
+        raise UsageError(
+            f"--on {tested} with a run on features of {name}: an adapter is scored on the data set that it was trained on",
+            "leave --on out, or name a run that was trained on images",
+        )
+    prepared = prepare(recipe, data_folder)
+    if trial_key(recipe, record.seed, prepared, plugins.recorded(record.environment)) != record.key:
+        raise DataError(
+            f"the feature set '{recipe.model.embedder}', or what it is of, is another one now than in run {record.key[:SHORT]}",
+            "run the trial again on the features that are here",
+        )
+    return prepared.train, prepared.test, prepared.features
 
 
 def _check_code(recipe: Recipe, record: RunRecord) -> None:
@@ -315,7 +346,8 @@ def _named(asked: Sequence[str] | None) -> dict[str, bool]:
 
 def learner_of(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
     """The trained backbone under another head; the run's own head keeps what it has learned."""
-    learner = with_head(build_backbone(recipe.model, _info(recipe), seed), HEADS.get(head), seed)
+    dim = test.images.shape[-1] if recipe.model.embedder else None
+    learner = with_head(build_backbone(recipe.model, _info(recipe), seed, dim), HEADS.get(head), seed)
     known = learner.state_dict()
     own = head == recipe.model.head
     wanted = {name for name in known if name.startswith("backbone.") or own}

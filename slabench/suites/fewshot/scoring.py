@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,8 +29,9 @@ from slabench.heads import watch_residuals
 from slabench.heads.apart import query_gap
 from slabench.learners import EpisodicLearner
 from slabench.records.record import Score
-from slabench.sla.transforms import IDENTITY, TransformSet, transform_set
+from slabench.sla.transforms import TransformSet
 from slabench.suites import on_device
+from slabench.suites.on_features import identity_of, transforms_of, unaugmented
 
 if TYPE_CHECKING:
     from slabench.recipes.fewshot import Recipe
@@ -56,7 +57,7 @@ class EpisodeScoring:
     ) -> None:
         self.recipe, self.seed, self.prepared = recipe, seed, prepared
         self.device, self.autocast = device, autocast
-        self.transforms: TransformSet = transform_set(recipe.sla.transforms)
+        self.transforms: TransformSet = transforms_of(recipe)
         self.info: DatasetInfo = prepared.info
         self._val_images: Tensor | None = None
 
@@ -93,7 +94,9 @@ class EpisodeScoring:
         if self.learner.head.transductive:
             return True
         images, few = on_device(self.prepared.test.images, torch.device("cpu")), self.prepared.test_episodes.episodes
-        features, rows = embed_episodes(self.learner, images, few[:MEASURED_EPISODES], IDENTITY, self.info)
+        features, rows = embed_episodes(
+            self.learner, images, few[:MEASURED_EPISODES], identity_of(self.recipe), self.info
+        )
         return looks_at_queries(self.learner, features, rows)
 
     def _score(
@@ -132,9 +135,11 @@ def looks_at_queries(learner: EpisodicLearner, features: Tensor, episodes: Episo
     return query_gap(learner.logits, support, upload(labels, plain.device), query, episodes.ways) > _NOISE
 
 
-def train_augment(recipe: Recipe, entry: DatasetInfo) -> BatchAugment:
-    """Crop, flip and colours of a recipe, where the data set allows them."""
+def train_augment(recipe: Recipe, entry: DatasetInfo) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Crop, flip and colours of a recipe, where the data set allows them; nothing on features."""
     train = recipe.train
+    if recipe.model.embedder:
+        return unaugmented
     return BatchAugment(
         crop_padding=entry.crop_padding if train.crop else 0,
         flip=train.flip and entry.mirror,

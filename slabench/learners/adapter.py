@@ -1,0 +1,60 @@
+"""What stands in a backbone's place on the features of a frozen embedder: nothing, or an adapter that starts as nothing.
+
+An adapter is x + f(x). The last layer of f is zero at first, so that an untrained adapter leaves every feature as it is, and
+weight decay draws f back to zero: towards no training at all. CLIP-Adapter (Gao et al., IJCV 2024) is residual likewise, with a
+ratio in place of the zeros.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from slabench.backbones import Backbone
+from slabench.core.seeding import fork_for_init
+from slabench.recipes.base import OnFeatures
+
+
+class RawFeatures(Backbone):
+    """The features of the embedder as they are; there is nothing to train.
+
+    Args:
+        dim: D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.feature_dim = dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features `[B, D]` as they were given."""
+        return images
+
+
+class Adapter(Backbone):
+    """x + f(x) for features x `[B, D]`; all views of an image pass through the same f.
+
+    Args:
+        dim: D.
+        hidden: units of f's hidden layer (rectified); None: f is linear.
+    """
+
+    def __init__(self, dim: int, hidden: int | None = None) -> None:
+        super().__init__()
+        self.feature_dim = dim
+        self.hidden = None if hidden is None else nn.Linear(dim, hidden)
+        self.out = nn.Linear(dim if hidden is None else hidden, dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Adapted features `[B, D]` of features `[B, D]`."""
+        change: Tensor = self.out(images if self.hidden is None else self.hidden(images).relu())
+        return images + change
+
+
+def build_adapter(model: OnFeatures, dim: int, seed: int) -> Backbone:
+    """What a recipe puts on features of length `dim`, initialised from `seed` alone."""
+    if model.adapter == "none":
+        return RawFeatures(dim)
+    with fork_for_init(seed, "init"):
+        return Adapter(dim, model.hidden if model.adapter == "mlp" else None)

@@ -1,0 +1,147 @@
+"""What a trial on the features of a frozen embedder does otherwise than one on images: very little.
+
+Features `[n, V, D]` of all views of every image stand where pixels do (`embedded`), a transformation takes a view
+(`slabench.sla.transforms.CachedViews`), nothing is augmented, and an adapter stands in the backbone's place
+(`slabench.learners.adapter`). Objectives, losses, samplers, heads and scores know no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slabench.core.errors import DataError, UsageError
+from slabench.core.files import digest_json
+from slabench.data.imageset import ImageSet
+from slabench.embedders import EmbedderFacts, open_features
+from slabench.sla.transforms import IDENTITY, TransformSet, cached_views, transform_set
+
+if TYPE_CHECKING:
+    from slabench.recipes import AnyRecipe
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a trial knows of the features that stand in its images' place.
+
+    Attributes:
+        name: of the feature set.
+        embedder: the network behind it.
+        transforms: the transformation set that made the views.
+        views: of an image.
+        dim: D.
+        digest: sha256 (hex) of the features of all splits that the trial reads.
+    """
+
+    name: str
+    embedder: EmbedderFacts
+    transforms: str
+    views: int
+    dim: int
+    digest: str
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of the record: which pre-trained network it rests on. Such records are ranked in tables of their own."""
+        return {"embedder": {**self.embedder.plain(), "features": self.digest}}
+
+
+def transforms_of(recipe: AnyRecipe) -> TransformSet:
+    """The transformations of a recipe for what it learns on: of images, or views of features."""
+    chosen = transform_set(recipe.sla.transforms)
+    return cached_views(chosen) if recipe.model.embedder else chosen
+
+
+def identity_of(recipe: AnyRecipe) -> TransformSet:
+    """No transformation, for what a recipe learns on: the plain view alone."""
+    return cached_views(IDENTITY) if recipe.model.embedder else IDENTITY
+
+
+def unaugmented(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Features as they are, in float32: in the place of `slabench.data.augment.BatchAugment`."""
+    return features.float()
+
+
+def embedded(
+    images: Sequence[ImageSet], splits: Sequence[str], recipe: AnyRecipe, data_folder: Path | None = None
+) -> tuple[list[ImageSet], Features | None]:
+    """The same rows with features `[n, V, D]` in place of pixels, in memory; the images themselves where there is no embedder.
+
+    Args:
+        images: of each split.
+        splits: as `slabench.embedders.open_features` calls them.
+        recipe: of any suite.
+        data_folder: of prepared data.
+
+    Raises:
+        DataMissingError: there is no such feature set of this data set, or not of these splits.
+        DataError: it is of other images.
+    """
+    name = recipe.model.embedder
+    if not name:
+        return list(images), None
+    found = [open_features(name, recipe.data.dataset, split, data_folder) for split in splits]
+    for own, of in zip(found, images, strict=True):
+        if not np.array_equal(own.labels, of.labels):
+            raise DataError(
+                f"the feature set '{name}' is not of the {len(of):,} images of {of.name}", "embed them again"
+            )
+    m = found[0].manifest
+    digest = digest_json({split: own.digest for split, own in zip(splits, found, strict=True)})
+    made = []
+    for own, of in zip(found, images, strict=True):
+        values: Any = own.features()  # float, where a split of images has uint8
+        made.append(replace(of, images=values))
+    return made, Features(name, m.embedder, m.transforms, m.M, m.D, digest)
+
+
+UNKNOWN_VIEWS = "views"
+"""What a feature set says of views that came without the name of their transformations."""
+
+
+def check_views(recipe: AnyRecipe, features: Features) -> None:
+    """Refuse features whose views are not those of the recipe's transformations.
+
+    Raises:
+        UsageError: names both.
+    """
+    asked, m = recipe.sla.transforms, transform_set(recipe.sla.transforms).M
+    if features.views == m and features.transforms in (asked, UNKNOWN_VIEWS):
+        return
+    views = f"{features.views} view{'' if features.views == 1 else 's'} of each image ({features.transforms})"
+    raise UsageError(
+        f"the feature set '{features.name}' has {views}, and {asked} asks for {m}",
+        f"embed the images under {asked}, or choose other --transforms",
+    )
+
+
+def refuse_idle(recipe: AnyRecipe, settings: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse settings of images on features, and adapters without features.
+
+    Args:
+        recipe: of any suite.
+        settings: by key: the value, and the one under which nothing is done.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    if not recipe.model.embedder:
+        if recipe.model.adapter != "none":
+            raise UsageError(
+                f"model.adapter = {recipe.model.adapter} without model.embedder: adapters are for features",
+                "name the feature set of a frozen embedder: --embedder NAME",
+            )
+        return
+    for key, (value, idle) in settings.items():
+        if value != idle:
+            off = str(idle).lower() if isinstance(idle, bool) else idle
+            raise UsageError(
+                f"{key} = {str(value).lower() if isinstance(value, bool) else value} has no effect on the features of "
+                f"{recipe.model.embedder}: they were computed before training",
+                f"leave it out: --set {key}={off}; recipes that do: {recipe.suite}/adapter",
+            )
