@@ -139,7 +139,9 @@ def test_a_declared_transductive_head_conforms_and_a_false_declaration_does_not(
     (found,) = (finding for finding in check_head(tim) if finding.check == "queries apart")
     assert (found.state, found.message) == ("ok", "transductive, as declared: ranked in tables of its own")
     assert "is transductive" in wrong(check_head(replace(tim, transductive=False)))["queries apart"]
-    assert "declared transductive" in wrong(check_head(replace(HEADS.get("protonet"), transductive=True)))["queries apart"]
+    assert (
+        "declared transductive" in wrong(check_head(replace(HEADS.get("protonet"), transductive=True)))["queries apart"]
+    )
 
 
 def test_a_dishonest_decomposes_is_found_and_a_modest_one_remarked() -> None:

@@ -51,7 +51,9 @@ def test_a_run_is_scored_on_another_data_set_and_ranked_apart(tmp_path: Path) ->
     assert record is not None
     said: list[str] = []
     asked = ["protonet", "simpleshot"]
-    (found, centred) = score_heads(record.key[:9], asked, on="stripes", results=tmp_path, save=True, told=said.append).results
+    (found, centred) = score_heads(
+        record.key[:9], asked, on="stripes", results=tmp_path, save=True, told=said.append
+    ).results
     there = found.record
     assert there.protocol == "fewshot/stripes/3w1s3q-from-glyphs"
     assert (there.dataset, there.recipe["data"]["dataset"]) == ("stripes", "glyphs")

@@ -78,6 +78,8 @@ def test_run_and_score_record_what_they_measure(tmp_path: Path) -> None:
     assert records["protonet"] is not None
     assert records["places"].transductive
     assert not records["protonet"].transductive
-    scoring = score_heads(records["protonet"].key[:12], ["sees", "plain", "says"], results=tmp_path, predictors=["single"])
+    scoring = score_heads(
+        records["protonet"].key[:12], ["sees", "plain", "says"], results=tmp_path, predictors=["single"]
+    )
     found = {result.head: result.record.transductive for result in scoring.results}
     assert found == {"sees": True, "plain": False, "says": True}

@@ -48,7 +48,9 @@ def verify(
             console.print(_counts(found))
         wrong = sum(not one.ok for one in found)
         verdict = f"{wrong} of {len(found)} records fail" if wrong else f"{len(found)} records: nothing is wrong"
-        console.print(verdict if len(found) > 1 else ("something is wrong" if wrong else "nothing is wrong"), style="bold")
+        console.print(
+            verdict if len(found) > 1 else ("something is wrong" if wrong else "nothing is wrong"), style="bold"
+        )
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 

@@ -309,7 +309,9 @@ HEADS.add(
     "transductive: prototypes rectified by the queries (BD-CSPN, Liu et al. 2020)",
 )
 HEADS.add(
-    "tim", "slabench.heads.tim:TIM", "transductive: mutual information of queries and labels (TIM-ADM, Boudiaf et al. 2020)"
+    "tim",
+    "slabench.heads.tim:TIM",
+    "transductive: mutual information of queries and labels (TIM-ADM, Boudiaf et al. 2020)",
 )
 HEADS.add(
     "pt-map",

@@ -1,8 +1,8 @@
 """`slabench verify`: is a record whole, do its numbers follow from its own files, and was it made on what slabench ships?
 
-A record is held against its side file (every accuracy of it), against itself (digests, key), and against the frozen episodes, class
-splits, subsets and digests of data sets that are here. Nothing is trained, and no pixel is read. What cannot be held against
-anything here is told as that. Digests are no signatures: see docs/trust.md.
+A record is held against its side file (every accuracy of it), against itself (digests, key), and against the frozen episodes,
+class splits, subsets and digests of data sets that are here. Nothing is trained, and no pixel is read but to draw episodes that
+nobody has frozen. What cannot be held against anything here is told as that. Digests are no signatures: see docs/trust.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,18 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-_ENVIRONMENT = ("slabench", "python", "torch", "numpy", "platform", "processor", "threads", "device", "host", "precision")
+_ENVIRONMENT = (
+    "slabench",
+    "python",
+    "torch",
+    "numpy",
+    "platform",
+    "processor",
+    "threads",
+    "device",
+    "host",
+    "precision",
+)
 _CLOSE = 1e-6
 """Of accuracies: side files hold float32."""
 
@@ -89,7 +100,9 @@ def record_files(given: Iterable[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("seed*-*.json") if not p.name.startswith("."))
             if not inside:
-                raise UsageError(f"{path} holds no records", "name a record's JSON file, or a folder such as results/runs")
+                raise UsageError(
+                    f"{path} holds no records", "name a record's JSON file, or a folder such as results/runs"
+                )
             found += inside
         elif path.is_file():
             found.append(path)
@@ -134,7 +147,9 @@ class _Trials:
         if self._read is None:
             roots = {parent for file in self._files for parent in file.resolve().parents if parent.name == "runs"}
             self._read = {}
-            around = (p for root in sorted({paths.shipped_results() / "runs", *roots}) for p in root.rglob("seed*-*.json"))
+            around = (
+                p for root in sorted({paths.shipped_results() / "runs", *roots}) for p in root.rglob("seed*-*.json")
+            )
             for path in (*around, *self._files):
                 try:
                     record = read_record(path)
@@ -293,7 +308,9 @@ def _episode_file(s: _Subject) -> str:
         raise Fault(f"its recipe asks for {name}, and it was tested on {r.episodes}")
     manifest = read_manifest(find(name) or _made(r.dataset, (*sizes, *profiles), name))
     if protocol_part(manifest) != r.episodes_digest:
-        raise Fault(f"{name} here has the digest {protocol_part(manifest)[:SHORT]}, not {str(r.episodes_digest)[:SHORT]}")
+        raise Fault(
+            f"{name} here has the digest {protocol_part(manifest)[:SHORT]}, not {str(r.episodes_digest)[:SHORT]}"
+        )
     if manifest.dataset_digest != r.dataset_digest or manifest.split_digest != (r.split_digest or ""):
         raise Fault(f"{name} here was drawn from other images or another class split")
     wrong = [score.predictor for score in r.scores if score.n != manifest.episodes]
@@ -321,7 +338,11 @@ def _data(s: _Subject) -> str:
     if entry.digest == r.dataset_digest:
         return f"{r.dataset}, the published pixels"
     jpeg = (r.data_source or {}).get("jpeg_copies")
-    why = f"{jpeg} images are JPEG copies" if jpeg else f"its digest is {r.dataset_digest[:SHORT]}, not {entry.digest[:SHORT]}"
+    why = (
+        f"{jpeg} images are JPEG copies"
+        if jpeg
+        else f"its digest is {r.dataset_digest[:SHORT]}, not {entry.digest[:SHORT]}"
+    )
     raise Fault(f"other images than the published ones of {r.dataset}: {why}")
 
 
@@ -387,7 +408,9 @@ def _prepared_key(s: _Subject) -> str:
     try:
         prepared = suite.prepare(recipe)
     except DataMissingError:
-        raise Unchecked(f"the key of a classifier rests on its training images, and {s.trained_on} is not here") from None
+        raise Unchecked(
+            f"the key of a classifier rests on its training images, and {s.trained_on} is not here"
+        ) from None
     return suite.trial_key(recipe, s.record.seed, prepared, recorded(s.record.environment))
 
 
@@ -401,7 +424,9 @@ def _environment(s: _Subject) -> str:
     commit = str(e["commit"])[:SHORT] if e.get("commit") else "an installed package"
     changed = ", with changes that are in no commit" if e.get("dirty") else ""
     plugins = [str(plugin["name"]) for plugin in recorded(e)]
-    return f"slabench {e['slabench']}, {commit}{changed}; {e['device']}" + (f"; plug-ins {', '.join(plugins)}" * bool(plugins))
+    return f"slabench {e['slabench']}, {commit}{changed}; {e['device']}" + (
+        f"; plug-ins {', '.join(plugins)}" * bool(plugins)
+    )
 
 
 _CHECKS: tuple[tuple[str, Callable[[_Subject], str | None]], ...] = (

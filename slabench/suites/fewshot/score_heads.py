@@ -44,7 +44,6 @@ from slabench.suites.fewshot.scoring import (
 )
 from slabench.training.device import choose_device, exact_float32
 
-
 HEAD_GROUPS = {"all": (False, True), "inductive": (False,), "transductive": (True,)}
 """Names of several heads at once: those whose `Head.transductive` is one of these."""
 
@@ -180,7 +179,9 @@ def score_heads(
     files = {setting: _episodes(test, tested, setting) for setting in settings}
 
     def prepared_for(file: EpisodeFile) -> Prepared:  # no validation here
-        return Prepared(_info(recipe), train, test, test, file, file, trained_on=recipe.data.dataset if across else None)
+        return Prepared(
+            _info(recipe), train, test, test, file, file, trained_on=recipe.data.dataset if across else None
+        )
 
     for file in files.values() if save else ():  # what cannot be saved is not computed
         store.check_writable(record.suite, prepared_for(file).protocol, f"{record.name}+{max(chosen, key=len)}")
