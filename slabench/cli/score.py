@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def score(
     run: Annotated[str, typer.Argument(help="The first characters of a run's key (slabench list runs).")],
-    heads: Annotated[
-        str, typer.Option(help="all, inductive, transductive, or some: protonet,tim (slabench list heads).")
-    ] = "all",
+    heads: Annotated[str, typer.Option(help="all, transductive, or some: protonet,tim (slabench list heads).")] = "all",
     ways: Annotated[str | None, typer.Option(help="Such as 5,10,20. Default: the run's.")] = None,
     shots: Annotated[str | None, typer.Option(help="Such as 1,5,10,20. Default: the run's.")] = None,
     queries: Annotated[int | None, typer.Option(help="Query images of a class. Default: the run's.")] = None,
