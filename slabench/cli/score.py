@@ -34,9 +34,7 @@ def score(
         str | None,
         typer.Option(help="Of --features: whose episodes. Default: the set's own, where it came with labels."),
     ] = None,
-    heads: Annotated[
-        str, typer.Option(help="all, inductive, transductive, or some: protonet,tim (slabench list heads).")
-    ] = "all",
+    heads: Annotated[str, typer.Option(help="all, transductive, or some: protonet,tim (slabench list heads).")] = "all",
     ways: Annotated[str | None, typer.Option(help="Such as 5,10,20. Default: the run's, or the usual.")] = None,
     shots: Annotated[str | None, typer.Option(help="Such as 1,5,10,20. Default: the run's, or the usual.")] = None,
     queries: Annotated[

@@ -1,8 +1,8 @@
 """`slabench verify`: is a record whole, do its numbers follow from its own files, and was it made on what slabench ships?
 
-A record is held against its side file (every accuracy of it), against itself (digests, key), and against the frozen episodes, class
-splits, subsets and digests of data sets that are here. Nothing is trained, and no pixel is read. What cannot be held against
-anything here is told as that. Digests are no signatures: see docs/trust.md.
+A record is held against its side file (every accuracy of it), against itself (digests, key), and against the frozen episodes,
+class splits, subsets and digests of data sets that are here. Nothing is trained, and no pixel is read but to draw episodes that
+nobody has frozen. What cannot be held against anything here is told as that. Digests are no signatures: see docs/trust.md.
 """
 
 from __future__ import annotations

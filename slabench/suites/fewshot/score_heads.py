@@ -44,8 +44,9 @@ from slabench.suites.fewshot.scoring import (
 from slabench.suites.on_features import Features, transforms_of
 from slabench.training.device import choose_device, exact_float32
 
-HEAD_GROUPS = {"all": (False, True), "inductive": (False,), "transductive": (True,)}
-"""Names of several heads at once: those whose `Head.transductive` is one of these."""
+HEAD_GROUPS = {"all": False, "transductive": True}
+"""Names of several heads at once, by `Head.transductive`. `all` is of the task that most ask about, predicting one query, and
+would take twice as long with the others."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def score_heads(
 
     Args:
         run: the first characters of the trial's key.
-        heads: registered names, or `HEAD_GROUPS`; None takes all that need no training of their own, and the run's own head.
+        heads: registered names, or `HEAD_GROUPS`; None takes all that need no training of their own and are not transductive,
+            and the run's own head.
         ways: N of the episodes; by default the run's.
         shots: K; by default the run's.
         queries: Q per class; by default the run's.
@@ -318,7 +320,12 @@ def _check_code(recipe: Recipe, record: RunRecord) -> None:
 
 def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[str], list[str]]:
     """The heads to score, and a line for each that was left out."""
-    chosen, left_out = [], []
+    chosen: list[str] = []
+    left_out = [
+        f"{name} is transductive, and ranked in tables of its own: --heads transductive"
+        for name in (HEADS.names() if asked is None or list(asked) == ["all"] else ())
+        if HEADS.get(name).transductive
+    ]
     for name, by_name in _named(asked).items():
         head = HEADS.get(name)
         if head.module is not None and (name != own or learner != "episodic"):
@@ -339,7 +346,7 @@ def _named(asked: Sequence[str] | None) -> dict[str, bool]:
     for name in asked or ("all",):
         wanted = HEAD_GROUPS.get(name)
         for head in [name] if wanted is None else HEADS.names():
-            if wanted is None or HEADS.get(head).transductive in wanted:
+            if wanted is None or HEADS.get(head).transductive == wanted:
                 found[head] = found.get(head, False) or wanted is None
     return found
 
