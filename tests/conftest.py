@@ -57,7 +57,14 @@ LONGEST_FIRST = (
         "test_plugins",
         "test_doctor",
     ),
-    *("test_executor_slurm", "test_executor_ray", "test_fake_cuda", "test_attack", "test_hostile_files", "test_own_runs"),
+    *(
+        "test_executor_slurm",
+        "test_executor_ray",
+        "test_fake_cuda",
+        "test_attack",
+        "test_hostile_files",
+        "test_own_runs",
+    ),
 )
 # ... but for these, whose slow tests are marked one by one.
 PARTLY_FAST = ("test_docs", "test_api")
