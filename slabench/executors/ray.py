@@ -191,6 +191,8 @@ def _ray() -> Any:
 def run_task(job_text: str, settings_text: str, token: str) -> dict[str, Any]:
     """Run a job in a worker of Ray: its state and error, and the files of its record where the folder is not shared."""
     job, settings = Job.read(job_text), Settings.read(settings_text)
+    if not job.resources.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those of the machine are other tasks'
     if _token_file(settings.results, token).is_file():
         result = do(job, settings)
         return {"state": result.state, "error": result.error}
