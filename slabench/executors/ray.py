@@ -123,10 +123,12 @@ class Ray:
         own: dict[str, Any] = {"include_dashboard": False} if self.address is None else {"address": self.address}
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises bare ones
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            where = f"cannot join the cluster at {self.address}" if self.address else "cannot start on this machine"
             raise UsageError(
-                f"--executor ray: there is no cluster at {self.address}: {str(error).strip().splitlines()[0]}",
-                "start one with: ray start --head; or leave RAY_ADDRESS and --resource address out for this machine alone",
+                f"--executor ray {where}: {why}",
+                "start a cluster with: ray start --head; or --executor local",
             ) from error
         try:
             yield
