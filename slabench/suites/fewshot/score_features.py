@@ -36,7 +36,7 @@ from slabench.records.environment import describe
 from slabench.records.record import Cost, RunRecord, Score, Selection
 from slabench.records.store import ResultStore
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.score_heads import HeadScores, Setting
+from slabench.suites.fewshot.score_heads import HeadScores, Setting, named_heads
 from slabench.suites.fewshot.scoring import (
     MEASURED_EPISODES,
     base_rows,
@@ -201,10 +201,10 @@ def record_name(name: str, head: str) -> str:
 
 def _heads(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
     chosen, left_out = [], []
-    for name in dict.fromkeys(asked or HEADS.names()):
+    for name, by_name in named_heads(asked).items():
         if HEADS.get(name).module is not None:
             why = f"{name} learns from episodes, and frozen features have learned from none"
-            if asked:
+            if by_name:
                 raise UsageError(why, "choose another head (slabench list heads)")
             left_out.append(why)
             continue

@@ -326,7 +326,7 @@ def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[st
         for name in (HEADS.names() if asked is None or list(asked) == ["all"] else ())
         if HEADS.get(name).transductive
     ]
-    for name, by_name in _named(asked).items():
+    for name, by_name in named_heads(asked).items():
         head = HEADS.get(name)
         if head.module is not None and (name != own or learner != "episodic"):
             why = f"{name} learns from episodes, and this run was trained with {own}"
@@ -340,7 +340,7 @@ def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[st
     return chosen, left_out
 
 
-def _named(asked: Sequence[str] | None) -> dict[str, bool]:
+def named_heads(asked: Sequence[str] | None) -> dict[str, bool]:
     """Heads in the order asked for, and whether each was asked for by its own name or as one of a group."""
     found: dict[str, bool] = {}
     for name in asked or ("all",):
