@@ -27,42 +27,44 @@ from slabench.data.sources.detect import import_dataset
 LONGEST_FIRST = (
     *(
         "test_docs_commands",
-        "test_score_heads",
         "test_resume",
-        "test_fewshot_suite",
-        "test_classification_cli",
-        "test_docs",
+        "test_reproduction_run",
+        "test_fake_cuda",
+        "test_score_heads",
+        "test_attack",
     ),
-    *("test_cli", "test_reproduction_run", "test_api", "test_packaging", "test_report_browser"),
+    *(
+        "test_fewshot_suite",
+        "test_docs",
+        "test_classification_cli",
+        "test_packaging",
+        "test_cli",
+        "test_report_browser",
+    ),
     *(
         "test_classification_suite",
+        "test_several_processes",
+        "test_estimate",
         "test_maml",
         "test_maml_runs",
-        "test_estimate",
-        "test_report",
-        "test_results_page",
-        "test_backbones",
-        "test_data_loading",
+        "test_api",
     ),
-    *("test_conformance_networks", "test_conformance", "test_svm_head", "test_posthoc_cli", "test_posthoc_training"),
-    *("test_reproduction_tables", "test_data_learn2learn", "test_glyphs", "test_compare_cli", "test_learn2learn"),
+    *("test_report", "test_results_page", "test_backbones", "test_data_loading", "test_conformance_networks"),
+    *("test_conformance", "test_svm_head", "test_posthoc_cli", "test_posthoc_training", "test_reproduction_tables"),
     *(
+        "test_data_learn2learn",
+        "test_glyphs",
+        "test_compare_cli",
+        "test_learn2learn",
         "test_training",
         "test_not_finite",
-        "test_transductive",
-        "test_evaluation",
-        "test_identity",
-        "test_parity",
-        "test_scoring_parity",
-        "test_cosine_heads",
-        "test_examples",
-        "test_plugins",
-        "test_doctor",
     ),
-    *("test_fake_cuda", "test_attack", "test_hostile_files", "test_own_runs", "test_adapters"),
+    *("test_transductive", "test_evaluation", "test_identity", "test_parity", "test_scoring_parity"),
+    *("test_cosine_heads", "test_examples", "test_plugins", "test_doctor", "test_hostile_files", "test_own_runs"),
+    *("test_executor_slurm", "test_executor_ray", "test_adapters"),
 )
 # ... but for these, whose slow tests are marked one by one.
-PARTLY_FAST = ("test_docs", "test_api")
+PARTLY_FAST = ("test_docs", "test_api", "test_several_processes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

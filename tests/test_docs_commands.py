@@ -33,6 +33,15 @@ ELSEWHERE = {
     ),
     "slabench reproduce sla2020/few-shot --dry-run": "tests/test_reproduction_tables.py plans every table",
     "slabench reproduce sla2020/imbalanced --only cifar100-r100 --jobs 2": "days; tests/test_reproduction_run.py",
+    "slabench run fewshot --dataset glyphs --preset quick --seeds 0,1 --executor slurm --partition short --dry-run": (
+        "needs a SLURM; tests/test_executor_slurm.py"
+    ),
+    "slabench reproduce sla2020/few-shot --preset paper --seeds 0,1,2 --executor slurm --partition gpu --resource gpus=1": (
+        "needs a SLURM; tests/test_executor_slurm.py"
+    ),
+    "slabench reproduce sla2020/few-shot --preset paper --executor ray --resource gpus=1": (
+        "needs Ray; tests/test_executor_ray.py"
+    ),
 }
 _EMBEDDED = ("glyphs", "digits", "my-birds")
 
@@ -84,7 +93,7 @@ def type_it(command: str, published: Path, data: Path, monkeypatch: pytest.Monke
     assert result.output.strip() or "-o" in words
 
 
-@pytest.mark.usefixtures("registries")
+@pytest.mark.usefixtures("registries", "narrow_conv4")
 @pytest.mark.parametrize("command", [command for command in SHOWN if not needs_cifar(command)])
 def test_a_command_that_is_shown_runs(
     command: str, published: Path, embedded: Path, monkeypatch: pytest.MonkeyPatch
@@ -93,6 +102,7 @@ def test_a_command_that_is_shown_runs(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow_conv4")
 @pytest.mark.parametrize("command", [command for command in SHOWN if needs_cifar(command)])
 def test_a_command_on_real_data_runs(
     command: str, published: Path, cifar100: Path, monkeypatch: pytest.MonkeyPatch

@@ -40,7 +40,7 @@ def cluster(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return slurm
 
 
-def until(true: Callable[[], object], seconds: float = 180) -> None:
+def until(true: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it took too long"

@@ -15,6 +15,8 @@ from processes import finish, here, start
 from scipy import stats
 
 import slabench
+from slabench.executors.jobs import Settings, trial_jobs
+from slabench.executors.local import Local
 from slabench.ranking.published import COLUMNS
 from slabench.recipes import load_recipe
 from slabench.records.store import ResultStore
@@ -209,8 +211,6 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) -> None:
-    from slabench.reproduction.workers import run_parallel
-
     from slabench.reproduction.running import in_order
 
     results = tmp_path / "results"
@@ -224,16 +224,14 @@ def test_a_process_that_dies_fails_its_trial_alone(table: Path, tmp_path: Path) 
             killed.extend(_jobs(os.getpid()))
             os.kill(killed[0], signal.SIGKILL)
 
-    outcomes = run_parallel(trials, 1, results, threads=1, say=say)
-    assert [outcome.state for outcome in outcomes] == ["failed", "ran", "ran"]
-    assert str(outcomes[0].error) == "its process ended by signal 9 (Killed): out of memory?"
+    ended = Local(1).run(trial_jobs(trials), Settings(results, threads=1), say)
+    assert [result.state for result in ended] == ["failed", "ran", "ran"]
+    assert str(ended[0].error) == "its process ended by signal 9 (Killed): out of memory?"
     assert len(ResultStore(results).records()) == 2
 
 
 @pytest.mark.usefixtures("registries")
 def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) -> None:
-    from slabench.reproduction.workers import run_parallel
-
     from slabench.plugins import load_plugin
     from slabench.reproduction.running import in_order
 
@@ -242,10 +240,9 @@ def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) ->
     table = write(tmp_path, TABLE + rows)
     (trial, *_) = in_order(plan_table(str(table), "quick", results=tmp_path / "results"))
     assert trial.recipe.model.head == "nearest"  # type: ignore[union-attr]
-    (outcome,) = run_parallel([trial], 1, tmp_path / "results", threads=1)
-    assert (outcome.state, outcome.error) == ("ran", None)
-    assert outcome.record is not None
-    assert outcome.record.key == trial.key
+    (result,) = Local(1).run(trial_jobs([trial]), Settings(tmp_path / "results", threads=1))
+    assert (result.state, result.error) == ("ran", None)
+    assert ResultStore(tmp_path / "results").find(trial.key) is not None
 
 
 def test_jobs_do_not_outlive_a_parent_that_is_killed(tmp_path: Path, glyphs: Path) -> None:

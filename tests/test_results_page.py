@@ -18,7 +18,7 @@ from slabench.cli.app import app
 from slabench.records.store import ResultStore
 
 _ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["docs/results.md", "docs/results-few-shot.md", "docs/results-classifiers.md"]
+PAGES = [f"docs/results{part}.md" for part in ("", "-few-shot", "-classifiers", "-features")]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +18,10 @@ from processes import QUICK, here
 
 from slabench import load_recipe, plan, runner
 from slabench.core.locks import hold
-from slabench.reproduction import running
-from slabench.runner.trials import Outcome
+from slabench.executors import running
+from slabench.executors.claims import Claims, Owner
+from slabench.executors.jobs import Job, Result, Settings, trial_jobs
+from slabench.executors.local import Local
 
 WORDS = [*QUICK, "--steps", "4"]
 _HOLDER = (
@@ -158,19 +159,53 @@ class TestARun:
         assert "2 of 2 trials are done" in output
 
 
-def test_reproduce_takes_over_what_its_processes_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+class Passing:
+    """An executor of processes that passes by the first job, whose trial another command holds."""
+
+    name = "local"
+
+    def run(self, jobs: list[Job], *arguments: Any) -> list[Result]:
+        return [Result(job.key, "ran" if place else "busy") for place, job in enumerate(jobs)]
+
+
+def test_a_command_takes_over_what_its_processes_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--jobs`: trials that another command held are run, or waited for, by the command itself in the end."""
-    trials = [SimpleNamespace(recipe=f"recipe {seed}", seed=seed, key=str(seed), done=None) for seed in (0, 1)]
-    table: Any = SimpleNamespace(missing=["recipe"], trials={"r": trials}, results=Path("results"), seeds=[0, 1])
-    passed: list[Any] = [Outcome(trials[0], "busy", None), Outcome(trials[1], "ran", None)]  # type: ignore[arg-type]
-    asked = []
+    jobs, asked = [Job("trial", key * 64, key, {}) for key in "ab"], []
 
-    def run(recipe: Any, seeds: list[int], **settings: Any) -> list[Outcome]:
-        asked.append((recipe, seeds, settings["results"]))
-        return [Outcome(trials[0], "ran", None)]  # type: ignore[arg-type]
+    def do(job: Job, *arguments: Any) -> Result:
+        asked.append(job.key)
+        return Result(job.key, "ran")
 
-    monkeypatch.setattr(running, "run_parallel", lambda *arguments, **named: list(passed))
-    monkeypatch.setattr(running, "run", run)
-    assert [outcome.state for outcome in running.run_missing(table, jobs=2)] == ["ran", "ran"]
-    assert asked == [(["recipe 0"], [0], Path("results"))]
-    assert [outcome.state for outcome in running.run_missing(table, jobs=2, wait=False)] == ["busy", "ran"]
+    monkeypatch.setattr(running, "do", do)
+    passing: Any = Passing()
+    assert [result.state for result in running.run_jobs(passing, jobs, Settings(tmp_path))] == ["ran", "ran"]
+    assert asked == ["a" * 64]
+    results = running.run_jobs(passing, jobs, Settings(tmp_path), wait=False)
+    assert [result.state for result in results] == ["busy", "ran"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("glyphs")
+def test_an_executor_needs_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that cannot lock, a second command waits for the trial that the first one's claim names, and runs the other."""
+
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    recipe = load_recipe("fewshot/quick", {"data.dataset": "glyphs", "train.steps": 2, "protocol.episodes": 10})
+    jobs = trial_jobs(plan(recipe, [0, 1], tmp_path))
+    other = Claims(tmp_path, Owner.this_command("local"))
+    assert other.take(jobs[0].key) is None
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "waiting for a trial of another command" in line:
+            other.release([jobs[0].key])
+
+    results = running.run_jobs(Local(2), jobs, Settings(tmp_path, threads=1), say)
+    assert [result.state for result in results] == ["ran", "ran"], results
+    assert sum("waiting for a trial" in line for line in said) == 1
+    assert not any("cannot lock files" in line for line in said)
+    assert [path for path in (tmp_path / "checkpoints").iterdir() if path.suffix != ".json"] == []

@@ -139,6 +139,13 @@ VERBS = {
             "One HTML page of everything that the records say.",
             "slabench report -o report.html",
         ),
+        Verb(
+            "verify",
+            _LOOK,
+            "verify:verify",
+            "Records held against their files and the frozen episodes.",
+            "slabench verify results/runs",
+        ),
         Verb("plot", _LOOK, "report:plot", "One figure of it.", "slabench plot bars -o bars.png"),
         Verb("data", _DATA, "data:app", "Bring data sets here; check what is here.", "slabench data get cifar100"),
         Verb(

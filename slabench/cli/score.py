@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slabench.cli.common import names, numbers, public_argv
+from slabench.cli.executing import EXECUTOR, PARTITION, RESOURCE, executor_of, measured_on, show_jobs
 from slabench.cli.streams import Screen
-from slabench.core.errors import UsageError
+from slabench.core import paths
+from slabench.core.errors import SlabenchError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+    from slabench.executors.running import Executor
     from slabench.posthoc.scoring import Posthoc, Row
     from slabench.suites.fewshot.score_features import FeatureScoring
     from slabench.suites.fewshot.score_heads import HeadScores, Scoring
@@ -55,8 +59,15 @@ def score(
         bool, typer.Option("--save/--no-save", help="Keep a record of each head and setting, for the leaderboard.")
     ] = True,
     again: Annotated[bool, typer.Option("--again", help="Compute again what an earlier scoring kept.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be scored, and where; score nothing.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    executor: Annotated[str | None, typer.Option(help=EXECUTOR)] = None,
+    jobs: Annotated[int | None, typer.Option(help="Heads at a time; see --executor.", min=1)] = None,
+    partition: Annotated[str | None, typer.Option(help=PARTITION)] = None,
+    resources: Annotated[list[str] | None, typer.Option("--resource", help=RESOURCE, metavar="KEY=VALUE")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/ here.")] = None,
 ) -> None:
     """Score every head on a trained backbone or on features of a frozen one, without training anything.
@@ -65,6 +76,9 @@ def score(
     features, on frozen episodes. With --features they are those of a pre-trained network, or your own.
     """
 
+    where = executor_of(executor, jobs, partition, resources, device=device)
+    if where is not None and not save:
+        raise UsageError("--no-save: an executor's scores come back as records", "leave --no-save out, or --executor")
     console = Screen()
     if (run is None) == (features is None):
         raise UsageError(
@@ -78,8 +92,7 @@ def score(
     if run is None and on is not None:
         raise UsageError(f"--on {on} has no effect on features: no data set was trained on", f"--dataset {on}")
     chosen = None if heads == "all" else names(heads, "--heads")
-    settings: dict[str, Any] = {
-        "heads": chosen,
+    what: dict[str, Any] = {
         "ways": numbers(ways, "--ways"),
         "shots": numbers(shots, "--shots"),
         "queries": queries,
@@ -87,32 +100,63 @@ def score(
         "predictors": names(predictors, "--predictors"),
         "support_profile": support_profile,
         "query_profile": query_profile,
-        "results": results,
-        "device": device,
-        "threads": threads,
-        "save": save,
-        "again": again,
-        "argv": public_argv(sys.argv[1:]),
-        "told": lambda text: console.print(text, style="dim", markup=False),
     }
-    found: Scoring | FeatureScoring
-    if run is not None:
+    argv = public_argv(sys.argv[1:])
+
+    def told(text: str) -> None:
+        console.print(text, style="dim", markup=False)
+
+    def score_here(again: bool, plan_only: bool = False) -> Scoring:
         from slabench.suites.fewshot.score_heads import score_heads
 
-        found = score_heads(run, on=on, **settings)
-        across = f" scored on {on}" if on else ""
-        title = f"{found.of.name}, {found.of.dataset}{across}, seed {found.of.seed}"
-    else:
+        return score_heads(
+            str(run),
+            chosen,
+            **what,
+            on=on,
+            results=results,
+            device=measured_on(where, device) if where else device,
+            threads=threads,
+            save=save,
+            again=again,
+            plan_only=plan_only,
+            argv=argv,
+            told=told,
+        )
+
+    found: Scoring | FeatureScoring
+    if run is None:
         from slabench.embedders.importing import named_or_imported
         from slabench.suites.fewshot.score_features import score_features
 
-        name, dataset = named_or_imported(str(features), dataset, settings["told"])
+        if where is not None or dry_run:
+            flag = "--dry-run" if where is None else "--executor"
+            raise UsageError(f"{flag} has no effect on features: no image is embedded", f"leave {flag} out")
+        name, dataset = named_or_imported(str(features), dataset, told)
         if predictors == "single,aggregated":
-            settings["predictors"] = None  # what the features have
-        found = score_features(name, dataset, **settings)
+            what["predictors"] = None  # what the features have
+        more = {"results": results, "device": device, "threads": threads, "save": save, "again": again}
+        found = score_features(name, dataset, heads=chosen, **what, **more, argv=argv, told=told)
         facts = found.features.embedder
-        told = f"{facts.embedder} on {facts.pretraining}, contaminated: {facts.contaminated}"
-        title = f"{name}: {told}; {found.features.images.name}"
+        network = f"{facts.embedder} on {facts.pretraining}, contaminated: {facts.contaminated}"
+        title = f"{name}: {network}; {found.features.images.name}"
+    else:
+        if where is not None or dry_run:
+            planned = score_here(again, plan_only=True)
+            if dry_run:
+                count = (
+                    f"{planned.count} scorings: {len(planned.heads)} heads on "
+                    f"{planned.count // len(planned.heads)} settings"
+                )
+                console.print(f"{planned.of.name}, {planned.of.dataset}, seed {planned.of.seed}: {count}", markup=False)
+            if where is not None:
+                asked = what | {"again": again, "on": on}
+                _elsewhere(console, where, planned, asked, dry_run, device, threads, results, resources, partition)
+            if dry_run:
+                return
+        found = score_here(again and where is None)  # what an executor has made is kept
+        across = f" scored on {on}" if on else ""
+        title = f"{found.of.name}, {found.of.dataset}{across}, seed {found.of.seed}"
     console.print(title, markup=False, soft_wrap=True)
     rows: list[HeadScores] = []
     for number, result in enumerate(found.results, 1):
@@ -138,6 +182,44 @@ def score(
         console.print(f"largest residual of a solver: {worst:.1e} ({head})", style="dim")
     if save:
         console.print(f"{len(rows)} records kept: slabench leaderboard", markup=False, soft_wrap=True)
+
+
+def _elsewhere(
+    console: Console,
+    executor: Executor,
+    planned: Scoring,
+    what: dict[str, Any],
+    dry_run: bool,
+    device: str,
+    threads: int | None,
+    results: Path | None,
+    resources: list[str] | None,
+    partition: str | None,
+) -> None:
+    """Have an executor score, a job a head; what it made is kept, and read here then."""
+    from slabench.executors.jobs import Resources, Settings, scoring_jobs
+    from slabench.executors.resources import Request, asked
+    from slabench.executors.running import run_jobs
+
+    request = Request.parse(resources or (), partition)
+    gpus = int(executor.name != "local" and device.startswith("cuda"))
+    needs = asked(request, Resources(1, _SCORING_MB, gpus, _SCORING_MINUTES if executor.name == "slurm" else 0))
+    jobs = scoring_jobs(planned.of.key, planned.heads, what, needs)
+    root = paths.results(results)
+    if dry_run:
+        show_jobs(console, executor, jobs, root)
+        return
+    settings = Settings(root, None, device, threads, argv=tuple(public_argv(sys.argv[1:])))
+    ended = run_jobs(executor, jobs, settings, lambda line: console.print(line, markup=False, soft_wrap=True))
+    failed = [result for result in ended if result.state == "failed"]
+    if failed:
+        raise SlabenchError(
+            f"{len(failed)} of {len(ended)} heads were not scored: {failed[0].error}", "the others are kept; see above"
+        )
+
+
+_SCORING_MB, _SCORING_MINUTES = 4000, 120
+"""What a scoring asks for: the test images and their features, and an hour or two for the largest settings."""
 
 
 def tables(rows: list[HeadScores]) -> list[Table]:

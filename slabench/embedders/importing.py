@@ -100,7 +100,7 @@ def named_or_imported(
     if not path.is_file():
         raise UsageError(
             f"there is no file {features}",
-            did_you_mean(features, {folder.parent.name for folder in feature_sets(data_folder)} or {"NAME"}),
+            did_you_mean(features, {folder.parent.name for folder in feature_sets(data_folder)} or {"(none yet)"}),
         )
     name = f"file-{sha256_file(path)[:SHORT]}" if path.suffix.lower() in SUFFIXES else "file"
     target = set_folder(name, dataset or name, data_folder)

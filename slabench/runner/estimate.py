@@ -239,20 +239,7 @@ def seconds_of(estimator: Estimator | None = None) -> Callable[[Trial], float]:
     return seconds
 
 
-_SCHEDULE = {
-    *(
-        "steps",
-        "epochs",
-        "lr",
-        "momentum",
-        "weight_decay",
-        "schedule",
-        "warmup",
-        "warmup_epochs",
-        "milestones",
-        "factors",
-    ),
-}
+_SCHEDULE = ("steps", "epochs", "lr", "momentum", "weight_decay", "schedule", "warmup_epochs", "milestones", "factors")
 
 
 def _measured_alike(recipe: AnyRecipe) -> str:
@@ -261,7 +248,9 @@ def _measured_alike(recipe: AnyRecipe) -> str:
     Without data, loss and selection: their part of a step is small.
     """
     settings = recipe.resolved()
-    kept = {name: settings[name] for name in ("suite", "model", "sla", "maml", "augment", "mix") if name in settings}
+    kept: dict[str, Any] = {
+        name: settings[name] for name in ("suite", "model", "sla", "maml", "augment", "mix") if name in settings
+    }
     kept["train"] = {name: value for name, value in settings["train"].items() if name not in _SCHEDULE}
     if isinstance(recipe, Recipe):
         kept["episodes"] = [recipe.train_ways, recipe.train_shots, recipe.protocol.ways]

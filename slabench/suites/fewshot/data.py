@@ -172,14 +172,29 @@ def trial_key(recipe: Recipe, seed: int, prepared: Prepared, code: Sequence[Mapp
         prepared: its data.
         code: what `slabench.plugins.used` says of the recipe; None asks for it.
     """
-    key = digest_json(
-        {
-            "recipe": recipe.resolved(),
-            "seed": seed,
-            "protocol": prepared.protocol_digest,
-            "train": prepared.train.digest,
-            "validation": protocol_part(prepared.val_episodes) if prepared.val_episodes else None,
-            **({"features": prepared.features.digest} if prepared.features else {}),
-        }
-    )
+    validation = protocol_part(prepared.val_episodes) if prepared.val_episodes else None
+    features = prepared.features.digest if prepared.features else None
+    key = plain_key(recipe.resolved(), seed, prepared.protocol_digest, prepared.train.digest, validation, features)
     return bound(key, used(recipe) if code is None else code)
+
+
+def plain_key(
+    resolved: Mapping[str, Any],
+    seed: int,
+    protocol: str,
+    train: str,
+    validation: str | None,
+    features: str | None = None,
+) -> str:
+    """The key of a trial without the code of plug-ins.
+
+    Args:
+        resolved: the recipe's `resolved()`.
+        seed: the trial's.
+        protocol: digest of the protocol.
+        train: digest of the images.
+        validation: `protocol_part` of the validation episodes; None where there are none.
+        features: digest of the features that an adapter is trained on; None for a trial on images.
+    """
+    settings = {"recipe": dict(resolved), "seed": seed, "protocol": protocol, "train": train, "validation": validation}
+    return digest_json(settings if features is None else {**settings, "features": features})

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slabench import plugins
 from slabench.core.files import SHORT, digest_json, write_bytes
+from slabench.core.locks import hold
 from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
 from slabench.evaluation.episodes import embed
@@ -70,9 +71,12 @@ def image_features(
     for old in path.parent.glob(f"{owner}-{'[0-9a-f]' * SHORT}.features"):
         if old != path:
             old.unlink(missing_ok=True)  # of weights that the trial had before
-    return cached(path, key, compute).to(device)
+    # Of several processes that score one trial, one embeds; the others wait for it, and find the features here.
+    with hold(path.with_name(f"{path.name}.lock"), seconds=_WAIT_SECONDS):
+        return cached(path, key, compute).to(device)
 
 
+_WAIT_SECONDS = 1800
 _LIMIT = 2**30  # bytes; larger ones are computed again
 
 

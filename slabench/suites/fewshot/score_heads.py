@@ -82,12 +82,14 @@ class Scoring:
         results: head by head, setting by setting, each scored when it is asked for.
         left_out: heads that cannot be scored on this run, with the reason.
         count: how many results there will be.
+        heads: that are scored.
     """
 
     of: RunRecord
     results: Iterator[HeadScores]
     left_out: list[str]
     count: int
+    heads: tuple[str, ...] = ()
 
 
 def score_heads(
@@ -108,6 +110,7 @@ def score_heads(
     threads: int | None = None,
     save: bool = False,
     again: bool = False,
+    plan_only: bool = False,
     argv: Sequence[str] = (),
     told: Callable[[str], None] = lambda text: None,
 ) -> Scoring:
@@ -131,6 +134,7 @@ def score_heads(
         threads: CPU threads; None leaves torch's choice.
         save: keep a record of each head and setting beside the trial's; what is kept already is not computed again.
         again: compute it all the same.
+        plan_only: check what is asked for, and embed and score nothing: there are no results then.
         argv: the command line, for these records.
         told: told what is going on.
 
@@ -184,6 +188,8 @@ def score_heads(
 
     for file in files.values() if save else ():  # what cannot be saved is not computed
         store.check_writable(record.suite, prepared_for(file).protocol, f"{record.name}+{max(chosen, key=len)}")
+    if plan_only:
+        return Scoring(record, iter(()), left_out, len(settings) * len(chosen), tuple(chosen))
     learners = {name: learner_of(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
     features = image_features(learners[chosen[0]], recipe, test, store.root, record, told, across)
     centre = None
@@ -224,7 +230,7 @@ def score_heads(
                     store.save(made, right)
                 yield HeadScores(name, setting, made, seconds)
 
-    return Scoring(record, each(), left_out, len(settings) * len(chosen))
+    return Scoring(record, each(), left_out, len(settings) * len(chosen), tuple(chosen))
 
 
 def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:

@@ -1,0 +1,444 @@
+"""`slabench verify`: is a record whole, do its numbers follow from its own files, and was it made on what slabench ships?
+
+A record is held against its side file (every accuracy of it), against itself (digests, key), and against the frozen episodes, class
+splits, subsets and digests of data sets that are here. Nothing is trained, and no pixel is read. What cannot be held against
+anything here is told as that. Digests are no signatures: see docs/trust.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from slabench.core import paths
+from slabench.core.errors import DataError, SlabenchError, UsageError
+from slabench.core.files import SHORT, digest_json, read_json
+from slabench.core.suites import SUITES
+from slabench.core.versions import HEAD_REVISIONS
+from slabench.data import load
+from slabench.data.catalog import DATASETS
+from slabench.data.splits import load_split
+from slabench.data.store import is_prepared, store_folder
+from slabench.episodes.files import episode_name, find, load_episodes, protocol_part, read_manifest
+from slabench.episodes.profiles import BALANCED
+from slabench.evaluation.intervals import finite_or_none, t_interval
+from slabench.plugins import bound, recorded, untold
+from slabench.records.environment import derived_key
+from slabench.records.reading import read_record
+from slabench.records.record import RunRecord, Score, protocol_digest
+from slabench.records.staleness import outdated, stale
+from slabench.records.store import ResultStore
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+_ENVIRONMENT = (
+    "slabench",
+    "python",
+    "torch",
+    "numpy",
+    "platform",
+    "processor",
+    "threads",
+    "device",
+    "host",
+    "precision",
+)
+_CLOSE = 1e-6
+"""Of accuracies: side files hold float32."""
+
+
+class Fault(Exception):
+    """What a check has found, in words."""
+
+
+class Unchecked(Exception):
+    """Why there is nothing here to hold a record against."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One check of one record.
+
+    Attributes:
+        check: what was held against what.
+        state: `unchecked`: nothing here that it could be held against.
+        message: what is wrong, why it is unchecked, or a remark on what is right.
+    """
+
+    check: str
+    state: Literal["ok", "wrong", "unchecked"]
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A record's file with the outcome of every check; `ok` where none is wrong."""
+
+    path: Path
+    lines: tuple[Line, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check is wrong."""
+        return all(line.state != "wrong" for line in self.lines)
+
+
+def record_files(given: Iterable[Path]) -> list[Path]:
+    """The records that files and folders name.
+
+    Raises:
+        UsageError: something is neither, or a folder without records.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("seed*-*.json") if not p.name.startswith("."))
+            if not inside:
+                raise UsageError(
+                    f"{path} holds no records", "name a record's JSON file, or a folder such as results/runs"
+                )
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError(f"{path} is not here", "name a record's JSON file, or a folder such as results/runs")
+    return found
+
+
+def verify(files: Iterable[Path]) -> Iterator[Verdict]:
+    """Check records one by one; those among `files`, in their folders and shipped with slabench are known to each other."""
+    files = list(files)
+    known = _Trials(files)
+    for path in files:
+        try:
+            record = read_record(path)
+        except SlabenchError as error:
+            yield Verdict(path, (Line("record", "wrong", str(error)),))
+            continue
+        subject = _Subject(path, record, known)
+        yield Verdict(path, (Line("record", "ok"), *(_line(name, check, subject) for name, check in _CHECKS)))
+
+
+def _line(name: str, check: Callable[[_Subject], str | None], subject: _Subject) -> Line:
+    try:
+        return Line(name, "ok", check(subject) or "")
+    except Fault as fault:
+        return Line(name, "wrong", str(fault))
+    except Unchecked as reason:
+        return Line(name, "unchecked", str(reason))
+    except DataError as error:
+        return Line(name, "wrong", str(error))
+
+
+class _Trials:
+    """Records by key: given ones first, then those of the folders around them, then the shipped ones. Read when asked for."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+        self._read: dict[str, RunRecord] | None = None
+
+    def __call__(self, key: str) -> RunRecord | None:
+        if self._read is None:
+            roots = {parent for file in self._files for parent in file.resolve().parents if parent.name == "runs"}
+            self._read = {}
+            around = (
+                p for root in sorted({paths.shipped_results() / "runs", *roots}) for p in root.rglob("seed*-*.json")
+            )
+            for path in (*around, *self._files):
+                try:
+                    record = read_record(path)
+                except SlabenchError:
+                    continue
+                if record.derived is None:
+                    self._read[record.key] = record
+        return self._read.get(key)
+
+
+@dataclass
+class _Subject:
+    path: Path
+    record: RunRecord
+    known: _Trials
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # As written: reading gives a renamed head its present name, and digests are of the old one.
+        self.raw = read_json(self.path)
+
+    @cached_property
+    def episodes(self) -> Mapping[str, NDArray[numpy.float32]]:
+        """The side file, read beside the record wherever it lies, its digest checked."""
+        store = ResultStore(self.path.parent)
+        store.path = lambda record: self.path  # type: ignore[method-assign]
+        return store.episodes(self.record)
+
+    @cached_property
+    def trial(self) -> RunRecord:
+        """Of a derived record, the trial that it was made of."""
+        of = str((self.record.derived or {}).get("of"))
+        trial = self.known(of)
+        if trial is None:
+            raise Unchecked(f"its trial {of[:SHORT]} is not here: hand in its record too")
+        return trial
+
+    @property
+    def kind(self) -> str:
+        """Of a derived record: `score` or `posthoc`."""
+        return "score" if "score" in self.record.recipe else "posthoc"
+
+    @property
+    def trained_on(self) -> str:
+        """The data set of the recipe."""
+        return str(self.record.setting("data", "dataset"))
+
+
+def _finished(s: _Subject) -> str | None:
+    if s.record.status != "done":
+        raise Fault(f"its status is {s.record.status}: only a finished trial is a result")
+    doubts = [
+        text
+        for text, so in (
+            ("a run of a reduced budget, never ranked", s.record.limited),
+            ("selected on the test, never ranked", s.record.selection and s.record.selection.rule == "oracle"),
+        )
+        if so
+    ]
+    return "; ".join(doubts)
+
+
+def _named(s: _Subject) -> None:
+    expected = f"seed{s.record.seed}-{s.record.key[:SHORT]}.json"
+    if s.path.name != expected:
+        raise Fault(f"the file is called {s.path.name}, not {expected}")
+
+
+def _side(s: _Subject) -> str:
+    if s.record.side_file is None:
+        raise Fault("it names no side file: the accuracies of the episodes or images are what it is judged by")
+    scored, there = {score.predictor for score in s.record.scores}, set(s.episodes)
+    if scored != there:
+        raise Fault(f"scores of {', '.join(sorted(scored))}, and accuracies of {', '.join(sorted(there))}")
+    return s.record.side_file
+
+
+def _scores(s: _Subject) -> str:
+    for score in s.record.scores:
+        values = s.episodes.get(score.predictor)
+        if values is None:
+            raise Fault(f"{score.predictor} has no accuracies in the side file")
+        if score.n != len(values):
+            raise Fault(f"{score.predictor}: n is {score.n}, and the side file holds {len(values)}")
+        found = t_interval(values)
+        facts = (("value", score.value, found.mean), ("ci95", score.ci95, finite_or_none(found.half_width)))
+        for name, told, made in (*facts, ("std", score.std, finite_or_none(found.std))):
+            if told is None and name != "value":
+                continue
+            if made is None or not math.isclose(float(told or 0), made, rel_tol=0, abs_tol=_CLOSE):
+                raise Fault(f"{score.predictor}: {name} is {told}, and the side file gives {made}")
+    return ", ".join(f"{score.predictor} {100 * score.value:.2f} of {score.n:,}" for score in s.record.scores)
+
+
+def _counts(s: _Subject) -> None:
+    """Accuracies are whole numbers of right queries; what is told by class agrees with itself."""
+    shape = s.record.recipe.get("protocol")
+    asked = shape["ways"] * shape["queries"] if s.record.suite == "fewshot" and isinstance(shape, Mapping) else 1
+    for score in s.record.scores:
+        right = s.episodes[score.predictor].astype(float) * asked if score.predictor in s.episodes else None
+        if right is None:
+            raise Fault(f"{score.predictor} has no accuracies in the side file")
+        off = abs(right - right.round())
+        if float(off.max()) > 1e-3:
+            place = int(off.argmax())
+            raise Fault(
+                f"{score.predictor}: accuracy {right[place] / asked:.6f} at {place} is no whole number of {asked} right"
+            )
+        _by_class(score)
+
+
+def _by_class(score: Score) -> None:
+    if not score.per_class:
+        return
+    values = list(score.per_class.values())
+    if score.worst_class is not None and abs(score.worst_class - min(values)) > 1e-5:
+        raise Fault(f"{score.predictor}: worst_class is {score.worst_class}, and the least by class is {min(values)}")
+    mean = math.fsum(values) / len(values)
+    if score.metrics is not None and abs(score.metrics.balanced - mean) > 1e-5:
+        raise Fault(f"{score.predictor}: balanced is {score.metrics.balanced}, and the mean by class is {mean:.6f}")
+    # An accuracy over all queries lies between those of the classes, whatever their shares.
+    if not min(values) - 1e-5 <= score.value <= max(values) + 1e-5:
+        raise Fault(f"{score.predictor}: value {score.value} is outside of the accuracies by class")
+
+
+def _protocol(s: _Subject) -> str:
+    r = s.record
+    suite = SUITES.get(r.suite)
+    if suite is None:
+        raise Fault(f"the suite {r.suite} is unknown: {', '.join(SUITES)}")
+    if why := stale(r):
+        raise Fault(why)
+    made = protocol_digest(
+        r.protocol,
+        r.protocol_version,
+        dataset_digest=r.dataset_digest,
+        split_digest=r.split_digest,
+        episodes_digest=r.episodes_digest,
+    )
+    if made != r.protocol_digest:
+        raise Fault(f"its protocol and digests give {made[:SHORT]}, and protocol_digest is {r.protocol_digest[:SHORT]}")
+    if not r.protocol.startswith(f"{r.suite}/{r.dataset}/"):
+        raise Fault(f"{r.protocol} is no protocol of {r.suite} on {r.dataset}")
+    return r.protocol
+
+
+def _episode_file(s: _Subject) -> str:
+    r = s.record
+    if r.suite != "fewshot":
+        return "none: images are tested"
+    shape = r.recipe["protocol"]
+    profiles = (shape.get("support_profile", BALANCED), shape.get("query_profile", BALANCED))
+    sizes = (shape["ways"], shape["shots"], shape["queries"], shape["episodes"])
+    name = episode_name(r.dataset, "test", *sizes, *profiles)
+    if r.episodes != name:
+        raise Fault(f"its recipe asks for {name}, and it was tested on {r.episodes}")
+    manifest = read_manifest(find(name) or _made(r.dataset, (*sizes, *profiles), name))
+    if protocol_part(manifest) != r.episodes_digest:
+        raise Fault(
+            f"{name} here has the digest {protocol_part(manifest)[:SHORT]}, not {str(r.episodes_digest)[:SHORT]}"
+        )
+    if manifest.dataset_digest != r.dataset_digest or manifest.split_digest != (r.split_digest or ""):
+        raise Fault(f"{name} here was drawn from other images or another class split")
+    wrong = [score.predictor for score in r.scores if score.n != manifest.episodes]
+    if wrong:
+        raise Fault(f"{name} has {manifest.episodes} episodes, and {wrong[0]} was scored on another number")
+    return name
+
+
+def _made(dataset: str, shape: tuple[Any, ...], name: str) -> Path:
+    """Test episodes that nobody has frozen here, drawn now where the images are here: drawing gives everybody the same."""
+    if dataset not in DATASETS or not is_prepared(store_folder(DATASETS[dataset], paths.data())):
+        raise Unchecked(f"{name} is not here, and neither are the images to draw it from")
+    return load_episodes(load(dataset, "test"), dataset, "test", *shape).path
+
+
+def _data(s: _Subject) -> str:
+    r = s.record
+    if r.dataset not in DATASETS:
+        raise Unchecked(f"the data set {r.dataset} is not known here: load its plug-in, or import it")
+    entry = DATASETS[r.dataset]
+    if entry.fewshot and r.suite == "fewshot" and r.split_digest != load_split(r.dataset).digest:
+        raise Fault(f"the class split of {r.dataset} here has another digest than {str(r.split_digest)[:SHORT]}")
+    if entry.digest is None:
+        raise Unchecked(f"slabench knows no digest of {r.dataset}'s images")
+    if entry.digest == r.dataset_digest:
+        return f"{r.dataset}, the published pixels"
+    jpeg = (r.data_source or {}).get("jpeg_copies")
+    why = (
+        f"{jpeg} images are JPEG copies"
+        if jpeg
+        else f"its digest is {r.dataset_digest[:SHORT]}, not {entry.digest[:SHORT]}"
+    )
+    raise Fault(f"other images than the published ones of {r.dataset}: {why}")
+
+
+def _recipe(s: _Subject) -> None:
+    r, raw = s.record, s.raw["recipe"]
+    if r.derived is None:
+        plain = digest_json({name: value for name, value in raw.items() if name != "name"})
+        made = bound(plain, recorded(r.environment))
+    else:
+        made = derived_key(s.trial.recipe_digest, s.kind, _given(s), recorded(r.environment, f"{s.kind}_plugins"))
+    if made != r.recipe_digest:
+        raise Fault(f"the recipe gives {made[:SHORT]}, and recipe_digest is {r.recipe_digest[:SHORT]}")
+
+
+def _key(s: _Subject) -> None:
+    r = s.record
+    if r.derived is not None:
+        if old := outdated(r, s.trial):
+            raise Fault(old)
+        made = derived_key(s.trial.key, s.kind, _given(s), recorded(r.environment, f"{s.kind}_plugins"))
+    elif r.suite == "fewshot":
+        made = _fewshot_key(s)
+    else:
+        made = _prepared_key(s)
+    if made != r.key:
+        raise Fault(f"recipe, seed, protocol and data give the key {made[:SHORT]}, and it has {r.key[:SHORT]}")
+
+
+def _given(s: _Subject) -> dict[str, Any]:
+    """What decided a derived record apart from its trial; see `slabench.suites.fewshot.score_heads` and `slabench.posthoc`."""
+    if s.kind == "posthoc":
+        return dict(s.raw["recipe"]["posthoc"])
+    derived, model = s.raw["derived"], s.raw["recipe"]["model"]
+    given = {"head": derived["head"], "protocol": s.record.protocol_digest}
+    if model.get("head_revision", 1) > 1:
+        given["head_revision"] = HEAD_REVISIONS.get(derived["head"], 1)
+    return given | {name: derived[name] for name in ("on", "resized") if name in derived}
+
+
+def _fewshot_key(s: _Subject) -> str:
+    from slabench.suites.fewshot.data import plain_key  # imports torch
+    from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
+
+    r = s.record
+    shape = r.recipe["protocol"]
+    name = episode_name(r.dataset, "val", shape["ways"], shape["shots"], shape["queries"], _VALIDATION_FILE_EPISODES)
+    path = find(name)
+    if path is None:
+        raise Unchecked(f"the key rests on the validation episodes too, and {name} is not here")
+    validation = protocol_part(read_manifest(path))
+    resolved = {key: value for key, value in s.raw["recipe"].items() if key != "name"}
+    return bound(plain_key(resolved, r.seed, r.protocol_digest, r.dataset_digest, validation), recorded(r.environment))
+
+
+def _prepared_key(s: _Subject) -> str:
+    """A classifier's, which rests on the very images that it learned from: they have to be here."""
+    from slabench.core.errors import DataMissingError
+    from slabench.recipes import parse_recipe
+    from slabench.suites import suite_of
+
+    recipe = parse_recipe({**s.record.recipe, "seeds": [s.record.seed]})
+    suite = suite_of(recipe)
+    try:
+        prepared = suite.prepare(recipe)
+    except DataMissingError:
+        raise Unchecked(
+            f"the key of a classifier rests on its training images, and {s.trained_on} is not here"
+        ) from None
+    return suite.trial_key(recipe, s.record.seed, prepared, recorded(s.record.environment))
+
+
+def _environment(s: _Subject) -> str:
+    e = s.record.environment
+    missing = [name for name in _ENVIRONMENT if e.get(name) in (None, "")]
+    if missing:
+        raise Fault(f"it does not say: {', '.join(missing)}")
+    if why := untold(recorded(e)):
+        raise Fault(f"made by code that is not known: {why}")
+    commit = str(e["commit"])[:SHORT] if e.get("commit") else "an installed package"
+    changed = ", with changes that are in no commit" if e.get("dirty") else ""
+    plugins = [str(plugin["name"]) for plugin in recorded(e)]
+    return f"slabench {e['slabench']}, {commit}{changed}; {e['device']}" + (
+        f"; plug-ins {', '.join(plugins)}" * bool(plugins)
+    )
+
+
+_CHECKS: tuple[tuple[str, Callable[[_Subject], str | None]], ...] = (
+    ("finished", _finished),
+    ("file name", _named),
+    ("side file", _side),
+    ("accuracy and interval", _scores),
+    ("counts", _counts),
+    ("protocol", _protocol),
+    ("episodes", _episode_file),
+    ("images and split", _data),
+    ("recipe", _recipe),
+    ("key", _key),
+    ("environment", _environment),
+)
