@@ -108,11 +108,16 @@ def _panel(panel: Axes, cells: _Cells, largest: float) -> None:
         )
     _zero(panel, cells, ns, budgets)
     panel.set_xticks(range(len(ns)), [str(n) for n in ns])
-    panel.set_yticks(range(len(budgets)), [f"{seen / 1e6:.2g} M" for seen in budgets])
+    panel.set_yticks(range(len(budgets)), [_millions(seen) for seen in budgets])
     panel.set_xlabel("training images a class")
     panel.set_ylabel("images seen")
     panel.grid(False)
     panel.tick_params(length=0)
+
+
+def _millions(seen: int) -> str:
+    """`0.02 M`, `2.4 M`, `30 M`."""
+    return f"{seen / 1e6:.2g} M" if seen < 10**7 else f"{seen / 1e6:,.0f} M"
 
 
 def _zero(panel: Axes, cells: _Cells, ns: Sequence[int], budgets: Sequence[int]) -> None:
@@ -163,7 +168,7 @@ def crossings(x: np.ndarray, value: np.ndarray, half: np.ndarray) -> list[tuple[
 
 def _said(name: str, question: str, cells: _Cells) -> str:
     parts = [
-        f"{n} a class, {seen / 1e6:.1f} M seen: {style.value(each.value, each.half_width, signed=True)}"
+        f"{n} a class, {_millions(seen)} seen: {style.value(each.value, each.half_width, signed=True)}"
         for (n, seen), each in sorted(cells.items(), key=lambda item: (item[0][1], item[0][0]))
     ]
     return f"{name}, {question}: {'; '.join(parts)}."
