@@ -133,7 +133,7 @@ def score(
         name, dataset = named_or_imported(str(features), dataset, told)
         if predictors == "single,aggregated":
             what["predictors"] = None  # what the features have
-        more = {"results": results, "device": device, "threads": threads, "save": save, "again": again}
+        more: dict[str, Any] = {"results": results, "device": device, "threads": threads, "save": save, "again": again}
         found = score_features(name, dataset, heads=chosen, **what, **more, argv=argv, told=told)
         facts = found.features.embedder
         network = f"{facts.embedder} on {facts.pretraining}, contaminated: {facts.contaminated}"

@@ -35,8 +35,9 @@ from slabench.recipes.fewshot import Protocol
 from slabench.records.environment import describe
 from slabench.records.record import Cost, RunRecord, Score, Selection
 from slabench.records.store import ResultStore
+from slabench.suites.fewshot.chosen_heads import heads_of_features
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.score_heads import HeadScores, Setting, named_heads
+from slabench.suites.fewshot.score_heads import HeadScores, Setting
 from slabench.suites.fewshot.scoring import (
     MEASURED_EPISODES,
     base_rows,
@@ -121,7 +122,7 @@ def score_features(
             raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
     dataset = dataset or name
     test = open_features(name, dataset, "test", data_folder)
-    chosen, left_out = _heads(heads)
+    chosen, left_out = heads_of_features(heads)
     wanted = list(predictors or PREDICTORS)
     for predictor in wanted:
         if predictor not in PREDICTORS:
@@ -197,21 +198,6 @@ def score_features(
 def record_name(name: str, head: str) -> str:
     """The name of the records of a head on a feature set."""
     return f"fewshot/{FROZEN}/{name}+{head}"
-
-
-def _heads(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    chosen, left_out = [], []
-    for name, by_name in named_heads(asked).items():
-        if HEADS.get(name).module is not None:
-            why = f"{name} learns from episodes, and frozen features have learned from none"
-            if by_name:
-                raise UsageError(why, "choose another head (slabench list heads)")
-            left_out.append(why)
-            continue
-        chosen.append(name)
-    if not chosen:
-        raise UsageError("there is no head to score", f"known: {', '.join(HEADS.names())}")
-    return chosen, left_out
 
 
 def _training(
