@@ -59,6 +59,19 @@ def test_a_shipped_record_passes_every_check(derived: bool, tmp_path: Path) -> N
     assert set(states(path).values()) == {"ok"}
 
 
+@pytest.mark.parametrize(("head", "key"), [("protonet", "ok"), ("simpleshot", "unchecked")])
+def test_a_head_on_frozen_features_is_held_to_its_network(head: str, key: str, tmp_path: Path) -> None:
+    source = shipped(f"{FEWSHOT}/fewshot-frozen-efficientnet-lite0-128-plain-{head}", False)
+    assert set(states(copied(source, tmp_path)).values()) == {"ok"}
+
+    def other(record: Record, folder: Path) -> None:
+        record["embedder"]["weights_sha256"] = "0" * 64
+
+    lied = states(copied(source, tmp_path, other))
+    assert (lied.pop("recipe"), lied.pop("key")) == ("wrong", "wrong" if key == "ok" else key)
+    assert set(lied.values()) == {"ok"}
+
+
 @pytest.mark.parametrize("place", ["imbalanced", "supervised"])
 def test_the_key_of_a_classifier_needs_its_images(place: str, tmp_path: Path) -> None:
     found = states(copied(shipped(place, False), tmp_path))

@@ -7,7 +7,7 @@ digests are the same; the record names the embedder, and such rows stand in tabl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -287,10 +287,10 @@ class _FrozenRecord:
             "model": model | ({"head_revision": self.revision} if self.revision > 1 else {}),
             "sla": {"objective": FROZEN, "transforms": self.test.manifest.transforms},
         }
-        decides = {"recipe": self.recipe, "embedder": self.test.embedder.plain()}
-        self.recipe_digest = plugins.bound(digest_json(decides), self.code)
-        bytes_of = {"test": self.test.digest, "centre": self.centre, "protocol": prepared.protocol_digest}
-        self.key = plugins.bound(digest_json({**decides, "features": bytes_of}), self.code)
+        facts = self.test.embedder.plain()
+        self.recipe_digest = plugins.bound(digest_json({"recipe": self.recipe, "embedder": facts}), self.code)
+        key = frozen_key(self.recipe, facts, self.test.digest, self.centre, prepared.protocol_digest)
+        self.key = plugins.bound(key, self.code)
 
     def record(
         self,
@@ -334,3 +334,19 @@ class _FrozenRecord:
                 "argv": list(argv),
             }
         )
+
+
+def frozen_key(
+    recipe: Mapping[str, Any], embedder: Mapping[str, Any], features: str, centre: str | None, protocol: str
+) -> str:
+    """The key of a head on frozen features, without the code of plug-ins.
+
+    Args:
+        recipe: as in the record.
+        embedder: its facts, without the digest of the features.
+        features: digest of the test split's.
+        centre: digest of the features by which a centred head centres; None where it has none.
+        protocol: digest of the protocol.
+    """
+    bytes_of = {"test": features, "centre": centre, "protocol": protocol}
+    return digest_json({"recipe": dict(recipe), "embedder": dict(embedder), "features": bytes_of})
