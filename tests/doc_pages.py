@@ -46,6 +46,6 @@ def copy_records(folder: Path) -> None:
         "*-100-a-class-*",
         "*-250-a-class-*",
     )
-    heads = ("*-simpleshot", "*-cosine", "*-baseline-plus-plus", "*-protonet")
+    heads = ("*-simpleshot", "*-cosine", "*-cosine-fitted", "*-protonet")
     left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more, *heads)
     shutil.copytree(ROOT / "results", folder, ignore=left_out)
