@@ -25,7 +25,7 @@ from slabench.suites.fewshot import scoring
 from slabench.suites.fewshot.cross_domain import Crossing
 from slabench.suites.fewshot.score_heads import score_heads
 
-pytestmark = pytest.mark.usefixtures("registries", "glyphs")
+pytestmark = pytest.mark.usefixtures("glyphs")
 CLASSES = {"train": ("a", "b"), "val": ("c", "d"), "test": ("e", "f", "g")}
 
 
@@ -38,7 +38,7 @@ def _stripes() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]
 
 
 @pytest.fixture(autouse=True)
-def _stripes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def _stripes_are_known(registries: None, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [name for part in CLASSES.values() for name in part]
     entry = dataset("stripes", _stripes, names, 40, "x", class_split=CLASSES, mean=(9.0, 9.0, 9.0))
     DATASETS.add("stripes", entry, "x")

@@ -21,7 +21,7 @@ from slabench.records import outputs as weight_files
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 from slabench.report import build
-from slabench.suites.fewshot.score_heads import _heads
+from slabench.suites.fewshot.chosen_heads import heads_of_run
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +250,7 @@ class TestScore:
         learned = [name for name in HEADS.names() if HEADS.get(name).module is not None]
         monkeypatch.setattr(HEADS, "names", lambda: learned)
         with pytest.raises(UsageError, match="no head to score"):
-            _heads(None, "protonet", "episodic")
+            heads_of_run(None, "protonet", "episodic")
 
     def weights(self, data: bytes | None = None, key: str | None = None) -> tuple[RunRecord, Path]:
         """A record whose weights file holds `data`, or an empty network of the trial `key`; digests agree."""

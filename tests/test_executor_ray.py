@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ pytest.importorskip("ray", reason="needs Ray: pip install 'slabench[ray]'")
 WORDS = [*QUICK, "--steps", "60", "--seeds", "0,1,2,3"]
 
 
-def until(true: Any, seconds: float = 240) -> None:
+def until(true: Any, seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it took too long"
@@ -40,20 +39,12 @@ def test_a_table_is_complete_though_a_node_dies(glyphs: Path, tmp_path: Path, mo
         until(lambda: len(list(checkpoints.glob("*.safetensors"))) == 2 or process.poll() is not None)
         begun = {path.stem for path in checkpoints.glob("*.safetensors")}
         cluster.remove_node(lost, allow_graceful=False)
-        code, output = finish(process, 400)
+        code, output = finish(process, 900)
         assert code == 0, output
         assert "4 of 4 trials are done" in output
         assert len(begun) == 2
         left = [path.name for path in checkpoints.iterdir() if path.suffix in (".owner", ".token", ".safetensors")]
         assert left == [], left
-
-        # Ctrl-C: what runs saves and stops.
-        process = start([*command, "--seeds", "4,5", "--steps", "3000"], tmp_path)
-        until(lambda: list(checkpoints.glob("*.safetensors")) or process.poll() is not None)
-        process.send_signal(signal.SIGINT)
-        code, output = finish(process, 200)
-        assert code == 130, output
-        assert "stopped after 0 of 2 trials; the state of the others is saved" in output
     finally:
         cluster.shutdown()
 
@@ -81,13 +72,16 @@ def test_a_worker_that_sends_something_else_fails_its_job(name: str, tmp_path: P
     assert "evil.json" not in os.listdir(tmp_path)
 
 
-def test_a_record_that_is_sent_is_written_after_its_files_and_checked(tmp_path: Path) -> None:
+def test_a_record_that_is_sent_is_written_after_its_files_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task of a machine that does not share the folder: what it made lies in this one then."""
     from slabench.executors.jobs import Resources, Settings, trial_jobs
     from slabench.executors.ray import _received, run_task
     from slabench.recipes import load_recipe
     from slabench.runner.trials import plan
 
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as the task sets it, which asked for no GPU
     tiny = {"data.dataset": "glyphs", "train.steps": 2, "protocol.episodes": 10, "select.points": 1}
     (trial,) = plan(load_recipe("fewshot/quick", tiny), [0], tmp_path / "results")
     (job,) = trial_jobs([trial], {trial.key: Resources()})

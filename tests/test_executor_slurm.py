@@ -40,6 +40,21 @@ def cluster(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return slurm
 
 
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts the command; whatever a test that fails has left of it is killed."""
+    found: list[subprocess.Popen[str]] = []
+
+    def again() -> subprocess.Popen[str]:
+        found.append(start(SLURM, tmp_path))
+        return found[-1]
+
+    yield again
+    for process in found:
+        process.kill()
+        process.communicate()
+
+
 def until(true: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -62,12 +77,12 @@ def running(folder: Path) -> dict[str, str]:
 
 
 def test_a_table_is_complete_and_equal_whatever_happens_to_its_jobs(
-    cluster: Path, glyphs: Path, tmp_path: Path
+    cluster: Path, glyphs: Path, tmp_path: Path, started: Callable[[], subprocess.Popen[str]]
 ) -> None:
     """One job is cancelled and queued again half-way, one is told that its time is over; the command is interrupted, and typed
     again meanwhile."""
     results = tmp_path / "results"
-    first = start(SLURM, tmp_path)
+    first = started()
     until(lambda: len(running(results)) == 2 or first.poll() is not None)
     requeued, warned = running(results)
     subprocess.run(["scontrol", "requeue", requeued], check=True)
@@ -77,7 +92,7 @@ def test_a_table_is_complete_and_equal_whatever_happens_to_its_jobs(
     assert code == 0, output
     assert sum(output.count(f"\n{state} ") for state in ("running", "queued", "done")) == 4, output
     assert "queued" in output
-    second = start(SLURM, tmp_path)  # the same table at once: each trial has one owner
+    second = started()  # the same table at once: each trial has one owner
     for job in (requeued, warned):  # SLURM would let them wait for two minutes
         until(lambda job=job: (queue() or {}).get(job) == "PENDING")  # type: ignore[misc]
         subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=True)

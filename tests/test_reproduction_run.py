@@ -139,7 +139,7 @@ def test_the_command_goes_on_after_a_failure_and_without_data(tmp_path: Path, gl
     arguments = ["reproduce", str(path), "--preset", "quick", "--results", str(tmp_path / "results"), "--threads", "1"]
     code, output = here(*arguments, "--dry-run", "--only", "glyphs")
     assert code == 0, output
-    assert re.search(r"4 trials: 0 done; 4 to run, about \d+ (s|min) on this cpu", output)
+    assert re.search(r"4 trials: 0 done; 4 to run, about \d+ (s|min) (\(\d+ .+ to .+\) )?on this cpu", output)
     assert not (tmp_path / "results").exists()
 
     code, output = here(*arguments)

@@ -33,7 +33,7 @@ Record = dict[str, Any]
 def shipped(place: str, derived: bool) -> Path:
     """The first shipped record in that folder that was trained, or derived."""
     for path in sorted((RUNS / place).rglob("seed*-*.json")):
-        if (json.loads(path.read_text())["derived"] is not None) == derived:
+        if (json.loads(path.read_text()).get("derived") is not None) == derived:
             return path
     raise AssertionError(f"no such record in {place}")
 
@@ -57,6 +57,19 @@ def states(path: Path) -> dict[str, str]:
 def test_a_shipped_record_passes_every_check(derived: bool, tmp_path: Path) -> None:
     path = copied(shipped(FEWSHOT, derived), tmp_path)
     assert set(states(path).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(("head", "key"), [("protonet", "ok"), ("simpleshot", "unchecked")])
+def test_a_head_on_frozen_features_is_held_to_its_network(head: str, key: str, tmp_path: Path) -> None:
+    source = shipped(f"{FEWSHOT}/fewshot-frozen-efficientnet-lite0-128-plain-{head}", False)
+    assert set(states(copied(source, tmp_path)).values()) == {"ok"}
+
+    def other(record: Record, folder: Path) -> None:
+        record["embedder"]["weights_sha256"] = "0" * 64
+
+    lied = states(copied(source, tmp_path, other))
+    assert (lied.pop("recipe"), lied.pop("key")) == ("wrong", "wrong" if key == "ok" else key)
+    assert set(lied.values()) == {"ok"}
 
 
 @pytest.mark.parametrize("place", ["imbalanced", "supervised"])
@@ -215,7 +228,7 @@ def test_what_is_printed_and_the_exit_codes(tmp_path: Path) -> None:
 def test_what_is_no_record(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no records"):
         record_files([tmp_path])
-    with pytest.raises(UsageError, match="nothing.json is not here"):
+    with pytest.raises(UsageError, match=r"nothing\.json is not here"):
         record_files([tmp_path / "nothing.json"])
     cut = tmp_path / "seed0-abc.json"
     cut.write_text(shipped(FEWSHOT, False).read_text()[:100])

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from slabench.reproduction.estimate import workload
 
 from slabench.core.registry import BACKBONES
 from slabench.data.catalog import info
 from slabench.recipes import AnyRecipe
-from slabench.reproduction.estimate import workload
 from slabench.reproduction.planning import plan_table
 
 TABLES = ("full-supervision", "da-mt", "composed", "few-shot", "imbalanced")

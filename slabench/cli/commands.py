@@ -1,6 +1,6 @@
 """The commands by group, each with a line and an example; what a command needs is imported when it is typed.
 
-`slabench --help` reads this table alone, so that it takes as long with seventeen commands as with one.
+`slabench --help` reads this table alone, so that it takes as long with many commands as with one.
 """
 
 from __future__ import annotations

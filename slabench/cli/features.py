@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -101,13 +101,15 @@ def list_() -> None:
     from rich.table import Table
 
     from slabench.core.errors import DataError
-    from slabench.embedders.store import feature_sets, features_folder, read_manifest
+    from slabench.embedders.store import feature_sets, features_folder, images_there, read_manifest
 
     console = Screen()
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for heading in ("name", "of", "images", "views", "D", "embedder", "trained on", "px", "contam."):
-        table.add_column(heading, justify="right" if heading in ("images", "views", "D", "px") else "left")
     found = feature_sets()
+    longest = max((len(path.parent.name) for path in found), default=0)
+    for heading in ("name", "of", "images", "views", "D", "embedder", "trained on", "px", "contam."):
+        side: Literal["left", "right"] = "right" if heading in ("images", "views", "D", "px") else "left"
+        table.add_column(heading, justify=side, no_wrap=True, min_width=min(longest, 40) if heading == "name" else None)
     for path in found:
         try:
             m = read_manifest(path)
@@ -115,7 +117,11 @@ def list_() -> None:
             console.print(f"{path.parent.name}/{path.name}: {error.message}", markup=False, soft_wrap=True)
             continue
         e = m.embedder
-        images = f"{m.n:,}" if m.groups else "0"
+        try:
+            there = images_there(path, m)
+            images = f"{there:,}" if there == m.n else f"{there:,}/{m.n:,}"
+        except DataError:  # without the images, nobody knows how many a group has
+            images = f"?/{m.n:,}"
         pixels = str(e.resolution or "-")
         row = (m.name, m.dataset, images, str(m.M), str(m.D), e.embedder, e.pretraining, pixels, e.contaminated)
         table.add_row(*row)

@@ -34,9 +34,7 @@ def score(
         str | None,
         typer.Option(help="Of --features: whose episodes. Default: the set's own, where it came with labels."),
     ] = None,
-    heads: Annotated[
-        str, typer.Option(help="all, inductive, transductive, or some: protonet,tim (slabench list heads).")
-    ] = "all",
+    heads: Annotated[str, typer.Option(help="all, transductive, or some: protonet,tim (slabench list heads).")] = "all",
     ways: Annotated[str | None, typer.Option(help="Such as 5,10,20. Default: the run's, or the usual.")] = None,
     shots: Annotated[str | None, typer.Option(help="Such as 1,5,10,20. Default: the run's, or the usual.")] = None,
     queries: Annotated[
@@ -135,7 +133,7 @@ def score(
         name, dataset = named_or_imported(str(features), dataset, told)
         if predictors == "single,aggregated":
             what["predictors"] = None  # what the features have
-        more = {"results": results, "device": device, "threads": threads, "save": save, "again": again}
+        more: dict[str, Any] = {"results": results, "device": device, "threads": threads, "save": save, "again": again}
         found = score_features(name, dataset, heads=chosen, **what, **more, argv=argv, told=told)
         facts = found.features.embedder
         network = f"{facts.embedder} on {facts.pretraining}, contaminated: {facts.contaminated}"

@@ -77,6 +77,6 @@ def _counts(found: list[Verdict]) -> Table:
     for state in _SIGNS:
         table.add_column(state, justify="right")
     for check in dict.fromkeys(line.check for one in found for line in one.lines):
-        counts = Counter(line.state for one in found for line in one.lines if line.check == check)
+        counts: Counter[str] = Counter(line.state for one in found for line in one.lines if line.check == check)
         table.add_row(check, *(str(counts[state]) for state in _SIGNS))
     return table

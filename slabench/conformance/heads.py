@@ -144,6 +144,7 @@ def _queries(s: Subject) -> str | None:
         "a query scored alone, or among the others in another order, has other logits: the head is transductive "
         f"(they differ by {gap:.2g} of the spread of the logits)",
     )
+    return None
 
 
 def _order(s: Subject) -> None:

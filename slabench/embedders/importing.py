@@ -33,6 +33,7 @@ from slabench.embedders.store import (
     group_digest,
     groups_of,
     open_array,
+    read_manifest,
     remove_set,
     set_folder,
     store_groups,
@@ -104,7 +105,7 @@ def named_or_imported(
         )
     name = f"file-{sha256_file(path)[:SHORT]}" if path.suffix.lower() in SUFFIXES else "file"
     target = set_folder(name, dataset or name, data_folder)
-    if not (target / MANIFEST).is_file():
+    if not (target / MANIFEST).is_file() or not read_manifest(target, data_folder).groups:  # or a killed import
         told(f"{path.name} is imported as '{name}'")
         import_features(name, path, dataset, facts={"embedder": f"file:{path.name}"}, data_folder=data_folder)
     return name, dataset

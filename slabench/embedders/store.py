@@ -233,6 +233,18 @@ def store_groups(store: str, folder: Path | None = None) -> dict[str, npt.NDArra
     return groups_of(images.labels, images.parts)
 
 
+def images_there(path: Path, manifest: FeatureManifest, folder: Path | None = None) -> int:
+    """Images of the store that the set has features of; those of an interrupted embedding are fewer than `n`.
+
+    Raises:
+        DataError: the images that it is of are not here.
+    """
+    if (path / OWN_FEATURES).is_file():
+        return manifest.n
+    groups = store_groups(manifest.dataset, folder)
+    return sum(len(rows) for group, rows in groups.items() if group in manifest.groups)
+
+
 def groups_of(labels: npt.NDArray[np.int64], parts: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.int64]]:
     """Rows, ascending, of each class and part, in the order of labels, then parts."""
     numbers = labels * 2 + parts

@@ -123,10 +123,12 @@ class Ray:
         own: dict[str, Any] = {"include_dashboard": False} if self.address is None else {"address": self.address}
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises bare ones
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            where = f"cannot join the cluster at {self.address}" if self.address else "cannot start on this machine"
             raise UsageError(
-                f"--executor ray: there is no cluster at {self.address}: {str(error).strip().splitlines()[0]}",
-                "start one with: ray start --head; or leave RAY_ADDRESS and --resource address out for this machine alone",
+                f"--executor ray {where}: {why}",
+                "start a cluster with: ray start --head; or --executor local",
             ) from error
         try:
             yield
@@ -191,6 +193,8 @@ def _ray() -> Any:
 def run_task(job_text: str, settings_text: str, token: str) -> dict[str, Any]:
     """Run a job in a worker of Ray: its state and error, and the files of its record where the folder is not shared."""
     job, settings = Job.read(job_text), Settings.read(settings_text)
+    if not job.resources.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those of the machine are other tasks'
     if _token_file(settings.results, token).is_file():
         result = do(job, settings)
         return {"state": result.state, "error": result.error}

@@ -110,8 +110,12 @@ def _waiting(left: Sequence[Job], owners: dict[str, Owner | None], root: Path) -
 
 
 def _can_lock(root: Path) -> bool:
-    with hold(Path(root) / "checkpoints" / "probe.lock", seconds=5) as state:
-        return not isinstance(state, OSError)
+    probe = Path(root) / "checkpoints" / "probe.lock"
+    with hold(probe, seconds=5) as state:
+        can = not isinstance(state, OSError)
+    if not can:  # the file was made, and nobody could hold it
+        probe.unlink(missing_ok=True)
+    return can
 
 
 def _in_order(jobs: Sequence[Job], results: Sequence[Result]) -> list[Result]:

@@ -1,7 +1,7 @@
 """Prototypes moved by the queries (BD-CSPN), and queries that agree with their neighbours (LaplacianShot): transductive heads.
 
 Prototype rectification: Liu, Song and Qin, ECCV 2020. Laplacian regularisation: Ziko, Dolz, Granger and Ben Ayed, ICML 2020, with
-the constants of their code. Both need features of length one; the mean of the training classes is taken off before (`Head.centred`).
+the constants of their code. Features have length one; the mean of the training classes is taken off before (`Head.centred`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ SHARPNESS = 10.0
 def rectified(support: Tensor, support_labels: Tensor, query: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
     """Prototypes from supports and queries together, and the queries moved to where the supports lie.
 
-    Queries are shifted by the difference of the means (the cross-class bias); every image is given to the class mean of the largest
-    cosine; a prototype is the mean over its images of softmax(10 cos) x (the intra-class bias). The shift takes the classes to be
-    equally frequent among the queries. All queries take part, as in LaplacianShot's code; BD-CSPN's paper takes the 8 surest.
+    Queries are shifted by the difference of the means (the cross-class bias); every image is given to the class mean of
+    largest cosine; a prototype is the mean over its images of softmax(10 cos) x (the intra-class bias). The shift takes the
+    classes to be equally frequent among the queries. All queries take part, as in LaplacianShot's code; BD-CSPN's paper takes
+    the 8 surest.
 
     Args:
         support: `[B, S, D]`, of length one.
@@ -82,8 +83,8 @@ def laplacian_shot_logits(
         support_labels: int64 `[B, S]`; classes may have unequal shots.
         query: `[B, Q, D]`.
         n_classes: N.
-        smoothness: lambda. The authors choose it on validation classes for each data set, network and number of shots: 0.7 with one
-            shot in all of the tables of Veilleux et al. (2021), 0.1 to 0.3 with five. It is fixed here.
+        smoothness: lambda. The authors choose it on validation classes for each data set, network and number of shots; the
+            code of Veilleux et al. (2021) has 0.7 for balanced queries with one shot, 0.1 to 0.3 with five. It is fixed here.
         neighbours: of each query, itself left out; 2 in the authors' code (its `knn` of 3 counts the query itself).
         rounds: of the bound; 0 gives softmax(-a).
         rectify: prototypes by `rectified`, as in the authors' tables.
@@ -110,7 +111,7 @@ def laplacian_shot_logits(
 
 
 def nearest(x: Tensor, k: int) -> Tensor:
-    """w `[B, Q, Q]`: 1 where p is one of the k nearest of q (Euclidean), itself left out; not symmetric. Fewer where Q - 1 < k."""
+    """w `[B, Q, Q]`: 1 where p is one of the k nearest of q, itself left out; not symmetric. All others where Q - 1 < k."""
     distances = _squared_distances(x, x).detach()
     distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     found = distances.topk(min(k, x.shape[1] - 1), dim=-1, largest=False).indices

@@ -1,4 +1,4 @@
-"""Power transform and class means under optimal transport, PT-MAP (Hu, Gripon and Pateux, ICANN 2021), constants of their code."""
+"""Power transform and class means under optimal transport: PT-MAP (Hu, Gripon and Pateux, ICANN 2021), by their constants."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def _plan(query: Tensor, w: Tensor, sharpness: float, start: Tensor | None) -> t
 def transport_plan(logits: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """log of diag(u) exp(logits) diag(v) whose rows sum to 1 and columns to Q / N: what Sinkhorn's iteration tends to.
 
-    Rows are a softmax of logits + b with one offset a class; b minimises the convex sum_q logsumexp(logits_q + b) - Q/N sum b. Sinkhorn
-    takes hundreds of rounds where the plan is sharp: Newton steps, each with a round of Sinkhorn after it, take a few. Derivatives
-    are those of the optimality conditions.
+    Rows are a softmax of logits + b with one offset a class; b minimises the convex sum_q logsumexp(logits_q + b) - Q/N sum b.
+    Sinkhorn takes hundreds of rounds where the plan is sharp: Newton steps, each with a round of Sinkhorn after it, take a few.
+    Derivatives are those of the optimality conditions.
 
     Args:
         logits: `[B, Q, N]`; solved in float64 in any case.

@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from slabench.core.errors import UsageError
 from slabench.heads import Head
-from slabench.heads.metric import class_means
 
 
 def tim_logits(
@@ -25,11 +24,11 @@ def tim_logits(
 ) -> Tensor:
     """-tau/2 ||q - w_i||^2 to class vectors w that make the queries' labels sure of each and spread over the classes.
 
-    The objective is lambda CE(supports) - marginal H(Y) + alpha H(Y | X), p_i(x) the softmax of the logits: the mutual information of
-    queries and labels beside the cross-entropy of the supports. By alternating directions (section 3.2): labels q in closed form,
-    q_ki ~ p_ki^(1 + alpha) / (sum_k p_ki^(1 + alpha))^(marginal / (marginal + 1)), then one step of a bound on the cross-entropies
-    for w, from the class means on. H(Y) is largest where the queries are shared out evenly: classes are taken to be equally
-    frequent, softly.
+    The objective is lambda CE(supports) - marginal H(Y) + alpha H(Y | X), p_i(x) the softmax of the logits: the mutual
+    information of queries and labels beside the cross-entropy of the supports. By alternating directions (section 3.2): labels q
+    in closed form, q_ki ~ p_ki^(1 + alpha) / (sum_k p_ki^(1 + alpha))^(marginal / (marginal + 1)), then one step of a bound on
+    the cross-entropies for w, from the class means on. H(Y) is largest where the queries are shared out evenly: classes are
+    taken to be equally frequent, softly.
 
     Args:
         support: `[B, S, D]`, float32 or float64; brought to length one, as is `query`.
@@ -70,23 +69,25 @@ def class_vectors(
     rounds: int,
 ) -> Tensor:
     """w `[B, N, D]` after so many rounds, features as they are; arguments as of `tim_logits`."""
-    w = class_means(support, support_labels, n_classes)
-    # Classes before images, [B, N, S+Q]: a softmax over few classes is several times faster so.
+    # w is a combination of the images, w = a x: each round is one product with their Gram matrix. Classes stand before images,
+    # [B, N, S+Q], where a softmax over few classes is several times faster.
     truth = functional.one_hot(support_labels, n_classes).to(support.dtype).mT
     x, shots = torch.cat([support, query], 1), support.shape[1]
     weights = torch.full_like(x[..., 0], shots / query.shape[1]).unsqueeze(1)  # [B, 1, S+Q]
     weights[..., :shots] = supervision / (1 + conditional)
-    transposed = x.mT.contiguous()
+    gram = x @ x.mT
+    a = functional.pad(truth / truth.sum(-1, keepdim=True), (0, query.shape[1]))  # the class means
     for _ in range(rounds):
-        scores = temperature * (w @ transposed - w.square().sum(-1, keepdim=True) / 2)
-        log_p = scores.log_softmax(1)
+        products = a @ gram
+        squares = (products * a).sum(-1, keepdim=True)
+        log_p = (temperature * (products - squares / 2)).log_softmax(1)
         sharp = ((1 + conditional) * log_p[..., shots:]).exp()
         q = sharp / sharp.sum(-1, keepdim=True) ** (marginal / (marginal + 1))
-        y = torch.cat([truth, q / q.sum(1, keepdim=True)], -1)
+        y = weights * torch.cat([truth, q / q.sum(1, keepdim=True)], -1)
         p = weights * log_p.exp()
-        y = weights * y
         # Of all images, by their weights: sum (y - p) x + w sum p, over sum y.
-        w = ((y - p) @ x + p.sum(-1, keepdim=True) * w) / y.sum(-1, keepdim=True)
+        a = (y - p + p.sum(-1, keepdim=True) * a) / y.sum(-1, keepdim=True)
+    w: Tensor = a @ x
     return w
 
 

@@ -1,24 +1,22 @@
 """`slabench verify`: is a record whole, do its numbers follow from its own files, and was it made on what slabench ships?
 
-A record is held against its side file (every accuracy of it), against itself (digests, key), and against the frozen episodes, class
-splits, subsets and digests of data sets that are here. Nothing is trained, and no pixel is read. What cannot be held against
-anything here is told as that. Digests are no signatures: see docs/trust.md.
+A record is held against its side file (every accuracy of it), against itself (digests, key), and against the frozen episodes,
+class splits, subsets and digests of data sets that are here. Nothing is trained, and no pixel is read but to draw episodes that
+nobody has frozen. What cannot be held against anything here is told as that. Digests are no signatures: see docs/trust.md.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slabench.core import paths
 from slabench.core.errors import DataError, SlabenchError, UsageError
-from slabench.core.files import SHORT, digest_json, read_json
+from slabench.core.files import SHORT
 from slabench.core.suites import SUITES
-from slabench.core.versions import HEAD_REVISIONS
 from slabench.data import load
 from slabench.data.catalog import DATASETS
 from slabench.data.splits import load_split
@@ -26,16 +24,14 @@ from slabench.data.store import is_prepared, store_folder
 from slabench.episodes.files import episode_name, find, load_episodes, protocol_part, read_manifest
 from slabench.episodes.profiles import BALANCED
 from slabench.evaluation.intervals import finite_or_none, t_interval
-from slabench.plugins import bound, recorded, untold
-from slabench.records.environment import derived_key
+from slabench.plugins import recorded, untold
 from slabench.records.reading import read_record
-from slabench.records.record import RunRecord, Score, protocol_digest
-from slabench.records.staleness import outdated, stale
-from slabench.records.store import ResultStore
+from slabench.records.record import Score, protocol_digest
+from slabench.records.staleness import stale
+from slabench.runner.verified import Fault, Subject, Trials, Unchecked, check_key, check_recipe, is_frozen
 
 if TYPE_CHECKING:
-    import numpy
-    from numpy.typing import NDArray
+    pass
 
 _ENVIRONMENT = (
     "slabench",
@@ -51,14 +47,6 @@ _ENVIRONMENT = (
 )
 _CLOSE = 1e-6
 """Of accuracies: side files hold float32."""
-
-
-class Fault(Exception):
-    """What a check has found, in words."""
-
-
-class Unchecked(Exception):
-    """Why there is nothing here to hold a record against."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +102,18 @@ def record_files(given: Iterable[Path]) -> list[Path]:
 def verify(files: Iterable[Path]) -> Iterator[Verdict]:
     """Check records one by one; those among `files`, in their folders and shipped with slabench are known to each other."""
     files = list(files)
-    known = _Trials(files)
+    known = Trials(files)
     for path in files:
         try:
             record = read_record(path)
         except SlabenchError as error:
             yield Verdict(path, (Line("record", "wrong", str(error)),))
             continue
-        subject = _Subject(path, record, known)
+        subject = Subject(path, record, known)
         yield Verdict(path, (Line("record", "ok"), *(_line(name, check, subject) for name, check in _CHECKS)))
 
 
-def _line(name: str, check: Callable[[_Subject], str | None], subject: _Subject) -> Line:
+def _line(name: str, check: Callable[[Subject], str | None], subject: Subject) -> Line:
     try:
         return Line(name, "ok", check(subject) or "")
     except Fault as fault:
@@ -136,69 +124,7 @@ def _line(name: str, check: Callable[[_Subject], str | None], subject: _Subject)
         return Line(name, "wrong", str(error))
 
 
-class _Trials:
-    """Records by key: given ones first, then those of the folders around them, then the shipped ones. Read when asked for."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self._files = files
-        self._read: dict[str, RunRecord] | None = None
-
-    def __call__(self, key: str) -> RunRecord | None:
-        if self._read is None:
-            roots = {parent for file in self._files for parent in file.resolve().parents if parent.name == "runs"}
-            self._read = {}
-            around = (
-                p for root in sorted({paths.shipped_results() / "runs", *roots}) for p in root.rglob("seed*-*.json")
-            )
-            for path in (*around, *self._files):
-                try:
-                    record = read_record(path)
-                except SlabenchError:
-                    continue
-                if record.derived is None:
-                    self._read[record.key] = record
-        return self._read.get(key)
-
-
-@dataclass
-class _Subject:
-    path: Path
-    record: RunRecord
-    known: _Trials
-    raw: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        # As written: reading gives a renamed head its present name, and digests are of the old one.
-        self.raw = read_json(self.path)
-
-    @cached_property
-    def episodes(self) -> Mapping[str, NDArray[numpy.float32]]:
-        """The side file, read beside the record wherever it lies, its digest checked."""
-        store = ResultStore(self.path.parent)
-        store.path = lambda record: self.path  # type: ignore[method-assign]
-        return store.episodes(self.record)
-
-    @cached_property
-    def trial(self) -> RunRecord:
-        """Of a derived record, the trial that it was made of."""
-        of = str((self.record.derived or {}).get("of"))
-        trial = self.known(of)
-        if trial is None:
-            raise Unchecked(f"its trial {of[:SHORT]} is not here: hand in its record too")
-        return trial
-
-    @property
-    def kind(self) -> str:
-        """Of a derived record: `score` or `posthoc`."""
-        return "score" if "score" in self.record.recipe else "posthoc"
-
-    @property
-    def trained_on(self) -> str:
-        """The data set of the recipe."""
-        return str(self.record.setting("data", "dataset"))
-
-
-def _finished(s: _Subject) -> str | None:
+def _finished(s: Subject) -> str | None:
     if s.record.status != "done":
         raise Fault(f"its status is {s.record.status}: only a finished trial is a result")
     doubts = [
@@ -212,13 +138,13 @@ def _finished(s: _Subject) -> str | None:
     return "; ".join(doubts)
 
 
-def _named(s: _Subject) -> None:
+def _named(s: Subject) -> None:
     expected = f"seed{s.record.seed}-{s.record.key[:SHORT]}.json"
     if s.path.name != expected:
         raise Fault(f"the file is called {s.path.name}, not {expected}")
 
 
-def _side(s: _Subject) -> str:
+def _side(s: Subject) -> str:
     if s.record.side_file is None:
         raise Fault("it names no side file: the accuracies of the episodes or images are what it is judged by")
     scored, there = {score.predictor for score in s.record.scores}, set(s.episodes)
@@ -227,7 +153,7 @@ def _side(s: _Subject) -> str:
     return s.record.side_file
 
 
-def _scores(s: _Subject) -> str:
+def _scores(s: Subject) -> str:
     for score in s.record.scores:
         values = s.episodes.get(score.predictor)
         if values is None:
@@ -244,7 +170,7 @@ def _scores(s: _Subject) -> str:
     return ", ".join(f"{score.predictor} {100 * score.value:.2f} of {score.n:,}" for score in s.record.scores)
 
 
-def _counts(s: _Subject) -> None:
+def _counts(s: Subject) -> None:
     """Accuracies are whole numbers of right queries; what is told by class agrees with itself."""
     shape = s.record.recipe.get("protocol")
     asked = shape["ways"] * shape["queries"] if s.record.suite == "fewshot" and isinstance(shape, Mapping) else 1
@@ -275,7 +201,7 @@ def _by_class(score: Score) -> None:
         raise Fault(f"{score.predictor}: value {score.value} is outside of the accuracies by class")
 
 
-def _protocol(s: _Subject) -> str:
+def _protocol(s: Subject) -> str:
     r = s.record
     suite = SUITES.get(r.suite)
     if suite is None:
@@ -296,7 +222,7 @@ def _protocol(s: _Subject) -> str:
     return r.protocol
 
 
-def _episode_file(s: _Subject) -> str:
+def _episode_file(s: Subject) -> str:
     r = s.record
     if r.suite != "fewshot":
         return "none: images are tested"
@@ -326,7 +252,7 @@ def _made(dataset: str, shape: tuple[Any, ...], name: str) -> Path:
     return load_episodes(load(dataset, "test"), dataset, "test", *shape).path
 
 
-def _data(s: _Subject) -> str:
+def _data(s: Subject) -> str:
     r = s.record
     if r.dataset not in DATASETS:
         raise Unchecked(f"the data set {r.dataset} is not known here: load its plug-in, or import it")
@@ -346,77 +272,13 @@ def _data(s: _Subject) -> str:
     raise Fault(f"other images than the published ones of {r.dataset}: {why}")
 
 
-def _recipe(s: _Subject) -> None:
-    r, raw = s.record, s.raw["recipe"]
-    if r.derived is None:
-        plain = digest_json({name: value for name, value in raw.items() if name != "name"})
-        made = bound(plain, recorded(r.environment))
-    else:
-        made = derived_key(s.trial.recipe_digest, s.kind, _given(s), recorded(r.environment, f"{s.kind}_plugins"))
-    if made != r.recipe_digest:
-        raise Fault(f"the recipe gives {made[:SHORT]}, and recipe_digest is {r.recipe_digest[:SHORT]}")
-
-
-def _key(s: _Subject) -> None:
-    r = s.record
-    if r.derived is not None:
-        if old := outdated(r, s.trial):
-            raise Fault(old)
-        made = derived_key(s.trial.key, s.kind, _given(s), recorded(r.environment, f"{s.kind}_plugins"))
-    elif r.suite == "fewshot":
-        made = _fewshot_key(s)
-    else:
-        made = _prepared_key(s)
-    if made != r.key:
-        raise Fault(f"recipe, seed, protocol and data give the key {made[:SHORT]}, and it has {r.key[:SHORT]}")
-
-
-def _given(s: _Subject) -> dict[str, Any]:
-    """What decided a derived record apart from its trial; see `slabench.suites.fewshot.score_heads` and `slabench.posthoc`."""
-    if s.kind == "posthoc":
-        return dict(s.raw["recipe"]["posthoc"])
-    derived, model = s.raw["derived"], s.raw["recipe"]["model"]
-    given = {"head": derived["head"], "protocol": s.record.protocol_digest}
-    if model.get("head_revision", 1) > 1:
-        given["head_revision"] = HEAD_REVISIONS.get(derived["head"], 1)
-    return given | {name: derived[name] for name in ("on", "resized") if name in derived}
-
-
-def _fewshot_key(s: _Subject) -> str:
-    from slabench.suites.fewshot.data import plain_key  # imports torch
-    from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
-
-    r = s.record
-    shape = r.recipe["protocol"]
-    name = episode_name(r.dataset, "val", shape["ways"], shape["shots"], shape["queries"], _VALIDATION_FILE_EPISODES)
-    path = find(name)
-    if path is None:
-        raise Unchecked(f"the key rests on the validation episodes too, and {name} is not here")
-    validation = protocol_part(read_manifest(path))
-    resolved = {key: value for key, value in s.raw["recipe"].items() if key != "name"}
-    return bound(plain_key(resolved, r.seed, r.protocol_digest, r.dataset_digest, validation), recorded(r.environment))
-
-
-def _prepared_key(s: _Subject) -> str:
-    """A classifier's, which rests on the very images that it learned from: they have to be here."""
-    from slabench.core.errors import DataMissingError
-    from slabench.recipes import parse_recipe
-    from slabench.suites import suite_of
-
-    recipe = parse_recipe({**s.record.recipe, "seeds": [s.record.seed]})
-    suite = suite_of(recipe)
-    try:
-        prepared = suite.prepare(recipe)
-    except DataMissingError:
-        raise Unchecked(
-            f"the key of a classifier rests on its training images, and {s.trained_on} is not here"
-        ) from None
-    return suite.trial_key(recipe, s.record.seed, prepared, recorded(s.record.environment))
-
-
-def _environment(s: _Subject) -> str:
+def _environment(s: Subject) -> str:
     e = s.record.environment
-    missing = [name for name in _ENVIRONMENT if e.get(name) in (None, "")]
+    said = {
+        **e,
+        **({"precision": s.record.embedder.get("precision")} if s.record.embedder and is_frozen(s.record) else {}),
+    }
+    missing = [name for name in _ENVIRONMENT if said.get(name) in (None, "")]
     if missing:
         raise Fault(f"it does not say: {', '.join(missing)}")
     if why := untold(recorded(e)):
@@ -429,7 +291,7 @@ def _environment(s: _Subject) -> str:
     )
 
 
-_CHECKS: tuple[tuple[str, Callable[[_Subject], str | None]], ...] = (
+_CHECKS: tuple[tuple[str, Callable[[Subject], str | None]], ...] = (
     ("finished", _finished),
     ("file name", _named),
     ("side file", _side),
@@ -438,7 +300,7 @@ _CHECKS: tuple[tuple[str, Callable[[_Subject], str | None]], ...] = (
     ("protocol", _protocol),
     ("episodes", _episode_file),
     ("images and split", _data),
-    ("recipe", _recipe),
-    ("key", _key),
+    ("recipe", check_recipe),
+    ("key", check_key),
     ("environment", _environment),
 )

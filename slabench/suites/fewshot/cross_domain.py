@@ -38,7 +38,7 @@ class Crossing:
 
     @property
     def shown(self) -> DatasetInfo:
-        """What `slabench.evaluation.episodes.embed` is told of the images that `fit` gives: the size and colours of the source."""
+        """What `slabench.evaluation.episodes.embed` is told of images that `fit` gave: size and colours of the source."""
         return replace(self.source, image_size=input_size(self.source))
 
     def fit(self, images: Tensor) -> Tensor:

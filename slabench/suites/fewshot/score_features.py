@@ -7,7 +7,7 @@ digests are the same; the record names the embedder, and such rows stand in tabl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ from slabench.recipes.fewshot import Protocol
 from slabench.records.environment import describe
 from slabench.records.record import Cost, RunRecord, Score, Selection
 from slabench.records.store import ResultStore
+from slabench.suites.fewshot.chosen_heads import heads_of_features
 from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.score_heads import HeadScores, Setting
 from slabench.suites.fewshot.scoring import (
@@ -121,7 +122,7 @@ def score_features(
             raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
     dataset = dataset or name
     test = open_features(name, dataset, "test", data_folder)
-    chosen, left_out = _heads(heads)
+    chosen, left_out = heads_of_features(heads)
     wanted = list(predictors or PREDICTORS)
     for predictor in wanted:
         if predictor not in PREDICTORS:
@@ -197,21 +198,6 @@ def score_features(
 def record_name(name: str, head: str) -> str:
     """The name of the records of a head on a feature set."""
     return f"fewshot/{FROZEN}/{name}+{head}"
-
-
-def _heads(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    chosen, left_out = [], []
-    for name in dict.fromkeys(asked or HEADS.names()):
-        if HEADS.get(name).module is not None:
-            why = f"{name} learns from episodes, and frozen features have learned from none"
-            if asked:
-                raise UsageError(why, "choose another head (slabench list heads)")
-            left_out.append(why)
-            continue
-        chosen.append(name)
-    if not chosen:
-        raise UsageError("there is no head to score", f"known: {', '.join(HEADS.names())}")
-    return chosen, left_out
 
 
 def _training(
@@ -301,10 +287,10 @@ class _FrozenRecord:
             "model": model | ({"head_revision": self.revision} if self.revision > 1 else {}),
             "sla": {"objective": FROZEN, "transforms": self.test.manifest.transforms},
         }
-        decides = {"recipe": self.recipe, "embedder": self.test.embedder.plain()}
-        self.recipe_digest = plugins.bound(digest_json(decides), self.code)
-        bytes_of = {"test": self.test.digest, "centre": self.centre, "protocol": prepared.protocol_digest}
-        self.key = plugins.bound(digest_json({**decides, "features": bytes_of}), self.code)
+        facts = self.test.embedder.plain()
+        self.recipe_digest = plugins.bound(digest_json({"recipe": self.recipe, "embedder": facts}), self.code)
+        key = frozen_key(self.recipe, facts, self.test.digest, self.centre, prepared.protocol_digest)
+        self.key = plugins.bound(key, self.code)
 
     def record(
         self,
@@ -348,3 +334,19 @@ class _FrozenRecord:
                 "argv": list(argv),
             }
         )
+
+
+def frozen_key(
+    recipe: Mapping[str, Any], embedder: Mapping[str, Any], features: str, centre: str | None, protocol: str
+) -> str:
+    """The key of a head on frozen features, without the code of plug-ins.
+
+    Args:
+        recipe: as in the record.
+        embedder: its facts, without the digest of the features.
+        features: digest of the test split's.
+        centre: digest of the features by which a centred head centres; None where it has none.
+        protocol: digest of the protocol.
+    """
+    bytes_of = {"test": features, "centre": centre, "protocol": protocol}
+    return digest_json({"recipe": dict(recipe), "embedder": dict(embedder), "features": bytes_of})

@@ -31,6 +31,7 @@ from slabench.records.outputs import ModelWeights, check_owner, load_weights
 from slabench.records.record import RunRecord, Score
 from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
+from slabench.suites.fewshot.chosen_heads import heads_of_run
 from slabench.suites.fewshot.cross_domain import Crossing, crossing
 from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
@@ -43,9 +44,6 @@ from slabench.suites.fewshot.scoring import (
 )
 from slabench.suites.on_features import Features, transforms_of
 from slabench.training.device import choose_device, exact_float32
-
-HEAD_GROUPS = {"all": (False, True), "inductive": (False,), "transductive": (True,)}
-"""Names of several heads at once: those whose `Head.transductive` is one of these."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,8 @@ def score_heads(
 
     Args:
         run: the first characters of the trial's key.
-        heads: registered names, or `HEAD_GROUPS`; None takes all that need no training of their own, and the run's own head.
+        heads: registered names, or `HEAD_GROUPS`; None takes all that need no training of their own and are not transductive,
+            and the run's own head.
         ways: N of the episodes; by default the run's.
         shots: K; by default the run's.
         queries: Q per class; by default the run's.
@@ -152,7 +151,7 @@ def score_heads(
     assert isinstance(recipe, Recipe)
     _check_code(recipe, record)
     own = recipe.model.head
-    chosen, left_out = _heads(heads, own, recipe.model.learner)
+    chosen, left_out = heads_of_run(heads, own, recipe.model.learner)
     wanted = list(predictors or PREDICTORS)
     for name in wanted:
         if name not in PREDICTORS:
@@ -314,34 +313,6 @@ def _check_code(recipe: Recipe, record: RunRecord) -> None:
                 f"the {kind} '{name}' has other code than in run {record.key[:SHORT]}",
                 "load the plug-in as it was then, or run the trial again with this one",
             )
-
-
-def _heads(asked: Sequence[str] | None, own: str, learner: str) -> tuple[list[str], list[str]]:
-    """The heads to score, and a line for each that was left out."""
-    chosen, left_out = [], []
-    for name, by_name in _named(asked).items():
-        head = HEADS.get(name)
-        if head.module is not None and (name != own or learner != "episodic"):
-            why = f"{name} learns from episodes, and this run was trained with {own}"
-            if by_name:
-                raise UsageError(why, f"slabench run fewshot --head {name}")
-            left_out.append(why)
-            continue
-        chosen.append(name)
-    if not chosen:
-        raise UsageError("there is no head to score", f"known: {', '.join(HEADS.names())}")
-    return chosen, left_out
-
-
-def _named(asked: Sequence[str] | None) -> dict[str, bool]:
-    """Heads in the order asked for, and whether each was asked for by its own name or as one of a group."""
-    found: dict[str, bool] = {}
-    for name in asked or ("all",):
-        wanted = HEAD_GROUPS.get(name)
-        for head in [name] if wanted is None else HEADS.names():
-            if wanted is None or HEADS.get(head).transductive in wanted:
-                found[head] = found.get(head, False) or wanted is None
-    return found
 
 
 def learner_of(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
