@@ -71,7 +71,8 @@ def to_csv(points: Sequence[Point]) -> str:
 def _stem(record: RunRecord) -> str:
     if record.suite != "fewshot":
         return f"curves-{slug(record.protocol)}"
-    return f"curves-{record.dataset}-{_at(record, 'protocol', 'shots')}shot"
+    features = "-pre-trained" if record.pretrained else ""
+    return f"curves-{record.dataset}-{_at(record, 'protocol', 'shots')}shot{features}"
 
 
 def _at(record: RunRecord, section: str, name: str) -> str:

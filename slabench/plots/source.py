@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from slabench.core.errors import DataError
+from slabench.episodes.profiles import BALANCED
 from slabench.plots import style
 from slabench.ranking.entries import Entry, entries
 from slabench.ranking.standard import standard
@@ -189,6 +190,10 @@ def title(record: RunRecord) -> str:
     if ways is not None and shots is not None:
         queries = record.setting("protocol", "queries")
         more = f", {queries} queries" if queries not in (None, 15) else ""
+        for images in ("support", "query"):
+            profile = record.setting("protocol", f"{images}_profile")
+            more += f", {images} {profile}" if profile not in (None, BALANCED) else ""
+        more += f", trained on {record.setting('data', 'dataset')}" if (record.derived or {}).get("on") else ""
         return f"{record.dataset}, {ways}-way {shots}-shot{more}{seen}"
     # imbalanced/cifar100/exp-r100/standard: what stands between the data set's name and the end describes it
     rest = [part for part in record.protocol.split("/") if part not in (record.suite, record.dataset)]
