@@ -39,6 +39,7 @@ from slabench.training.loop import fit
 WAITS = {
     "heads/svm_solver.py": "the solver stops at a tolerance, and goes on with the episodes that are not solved",
     "heads/metaoptnet.py:_report": "a warning says how many episodes were not solved",
+    "heads/pt_map.py": "Newton steps stop at a tolerance; each solves a system of N unknowns an episode",
     "heads/logistic.py": "the solver stops at a tolerance; a class without supports is named",
     "backbones/learn2learn.py:_features": "learn2learn's DropBlock looks at what it has drawn; ours does not",
     "data/augment.py:<listcomp>": "torchvision's policies take image by image, count colours and upload matrices",
