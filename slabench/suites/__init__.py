@@ -152,5 +152,5 @@ def on_device(
     # Rows picked from a memory map are a copy already; a second one of photographs would be gigabytes.
     if rows is not None:
         return torch.from_numpy(np.asarray(images[np.asarray(rows)])).to(device)
-    held = images.flags.writeable and not isinstance(images, np.memmap)  # features are in memory already
+    held = type(images) is np.ndarray and images.flags.writeable  # features are in memory already
     return torch.from_numpy(images if held else np.array(images)).to(device)
