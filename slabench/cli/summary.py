@@ -44,6 +44,7 @@ def show_summary(console: Console, lines: Sequence[Line]) -> None:
     from rich.text import Text
 
     wide = console.width >= WIDE
+    lines = sorted(lines, key=lambda line: _KINDS.index(_kind(line)))
     columns = {"protocol": [f" {line.protocol.partition('/')[2]}" for line in lines]}
     if wide:
         columns["rows"] = [str(line.rows) for line in lines]
@@ -53,21 +54,38 @@ def show_summary(console: Console, lines: Sequence[Line]) -> None:
     columns["SLA"] = [_accuracy(line.sla) for line in lines]
     columns["SLA\ngains"] = [plain(_gain(line, wide), console.encoding) for line in lines]
     numbers = set(columns) - {"protocol"}
-    left = console.width - sum(1 + max(map(len, (*name.split("\n"), *texts))) for name, texts in columns.items())
+    above = {"protocol": {_heading(line) for line in lines}}  # stand in the first column, between the protocols
+    left = console.width - sum(
+        1 + max(map(len, (*name.split("\n"), *texts, *above.get(name, ())))) for name, texts in columns.items()
+    )
     room = max(_NAME, max(map(len, columns["protocol"])) + min(left, 0))  # numbers are never cut
     columns["protocol"] = elided(columns["protocol"], room)
     columns |= _names(lines, left)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in columns:
         table.add_column(heading, justify="right" if heading in numbers else "left", vertical="bottom", no_wrap=True)
-    above = ""
+    said = ""
     for line, cells in zip(lines, zip(*columns.values(), strict=True), strict=True):
-        heading = line.protocol.partition("/")[0] + ("" if standard_setting(line.protocol) else ", others")
-        if heading != above:
-            table.add_row(Text(above := heading, style="bold"))
+        if said != _heading(line):
+            table.add_row(Text(said := _heading(line), style="bold"))
         table.add_row(*map(Text, cells))
     console.print(table)
     console.print(_NOTE, style="dim")
+
+
+_KINDS = ("", ", pre-trained", ", transductive", ", others")
+
+
+def _kind(line: Line) -> str:
+    """What tells its table from others of the same protocol or suite, as its heading says it."""
+    first = line.best.records[0]
+    if first.transductive or first.pretrained:
+        return ", transductive" if first.transductive else ", pre-trained"
+    return "" if standard_setting(line.protocol) else ", others"
+
+
+def _heading(line: Line) -> str:
+    return line.protocol.partition("/")[0] + _kind(line)
 
 
 def _names(lines: Sequence[Line], left: int) -> dict[str, list[str]]:
