@@ -313,7 +313,7 @@ def test_an_unknown_format() -> None:
 
 
 def test_without_own_records_the_shipped_ones_are_taken() -> None:
-    result = run("ce-sla", "ce-baseline")
+    result = run("controls/ce-sla", "controls/ce-baseline")
     assert result.exit_code == 0, result.exception
     assert "shipped with this version" in result.stderr
 

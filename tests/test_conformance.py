@@ -195,10 +195,7 @@ class _Learned(nn.Module):
 
 
 def test_a_head_with_learned_parameters_is_made_for_the_features() -> None:
-    class Learned:
-        name, logits, decomposes, module = "learned", None, True, _Learned
-
-    findings = check_head(Learned())  # type: ignore[arg-type]
+    findings = check_head(Head("learned", None, True, _Learned))
     assert wrong(findings) == {}
     assert [finding.check for finding in findings if finding.state == "skipped"] == ["separated classes"]
 
