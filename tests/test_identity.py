@@ -241,7 +241,7 @@ def test_scores_are_of_the_weights_that_the_trial_has(tmp_path: Path, monkeypatc
     before, _ = scored(first)
     assert scored(first) == (before, True)
     real = episodic.build_learner
-    monkeypatch.setattr(episodic, "build_learner", lambda model, info, seed: real(model, info, seed + 1))
+    monkeypatch.setattr(episodic, "build_learner", lambda model, info, seed, *more: real(model, info, seed + 1, *more))
     second = run(tmp_path, resume="force").record
     monkeypatch.undo()
     assert second is not None
@@ -323,7 +323,8 @@ def test_committed_derived_records_are_of_their_trials() -> None:
     for record in derived:
         assert record.derived is not None
         assert outdated(record, trials[record.derived["of"]]) is None
-        again = trials[record.derived["of"]].model_copy(update={"started": "2999-01-01T00:00:00+00:00"})
+        trained_again = {"started": "2999-01-01T00:00:00+00:00", "outputs_sha256": "0" * 64}
+        again = trials[record.derived["of"]].model_copy(update=trained_again)
         assert outdated(record, again) is not None
 
 
