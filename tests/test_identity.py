@@ -241,9 +241,11 @@ def test_scores_are_of_the_weights_that_the_trial_has(tmp_path: Path, monkeypatc
     before, _ = scored(first)
     assert scored(first) == (before, True)
     real = episodic.build_learner
-    monkeypatch.setattr(episodic, "build_learner", lambda model, info, seed, *more: real(model, info, seed + 1, *more))
-    second = run(tmp_path, resume="force").record
-    monkeypatch.undo()
+    with monkeypatch.context() as other_weights:
+        other_weights.setattr(
+            episodic, "build_learner", lambda model, info, seed, *more: real(model, info, seed + 1, *more)
+        )
+        second = run(tmp_path, resume="force").record
     assert second is not None
     assert second.key == first.key
     assert second.outputs_sha256 != first.outputs_sha256
