@@ -164,11 +164,13 @@ def memory_mb(trial: Trial, cuda: bool) -> int:
     """MiB of the machine's memory at the peak of a trial, generously; checked against the shipped records by a test."""
     entry, prepared = info(trial.recipe.data.dataset), trial.prepared
     image = entry.image_size**2 * 3
-    stored = sum(len(found) for found in _image_sets(prepared)) * image
+    on_features = bool(trial.recipe.model.embedder)
+    stored = sum(found.images.nbytes if on_features else len(found) * image for found in _image_sets(prepared))
     if cuda:  # the images go through the machine's memory, the step does not
         return _CUDA_PROCESS_MB + (2 * stored >> 20)
     at_once = max(images_per_step(trial.recipe, prepared.n_train), _SCORED_AT_ONCE)
-    step = at_once * activations(trial.recipe, entry) * _PER_ACTIVATION
+    # An adapter's layers are as nothing beside the features.
+    step = 0 if on_features else at_once * activations(trial.recipe, entry) * _PER_ACTIVATION
     return _PROCESS_MB + (int(step + 2 * stored) >> 20)
 
 
