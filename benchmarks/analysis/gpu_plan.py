@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from slabench.reproduction.estimate import workload
 
 from slabench.core.registry import BACKBONES
 from slabench.data.catalog import info
 from slabench.recipes import AnyRecipe
 from slabench.reproduction.planning import plan_table
+from slabench.runner.workload import workload
 
 TABLES = ("full-supervision", "da-mt", "composed", "few-shot", "imbalanced")
 BACKWARD = 2.0
