@@ -181,7 +181,8 @@ def test_keys_of_finished_trials_stay_what_they_are() -> None:
     assert trials
     assert scored
     for record in trials.values():
-        if record["recipe"]["model"].get("learner") == "frozen":  # no recipe was run: test_verify makes these digests again
+        # Of heads on frozen features no recipe was run: test_verify makes their digests again.
+        if record["recipe"]["model"].get("learner") == "frozen":
             continue
         assert parse_recipe(record["recipe"]).digest == record["recipe_digest"], record["key"]
     for record in scored:
