@@ -52,7 +52,7 @@ def started(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     yield again
     for process in found:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def until(true: Callable[[], object], seconds: float = 300) -> None:
