@@ -51,8 +51,9 @@ def started(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     yield again
     for process in found:
-        process.kill()
-        process.communicate(timeout=60)
+        if process.poll() is None:
+            process.kill()
+            process.communicate(timeout=60)
 
 
 def until(true: Callable[[], object], seconds: float = 300) -> None:
