@@ -27,8 +27,7 @@ from slabench.recipes.fewshot import Recipe
 from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
 from slabench.suites import fewshot
-from slabench.suites.fewshot import score_heads as score_heads_module
-from slabench.suites.fewshot import scoring
+from slabench.suites.fewshot import head_scores, scoring
 from slabench.suites.fewshot.pretraining import PretrainingTask
 from slabench.suites.fewshot.score_heads import score_heads
 from slabench.suites.fewshot.scoring import base_rows
@@ -261,13 +260,13 @@ class TestScore:
         """A second scoring adds the predictor that is missing, leaves the other alone, and goes on where one was broken off."""
         record = trained(tmp_path)
         key, asked = record.key[:8], []
-        real = score_heads_module.score_watched
+        real = head_scores.score_watched
 
         def counted(*args: Any) -> Any:
             asked.append((args[0].head.name, args[3]))
             return real(*args)
 
-        monkeypatch.setattr(score_heads_module, "score_watched", counted)
+        monkeypatch.setattr(head_scores, "score_watched", counted)
         first = next(
             score_heads(key, ["protonet", "cosine"], predictors=["single"], results=tmp_path, save=True).results
         )

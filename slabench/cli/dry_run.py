@@ -30,15 +30,13 @@ def show_plan(
     Data is prepared if need be; episodes and subsets that nobody has frozen yet are drawn and not kept. Nothing is trained but a
     few measured steps.
     """
-    import torch
 
     from slabench.runner.estimate import NOTHING, Estimator
     from slabench.runner.trials import plan
-    from slabench.training.device import choose_device, keep_heap
+    from slabench.training.device import choose_device, keep_heap, use_threads
 
     keep_heap()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     where = choose_device(device)
     for recipe in recipes:
         console.print(f"[bold]{recipe.name}[/bold] [dim]{recipe.digest[:SHORT]}[/dim]")

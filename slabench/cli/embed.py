@@ -59,7 +59,6 @@ def embed(
     from slabench.data.catalog import info
 
     info(dataset)
-    import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from slabench.embedders.embedding import embed_images, plan_embedding
@@ -67,12 +66,11 @@ def embed(
     from slabench.embedders.networks import open_network
     from slabench.embedders.store import remove_set, set_folder
     from slabench.sla.transforms import IDENTITY, transform_set
-    from slabench.training.device import choose_device, choose_precision
+    from slabench.training.device import choose_device, choose_precision, use_threads
 
     console = Screen()
     where = choose_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     autocast = choose_precision(precision, where)
     transforms = IDENTITY if views == _VIEWS_NONE else transform_set(views)
     network = open_network(model, weights, size)

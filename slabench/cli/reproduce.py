@@ -132,13 +132,11 @@ def _show_plan(console: Console, plan: TablePlan, device: str, threads: int | No
     if not plan.missing and not (dry_run and plan.wanted):
         show_plan(console, plan)
         return None
-    import torch
 
     from slabench.runner.estimate import Estimator
-    from slabench.training.device import choose_device
+    from slabench.training.device import choose_device, use_threads
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     where = choose_device(device)
     estimator = Estimator(where)
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from slabench.executors.running import Executor
     from slabench.posthoc.scoring import Posthoc, Row
+    from slabench.suites.fewshot.head_scores import HeadScores
     from slabench.suites.fewshot.score_features import FeatureScoring
-    from slabench.suites.fewshot.score_heads import HeadScores, Scoring
+    from slabench.suites.fewshot.score_heads import Scoring
 
 
 def score(

@@ -32,7 +32,7 @@ from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.records.store import ResultStore
 from slabench.runner.trials import Outcome, Trial, plan
 from slabench.suites import Scored, SuiteTask, suite_of
-from slabench.training.device import choose_device, choose_precision, exact_float32, keep_heap
+from slabench.training.device import choose_device, choose_precision, exact_float32, keep_heap, use_threads
 from slabench.training.finite import at_step
 from slabench.training.loop import Fitted, Interrupted, Listener, Undisturbed, checkpoint_seconds, fit
 
@@ -104,8 +104,7 @@ def run(
     where = choose_device(device)
     checkpoint_seconds()  # a wrong one is an error before anything is run
     keep_heap()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     if where.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False

@@ -17,6 +17,19 @@ _MATRIX_FLAGS = {"amx_bf16", "bf16"}
 """Matrix tiles of x86, and the multiplications of Arm."""
 
 
+def use_threads(threads: int | None) -> None:
+    """Let torch use so many CPU threads; None leaves its own choice.
+
+    Raises:
+        UsageError: not a positive number.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise UsageError(f"--threads {threads} is not positive", "give --threads 1 or more")
+    torch.set_num_threads(threads)
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """`auto` is CUDA where there is a usable one, else the CPU; another name is taken at its word and checked."""
     if name == "auto":

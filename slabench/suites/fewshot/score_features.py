@@ -6,7 +6,6 @@ digests are the same; the record names the embedder, and such rows stand in tabl
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,15 +20,14 @@ from slabench import plugins
 from slabench.backbones import Backbone
 from slabench.core import paths
 from slabench.core.code_digest import code_of
-from slabench.core.errors import DataError, DataMissingError, UsageError, unknown_name
+from slabench.core.errors import DataMissingError, UsageError
 from slabench.core.files import digest_json
 from slabench.core.registry import DATASETS, HEADS
 from slabench.core.versions import HEAD_REVISIONS
 from slabench.data.catalog import DatasetInfo, info
 from slabench.embedders.store import FeatureSet, open_features
-from slabench.episodes.files import EpisodeFile, load_episodes
+from slabench.episodes.files import EpisodeFile
 from slabench.episodes.profiles import BALANCED
-from slabench.evaluation.episodes import PREDICTORS
 from slabench.learners import EpisodicLearner
 from slabench.recipes.fewshot import Protocol
 from slabench.records.environment import describe
@@ -37,15 +35,9 @@ from slabench.records.record import Cost, RunRecord, Score, Selection
 from slabench.records.store import ResultStore
 from slabench.suites.fewshot.chosen_heads import heads_of_features
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.score_heads import HeadScores, Setting
-from slabench.suites.fewshot.scoring import (
-    MEASURED_EPISODES,
-    base_rows,
-    episode_score,
-    looks_at_queries,
-    score_watched,
-)
-from slabench.training.device import choose_device, exact_float32
+from slabench.suites.fewshot.head_scores import HeadScores, Setting, predictors_of, scored, settings_of
+from slabench.suites.fewshot.scoring import base_rows
+from slabench.training.device import choose_device, use_threads
 
 FROZEN = "frozen"
 """What such records call their learner and objective: nothing is trained."""
@@ -117,38 +109,27 @@ def score_features(
         UsageError: no such head, data set or setting.
         DataMissingError: no such features.
     """
-    for flag, value in (("--queries", queries), ("--episodes", episodes), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
+    use_threads(threads)
     dataset = dataset or name
     test = open_features(name, dataset, "test", data_folder)
     chosen, left_out = heads_of_features(heads)
-    wanted = list(predictors or PREDICTORS)
-    for predictor in wanted:
-        if predictor not in PREDICTORS:
-            raise unknown_name("predictor", predictor, PREDICTORS)
+    wanted = predictors_of(predictors)
     if test.M == 1 and "aggregated" in wanted:
         if predictors and wanted == ["aggregated"]:
             raise UsageError(f"the features '{name}' have one view, and nothing to aggregate", "leave --predictors out")
         wanted.remove("aggregated")
         left_out.append("aggregated: these features have one view")
     where = choose_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    base = Protocol()
-    settings = [
-        Setting(
-            n,
-            k,
-            queries or base.queries,
-            episodes or base.episodes,
-            support_profile or BALANCED,
-            query_profile or BALANCED,
-        )
-        for n in (ways or [base.ways])
-        for k in (shots or [base.shots])
-    ]
-    files = {setting: _episodes(test, dataset, setting) for setting in settings}
+    settings = settings_of(
+        Protocol(),
+        ways,
+        shots,
+        queries=queries,
+        episodes=episodes,
+        support_profile=support_profile,
+        query_profile=query_profile,
+    )
+    files = {setting: setting.file(test.images, dataset) for setting in settings}
     train, centre = _training(name, dataset, data_folder, any(HEADS.get(head).centred for head in chosen))
     store = ResultStore(paths.results(results))
     for file in files.values() if save else ():  # what cannot be saved is not computed
@@ -158,41 +139,25 @@ def score_features(
     features = torch.from_numpy(test.features().astype(np.float32)).to(where)
     middle = None if centre is None else torch.from_numpy(centre[0]).to(where)
 
-    def each() -> Iterator[HeadScores]:
-        for setting in settings:
-            for head_name in chosen:
-                started, begin = datetime.now(UTC), time.perf_counter()
-                head = HEADS.get(head_name)
-                work = _FrozenRecord(test, centre[1] if centre and head.centred else None, head_name, setting)
-                work.of(_prepared(dataset, train, test, files[setting]))
-                kept, right = _kept(store, work) if save else (None, {})
-                missing = [predictor for predictor in wanted if again or predictor not in right]
-                if kept is not None and not missing:
-                    yield HeadScores(head_name, setting, kept, 0)
-                    continue
-                learner = EpisodicLearner(cast("Backbone", nn.Identity()), head).to(where).eval()
-                x = features - middle if head.centred and middle is not None else features
-                scores = {score.predictor: score for score in kept.scores} if kept else {}
-                for predictor in missing:
-                    with exact_float32():
-                        found, residual = score_watched(
-                            learner, x, files[setting].episodes, predictor, len(test.class_names)
-                        )
-                    scores[predictor] = episode_score(predictor, found, test.class_names, residual)
-                    right[predictor] = found.accuracy.numpy()
-                seconds = time.perf_counter() - begin
-                spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
-                with exact_float32():
-                    seen = looks_at_queries(learner, x, files[setting].episodes[:MEASURED_EPISODES])
-                warnings = [_NOT_CENTRED.format(head=head_name)] if head.centred and middle is None else []
-                made = work.record(
-                    [scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv, where, warnings
-                )
-                if save:
-                    store.save(made, right)
-                yield HeadScores(head_name, setting, made, seconds)
+    def work_of(head: str, setting: Setting) -> _FrozenRecord:
+        prepared = _prepared(dataset, train, test, files[setting])
+        return _FrozenRecord(test, None if centre is None else centre[1], head, setting, prepared, where)
 
-    return FeatureScoring(test, each(), left_out, len(settings) * len(chosen))
+    backbone = cast("Backbone", nn.Identity())  # never asked: the features are there
+    found = scored(
+        files,
+        {head: EpisodicLearner(backbone, HEADS.get(head)).to(where).eval() for head in chosen},
+        wanted,
+        work_of,
+        features=features,
+        centre=middle,
+        class_names=test.class_names,
+        store=store,
+        save=save,
+        again=again,
+        argv=argv,
+    )
+    return FeatureScoring(test, found, left_out, len(settings) * len(chosen))
 
 
 def record_name(name: str, head: str) -> str:
@@ -240,39 +205,28 @@ def _info(dataset: str, test: FeatureSet) -> DatasetInfo:
     )
 
 
-def _episodes(test: FeatureSet, dataset: str, s: Setting) -> EpisodeFile:
-    return load_episodes(
-        test.images, dataset, "test", s.ways, s.shots, s.queries, s.episodes, s.support_profile, s.query_profile
-    )
-
-
-def _kept(store: ResultStore, work: _FrozenRecord) -> tuple[RunRecord | None, dict[str, Any]]:
-    """What an earlier scoring of the same features by the same code kept; none where it is missing or damaged."""
-    kept = store.find(work.key)
-    if kept is None or plugins.untold(work.code):
-        return None, {}
-    try:
-        return kept, dict(store.episodes(kept))
-    except DataError:
-        return None, {}
-
-
 class _FrozenRecord:
     """The record of a head on features: its recipe, keys, and all that is not measured."""
 
-    def __init__(self, test: FeatureSet, centre: str | None, head: str, setting: Setting) -> None:
-        self.test, self.centre, self.head, self.setting = test, centre, head, setting
-        self.revision = HEAD_REVISIONS.get(head, 1)
+    def __init__(
+        self,
+        test: FeatureSet,
+        centre: str | None,
+        head: str,
+        setting: Setting,
+        prepared: Prepared,
+        device: torch.device,
+    ) -> None:
+        self.test, self.head, self.setting, self.prepared, self.device = test, head, setting, prepared, device
+        centred = HEADS.get(head).centred
+        self.warnings = [_NOT_CENTRED.format(head=head)] if centred and centre is None else []
+        revision = HEAD_REVISIONS.get(head, 1)
         entry = HEADS.entry(head)
         self.code: list[dict[str, str]] = []
         if not entry.built_in:
             code = code_of(HEADS, entry)
-            facts = {"kind": HEADS.kind, "name": head, "origin": entry.origin, "sha256": code.sha256}
-            self.code = [facts | ({"unknown": code.unknown} if code.unknown else {})]
-
-    def of(self, prepared: Prepared) -> None:
-        """Name the data: from now on there is a key."""
-        self.prepared = prepared
+            told = {"kind": HEADS.kind, "name": head, "origin": entry.origin, "sha256": code.sha256}
+            self.code = [told | ({"unknown": code.unknown} if code.unknown else {})]
         names = ("ways", "shots", "queries", "episodes", "support_profile", "query_profile")
         profiles = ("support_profile", "query_profile")
         protocol = {
@@ -284,26 +238,23 @@ class _FrozenRecord:
             "limited": False,
             "data": {"dataset": prepared.test_episodes.manifest.dataset},
             "protocol": protocol,
-            "model": model | ({"head_revision": self.revision} if self.revision > 1 else {}),
+            "model": model | ({"head_revision": revision} if revision > 1 else {}),
             "sla": {"objective": FROZEN, "transforms": self.test.manifest.transforms},
         }
         facts = self.test.embedder.plain()
         self.recipe_digest = plugins.bound(digest_json({"recipe": self.recipe, "embedder": facts}), self.code)
-        key = frozen_key(self.recipe, facts, self.test.digest, self.centre, prepared.protocol_digest)
+        key = frozen_key(self.recipe, facts, self.test.digest, centre if centred else None, prepared.protocol_digest)
         self.key = plugins.bound(key, self.code)
 
+    def outdated(self, kept: RunRecord) -> bool:
+        """Never: the key holds the digest of the features."""
+        return False
+
     def record(
-        self,
-        scores: list[Score],
-        seconds: float,
-        transductive: bool,
-        started: datetime,
-        argv: Sequence[str],
-        device: torch.device,
-        warnings: list[str],
+        self, scores: list[Score], seconds: float, transductive: bool, started: datetime, argv: Sequence[str]
     ) -> RunRecord:
-        """With these scores, which took so long, of a head that was found to look at other queries or not to."""
-        environment = describe(device) | ({"plugins": self.code} if self.code else {})
+        """With these scores, which took so long, of a head that looks at other queries or does not."""
+        environment = describe(self.device) | ({"plugins": self.code} if self.code else {})
         return RunRecord.model_validate(
             {
                 "key": self.key,
@@ -318,7 +269,7 @@ class _FrozenRecord:
                 "scores": [score.model_dump() for score in scores],
                 "selection": Selection(rule="last", step=0).model_dump(),
                 "transductive": transductive,
-                "warnings": [*self.prepared.doubts(), *warnings],
+                "warnings": [*self.prepared.doubts(), *self.warnings],
                 "cost": Cost(
                     train_seconds=0,
                     eval_seconds=round(seconds, 3),

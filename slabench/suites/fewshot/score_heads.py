@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from slabench import plugins
 from slabench.core import paths
-from slabench.core.errors import DataError, UsageError, unknown_name
+from slabench.core.errors import DataError, UsageError
 from slabench.core.files import SHORT
 from slabench.core.registry import DATASETS, HEADS
 from slabench.core.versions import HEAD_REVISIONS
 from slabench.data import load
 from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
-from slabench.episodes.files import EpisodeFile, load_episodes
+from slabench.episodes.files import EpisodeFile
 from slabench.episodes.profiles import BALANCED
-from slabench.evaluation.episodes import PREDICTORS
 from slabench.learners import EpisodicLearner, build_backbone, with_head
 from slabench.recipes import parse_recipe
 from slabench.recipes.fewshot import Recipe
@@ -35,40 +31,10 @@ from slabench.suites.fewshot.chosen_heads import heads_of_run
 from slabench.suites.fewshot.cross_domain import Crossing, crossing
 from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
-from slabench.suites.fewshot.scoring import (
-    MEASURED_EPISODES,
-    base_mean,
-    episode_score,
-    looks_at_queries,
-    score_watched,
-)
+from slabench.suites.fewshot.head_scores import HeadScores, Setting, predictors_of, scored, settings_of
+from slabench.suites.fewshot.scoring import base_mean
 from slabench.suites.on_features import Features, transforms_of
-from slabench.training.device import choose_device, exact_float32
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One kind of test episodes."""
-
-    ways: int
-    shots: int
-    queries: int
-    episodes: int
-    support_profile: str = BALANCED
-    query_profile: str = BALANCED
-
-
-@dataclass(frozen=True)
-class HeadScores:
-    """One head on one kind of episodes: its scores by predictor, as in `record`, and the time they took now.
-
-    The record holds what earlier scorings kept as well; `seconds` is 0 where they had kept all.
-    """
-
-    head: str
-    setting: Setting
-    record: RunRecord
-    seconds: float
+from slabench.training.device import choose_device, exact_float32, use_threads
 
 
 @dataclass(frozen=True)
@@ -141,9 +107,7 @@ def score_heads(
         UsageError: no such run, head or setting, or a run that left no weights.
         DataError: its weights are missing or damaged, or the data is not here.
     """
-    for flag, value in (("--queries", queries), ("--episodes", episodes), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
+    use_threads(threads)
     store = ResultStore(paths.results(results))
     record = store.match(run)
     weights = open_weights(record, store)
@@ -152,26 +116,17 @@ def score_heads(
     _check_code(recipe, record)
     own = recipe.model.head
     chosen, left_out = heads_of_run(heads, own, recipe.model.learner)
-    wanted = list(predictors or PREDICTORS)
-    for name in wanted:
-        if name not in PREDICTORS:
-            raise unknown_name("predictor", name, PREDICTORS)
+    wanted = predictors_of(predictors)
+    settings = settings_of(
+        recipe.protocol,
+        ways,
+        shots,
+        queries=queries,
+        episodes=episodes,
+        support_profile=support_profile,
+        query_profile=query_profile,
+    )
     where = choose_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    protocol = recipe.protocol
-    settings = [
-        Setting(
-            n,
-            k,
-            queries or protocol.queries,
-            episodes or protocol.episodes,
-            support_profile or protocol.support_profile,
-            query_profile or protocol.query_profile,
-        )
-        for n in (ways or [protocol.ways])
-        for k in (shots or [protocol.shots])
-    ]
     across = crossing(recipe.data.dataset, on)
     tested = across.target.name if across else recipe.data.dataset
     train, test, embedded = _open(recipe, record, tested, data_folder)
@@ -179,7 +134,7 @@ def score_heads(
     for line in doubts:
         told(f"note: {line}")
     # Before anything is embedded: a setting that the classes cannot serve stops here.
-    files = {setting: _episodes(test, tested, setting) for setting in settings}
+    files = {setting: setting.file(test, tested) for setting in settings}
 
     def prepared_for(file: EpisodeFile) -> Prepared:  # no validation here
         trained_on = recipe.data.dataset if across else None
@@ -198,38 +153,20 @@ def score_heads(
         with exact_float32():
             centre = base_mean(learner, train, transforms_of(recipe), _info(recipe)).to(where)
 
-    def each() -> Iterator[HeadScores]:
-        for setting in settings:
-            prepared = prepared_for(files[setting])
-            for name in chosen:
-                started, begin = datetime.now(UTC), time.perf_counter()
-                derivation = _Derivation(record, recipe, name, setting, prepared, across, doubts)
-                kept, right = _kept(store, derivation) if save else (None, {})
-                missing = [predictor for predictor in wanted if again or predictor not in right]
-                if kept is not None and not missing:
-                    store.tidy(kept)  # a scoring that was killed after it had written this one may have left its lock
-                    yield HeadScores(name, setting, kept, 0)
-                    continue
-                learner = learners[name]
-                x = features - centre if learner.head.centred and centre is not None else features
-                scores = {score.predictor: score for score in kept.scores} if kept else {}
-                for predictor in missing:
-                    with exact_float32():  # not around the loop: whoever takes the results would run within it
-                        found, residual = score_watched(learner, x, files[setting].episodes, predictor, test.n_classes)
-                    scores[predictor] = episode_score(predictor, found, test.class_names, residual)
-                    right[predictor] = found.accuracy.numpy()
-                seconds = time.perf_counter() - begin
-                spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
-                with exact_float32():  # TF32 would look like a head that sees other queries
-                    seen = learner.head.transductive or looks_at_queries(
-                        learner, x, files[setting].episodes[:MEASURED_EPISODES]
-                    )
-                made = derivation.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
-                if save:
-                    store.save(made, right)
-                yield HeadScores(name, setting, made, seconds)
-
-    return Scoring(record, each(), left_out, len(settings) * len(chosen), tuple(chosen))
+    found = scored(
+        files,
+        learners,
+        wanted,
+        lambda head, setting: _Derivation(record, recipe, head, setting, prepared_for(files[setting]), across, doubts),
+        features=features,
+        centre=centre,
+        class_names=test.class_names,
+        store=store,
+        save=save,
+        again=again,
+        argv=argv,
+    )
+    return Scoring(record, found, left_out, len(settings) * len(chosen), tuple(chosen))
 
 
 def open_weights(record: RunRecord, store: ResultStore) -> ModelWeights:
@@ -334,25 +271,6 @@ def _info(recipe: Recipe) -> Any:
     return info(recipe.data.dataset)
 
 
-def _episodes(test: ImageSet, dataset: str, s: Setting) -> EpisodeFile:
-    return load_episodes(
-        test, dataset, "test", s.ways, s.shots, s.queries, s.episodes, s.support_profile, s.query_profile
-    )
-
-
-def _kept(store: ResultStore, derivation: _Derivation) -> tuple[RunRecord | None, dict[str, Any]]:
-    """What an earlier scoring of the same weights by the same code kept, with the accuracies behind it; none where either is
-    missing, damaged or of others.
-    """
-    kept = store.find(derivation.key)
-    if kept is None or outdated(kept, derivation.of) or plugins.untold(derivation.code):
-        return None, {}
-    try:
-        return kept, dict(store.episodes(kept))
-    except DataError:
-        return None, {}
-
-
 class _Derivation:
     """The record of a head on a trial: the trial's, with what the head and the episodes change.
 
@@ -381,6 +299,10 @@ class _Derivation:
         if across is not None:
             self.given |= across.facts()
         self.key = derived_key(of.key, "score", self.given, self.code)
+
+    def outdated(self, kept: RunRecord) -> bool:
+        """Whether it was made from weights that the trial no longer has."""
+        return outdated(kept, self.of) is not None
 
     def record(
         self, scores: list[Score], seconds: float, transductive: bool, started: datetime, argv: Sequence[str]

@@ -1,0 +1,195 @@
+"""Heads scored on features that are there, setting by setting: what a trained run and a frozen network have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from slabench import plugins
+from slabench.core.errors import DataError, UsageError, unknown_name
+from slabench.data.imageset import ImageSet
+from slabench.episodes.files import EpisodeFile, load_episodes
+from slabench.episodes.profiles import BALANCED
+from slabench.evaluation.episodes import PREDICTORS
+from slabench.learners import EpisodicLearner
+from slabench.recipes.fewshot import Protocol as EpisodeProtocol
+from slabench.records.record import RunRecord, Score
+from slabench.records.store import ResultStore
+from slabench.suites.fewshot.scoring import MEASURED_EPISODES, episode_score, looks_at_queries, score_watched
+from slabench.training.device import exact_float32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One kind of test episodes."""
+
+    ways: int
+    shots: int
+    queries: int
+    episodes: int
+    support_profile: str = BALANCED
+    query_profile: str = BALANCED
+
+    def file(self, test: ImageSet, dataset: str) -> EpisodeFile:
+        """Its frozen episodes of the test classes."""
+        return load_episodes(
+            test,
+            dataset,
+            "test",
+            self.ways,
+            self.shots,
+            self.queries,
+            self.episodes,
+            self.support_profile,
+            self.query_profile,
+        )
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """One head on one kind of episodes: its scores by predictor, as in `record`, and the time they took now.
+
+    The record holds what earlier scorings kept as well; `seconds` is 0 where they had kept all.
+    """
+
+    head: str
+    setting: Setting
+    record: RunRecord
+    seconds: float
+
+
+class Work(Protocol):
+    """One head on one setting: the key of its record, and all of the record that is not measured."""
+
+    key: str
+    code: list[dict[str, str]]
+
+    def outdated(self, kept: RunRecord) -> bool:
+        """Whether a record of this key is of something that is no longer there."""
+        ...
+
+    def record(
+        self, scores: list[Score], seconds: float, transductive: bool, started: datetime, argv: Sequence[str]
+    ) -> RunRecord:
+        """With these scores, which took so long, of a head that looks at other queries or does not."""
+        ...
+
+
+def settings_of(
+    base: EpisodeProtocol,
+    ways: Sequence[int] | None,
+    shots: Sequence[int] | None,
+    *,
+    queries: int | None,
+    episodes: int | None,
+    support_profile: str | None,
+    query_profile: str | None,
+) -> list[Setting]:
+    """Every combination of ways and shots; what is None is that of `base`.
+
+    Raises:
+        UsageError: a number of queries or episodes that is not positive.
+    """
+    for flag, value in (("--queries", queries), ("--episodes", episodes)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
+    return [
+        Setting(
+            n,
+            k,
+            queries or base.queries,
+            episodes or base.episodes,
+            support_profile or base.support_profile,
+            query_profile or base.query_profile,
+        )
+        for n in (ways or [base.ways])
+        for k in (shots or [base.shots])
+    ]
+
+
+def predictors_of(asked: Sequence[str] | None) -> list[str]:
+    """Some of `PREDICTORS`; None: all of them.
+
+    Raises:
+        UsageError: an unknown one.
+    """
+    wanted = list(asked or PREDICTORS)
+    for name in wanted:
+        if name not in PREDICTORS:
+            raise unknown_name("predictor", name, PREDICTORS)
+    return wanted
+
+
+def scored(
+    files: Mapping[Setting, EpisodeFile],
+    learners: Mapping[str, EpisodicLearner],
+    predictors: Sequence[str],
+    work_of: Callable[[str, Setting], Work],
+    *,
+    features: Tensor,
+    centre: Tensor | None,
+    class_names: Sequence[str],
+    store: ResultStore,
+    save: bool,
+    again: bool,
+    argv: Sequence[str],
+) -> Iterator[HeadScores]:
+    """Score each head on each setting when it is asked for.
+
+    Args:
+        files: the episodes of each setting.
+        learners: each head on the device of `features`, by its name; only head and scale are used.
+        predictors: of `PREDICTORS`.
+        work_of: what is recorded of a head on a setting.
+        features: `[n, M, D]`, float32, of the test images.
+        centre: `[M, D]`, taken off for heads that are centred; None: nothing is.
+        class_names: of the test classes.
+        store: where records are kept, if `save`.
+        save: keep them; what is kept already is not computed again.
+        again: compute it all the same.
+        argv: the command line, for the records.
+    """
+    for setting, file in files.items():
+        for name, learner in learners.items():
+            started, begin = datetime.now(UTC), time.perf_counter()
+            work = work_of(name, setting)
+            kept, right = _kept(store, work) if save else (None, {})
+            missing = [predictor for predictor in predictors if again or predictor not in right]
+            if kept is not None and not missing:
+                store.tidy(kept)  # a scoring that was killed after it had written this one may have left its lock
+                yield HeadScores(name, setting, kept, 0)
+                continue
+            x = features - centre if learner.head.centred and centre is not None else features
+            scores = {score.predictor: score for score in kept.scores} if kept else {}
+            for predictor in missing:
+                with exact_float32():  # not around the loop: whoever takes the results would run within it
+                    found, residual = score_watched(learner, x, file.episodes, predictor, len(class_names))
+                scores[predictor] = episode_score(predictor, found, class_names, residual)
+                right[predictor] = found.accuracy.numpy()
+            seconds = time.perf_counter() - begin
+            spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
+            few = file.episodes[:MEASURED_EPISODES]
+            with exact_float32():  # TF32 would look like a head that sees other queries
+                seen = learner.head.transductive or looks_at_queries(learner, x, few)
+            made = work.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
+            if save:
+                store.save(made, right)
+            yield HeadScores(name, setting, made, seconds)
+
+
+def _kept(store: ResultStore, work: Work) -> tuple[RunRecord | None, dict[str, Any]]:
+    """What an earlier scoring of the same by the same code kept, with the accuracies behind it; none where either is missing,
+    damaged or of others.
+    """
+    kept = store.find(work.key)
+    if kept is None or work.outdated(kept) or plugins.untold(work.code):
+        return None, {}
+    try:
+        return kept, dict(store.episodes(kept))
+    except DataError:
+        return None, {}
