@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from feature_sets import write_set
 
 from slabench.core.errors import DataMissingError, IntegrityError, UsageError
 from slabench.data import load
-from slabench.data.loading import ensure, load_images
-from slabench.data.store import open_store
+from slabench.data.loading import load_images
 from slabench.embedders import EmbedderFacts, open_features
-from slabench.embedders.store import ARRAY, begin, group_digest, open_array, set_folder, store_groups, write_manifest
+from slabench.embedders.store import ARRAY
 
 FACTS = EmbedderFacts(embedder="test:means", pretraining="nothing", contaminated="no")
 
@@ -24,27 +24,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(folder: Path, name: str = "means", dataset: str = "glyphs", only: int | None = None, M: int = 2) -> Path:
     """Features of an image: its mean colour and its first pixels, which tell it from others; views are multiples."""
-    images = open_store(ensure(dataset, folder)).images(dataset)
-    path = set_folder(name, dataset, folder)
-    manifest = begin(
-        path,
-        dataset=dataset,
-        dataset_digest=images.digest,
-        n=len(images),
+    return write_set(
+        name,
+        dataset,
+        lambda images: expected(images.images, M),
+        FACTS,
         transforms="rotation2",
-        M=M,
-        D=5,
-        dtype="float32",
-        embedder=FACTS,
+        folder=folder,
+        classes=only,
     )
-    array = open_array(path, manifest, "r+")
-    for label, (group, rows) in enumerate(store_groups(dataset, folder).items()):
-        if only is None or label < only:
-            array[rows] = expected(images.images[rows], M)
-            manifest.groups[group] = group_digest(array, rows)
-    array.flush()
-    write_manifest(path, manifest)
-    return path
 
 
 def expected(images: np.ndarray, M: int = 2) -> np.ndarray:

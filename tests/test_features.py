@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import torch
 from safetensors.numpy import save_file
 
 from slabench import runner
+from slabench.core import registry
 from slabench.core.errors import DataError, DataMissingError, SlabenchError, UsageError
 from slabench.data import load
 from slabench.embedders import open_features
 from slabench.embedders.files import read_features, write_features
 from slabench.embedders.importing import import_features, named_or_imported
-from slabench.ranking.columns import boards
+from slabench.ranking.boards import boards
 from slabench.ranking.rows import rows
 from slabench.recipes import load_recipe
 from slabench.records.record import RunRecord
@@ -186,8 +188,26 @@ def test_heads_without_training_features_are_not_centred_and_say_so(tmp_path: Pa
 def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     import_features("mine", file_of(tmp_path / "a.npz"), "glyphs")
     values("mine", "glyphs", tmp_path / "r")
+    store = ResultStore(tmp_path / "r")
+    (record,) = store.records()
+    lock = store.path(record).with_suffix(".lock")
+    lock.touch()  # as of a scoring that was killed once this record was written
     found = score_features("mine", "glyphs", ["protonet"], shots=[2], results=tmp_path / "r", save=True, **EPISODES)
     assert [result.seconds for result in found.results] == [0]
+    assert not lock.exists()
+
+
+def test_a_head_that_declares_itself_transductive_is_recorded_so(tmp_path: Path) -> None:
+    """Also where what it does happens not to look at other queries."""
+    import_features("mine", file_of(tmp_path / "a.npz"), "glyphs")
+    plain = registry.HEADS.get("protonet")
+    registry.HEADS.add("says", replace(plain, name="says", transductive=True), "x")
+    try:
+        found = score_features("mine", "glyphs", ["says", "protonet"], shots=[2], results=tmp_path, **EPISODES)
+        seen = {result.head: result.record.transductive for result in found.results}
+    finally:
+        registry.HEADS.remove("says")
+    assert seen == {"says": True, "protonet": False}
 
 
 def test_pre_trained_rows_stand_apart(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from markdown_it import MarkdownIt
 from result_records import classifier_record, make_record
 from rich.console import Console
 
-from slabench.ranking.columns import LeaderboardRow, boards, columns
+from slabench.ranking.boards import boards
+from slabench.ranking.columns import LeaderboardRow, columns
 from slabench.ranking.formats.html import to_html
 from slabench.ranking.formats.latex import to_latex
 from slabench.ranking.formats.plain import to_csv, to_markdown

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class SlabenchError(Exception):
@@ -50,6 +54,13 @@ class IntegrityError(DataError):
 
 class UnsafePickleError(DataError):
     """A pickle asks for something that plain containers and numpy arrays do not need."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong in a file's values, as "place: what"."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where[:80]}: {first['msg']}"
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from slabench.core.errors import DataError
+from slabench.core.errors import DataError, first_fault
 from slabench.core.files import read_json, sha256_file
 from slabench.data.catalog import DatasetInfo
 from slabench.data.splits import OWN
@@ -93,9 +93,7 @@ def _read(file: Path, *version: int) -> OwnFacts:
     try:
         facts = OwnFacts.model_validate(read_json(file))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{file}: {where[:80]}: {first['msg']}", _AGAIN) from error
+        raise DataError(f"{file}: {first_fault(error)}", _AGAIN) from error
     if facts.name != file.parent.name:
         raise DataError(f"{file} is of the data set '{facts.name}'", f"call its folder {facts.name}, or {_AGAIN}")
     return facts

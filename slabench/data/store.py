@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
-from slabench.core.errors import DataError, IntegrityError
+from slabench.core.errors import DataError, IntegrityError, first_fault
 from slabench.core.files import (
     canonical_json,
     read_json,
@@ -193,9 +193,7 @@ def open_store(path: Path) -> Store:
     try:
         _Facts.model_validate(manifest, strict=True)  # what is used are the values as they stand there
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise IntegrityError(f"{path / MANIFEST}: {where[:80]}: {first['msg']}", remedy) from error
+        raise IntegrityError(f"{path / MANIFEST}: {first_fault(error)}", remedy) from error
     for part, counts in manifest["counts"].items():
         if len(counts) != len(manifest["classes"]):
             what = f"{len(counts)} counts of '{part}', and {len(manifest['classes'])} classes"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slabench.core.arrays import parse_npy
-from slabench.core.errors import DataError, IntegrityError
+from slabench.core.errors import DataError, IntegrityError, first_fault
 from slabench.core.files import canonical_json, read_json, read_plain
 from slabench.data.imageset import ImageSet, Origin
 from slabench.data.splits import ClassSplit, parse_split
@@ -76,9 +76,7 @@ def read_own(path: Path, manifest: FeatureManifest) -> OwnRows:
     try:
         facts = OwnFeatures.model_validate(read_json(path / OWN_FEATURES))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path / OWN_FEATURES}: {where[:80]}: {first['msg']}", _AGAIN) from error
+        raise DataError(f"{path / OWN_FEATURES}: {first_fault(error)}", _AGAIN) from error
     labels = parse_npy(read_plain(path / LABELS), str(path / LABELS), _AGAIN).astype(np.int64)
     if labels.shape != (manifest.n,) or (len(labels) and not 0 <= labels.min() <= labels.max() < len(facts.classes)):
         raise IntegrityError(

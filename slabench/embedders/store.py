@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from slabench.core import paths
-from slabench.core.errors import DataError, DataMissingError, IntegrityError, UsageError, unknown_name
+from slabench.core.errors import DataError, DataMissingError, IntegrityError, UsageError, first_fault, unknown_name
 from slabench.core.files import digest_json, read_json, write_json
 from slabench.core.registry import DATASETS
 from slabench.core.versions import __version__
@@ -199,10 +199,8 @@ def read_manifest(path: Path, data_folder: Path | None = None) -> FeatureManifes
     try:
         manifest = FeatureManifest.model_validate(read_json(path / MANIFEST))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise DataError(
-            f"{path / MANIFEST}: {where[:80]}: {first['msg']}", "embed or import the features again with --replace"
+            f"{path / MANIFEST}: {first_fault(error)}", "embed or import the features again with --replace"
         ) from error
     return manifest
 

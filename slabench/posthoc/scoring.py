@@ -24,7 +24,7 @@ from slabench.records.outputs import ModelOutputs, check_owner, load_outputs
 from slabench.records.record import RunRecord, Score
 from slabench.records.store import ResultStore
 from slabench.sla.objectives import classifier_objective
-from slabench.suites.classifier import class_score
+from slabench.suites.classifier.scores import class_score
 
 if TYPE_CHECKING:
     from slabench.posthoc.training import Stage2

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from slabench.core.suites import SUITES
-from slabench.ranking.columns import LeaderboardRow, table_of
+from slabench.ranking.boards import table_of
+from slabench.ranking.columns import LeaderboardRow
 from slabench.ranking.standard import standard_setting
 
 

@@ -9,7 +9,8 @@ from html import escape
 from slabench.core.files import SHORT
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group
-from slabench.ranking.columns import Column, LeaderboardRow, boards
+from slabench.ranking.boards import boards
+from slabench.ranking.columns import Column, LeaderboardRow
 from slabench.ranking.formats import html_table
 from slabench.ranking.formats.html_table import Cell, table
 from slabench.ranking.rows import ranked

@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slabench.core import paths
-from slabench.core.errors import SlabenchError
+from slabench.core.errors import DataMissingError, SlabenchError
 from slabench.core.files import SHORT, digest_json, read_json
 from slabench.core.registry import HEADS
 from slabench.core.versions import HEAD_REVISIONS
 from slabench.episodes.files import episode_name, find, protocol_part, read_manifest
 from slabench.plugins import bound, recorded
+from slabench.recipes import parse_recipe
 from slabench.records.environment import derived_key
 from slabench.records.reading import read_record
 from slabench.records.record import RunRecord
 from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
+from slabench.suites import suite_of
+from slabench.suites.fewshot.data import plain_key
+from slabench.suites.fewshot.rules import VALIDATION_FILE_EPISODES
+from slabench.suites.fewshot.score_features import FROZEN, frozen_key
 
 if TYPE_CHECKING:
     import numpy
@@ -116,7 +121,7 @@ def check_recipe(s: Subject) -> None:
 
 def is_frozen(r: RunRecord) -> bool:
     """Whether a record is of a head on features that nothing was trained for; see `slabench.suites.fewshot.score_features`."""
-    return r.embedder is not None and r.setting("model", "learner") == "frozen"
+    return r.embedder is not None and r.setting("model", "learner") == FROZEN
 
 
 def check_key(s: Subject) -> None:
@@ -146,10 +151,6 @@ def _given(s: Subject) -> dict[str, Any]:
 
 
 def _fewshot_key(s: Subject) -> str:
-    from slabench.suites.fewshot.data import plain_key  # imports torch
-    from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
-    from slabench.suites.fewshot.score_features import frozen_key
-
     r = s.record
     facts = dict(r.embedder or {})
     features = facts.pop("features", None)
@@ -161,7 +162,7 @@ def _fewshot_key(s: Subject) -> str:
             raise Unchecked("the key rests on the features of the training classes too, by which this head centres")
         return made
     shape = r.recipe["protocol"]
-    name = episode_name(r.dataset, "val", shape["ways"], shape["shots"], shape["queries"], _VALIDATION_FILE_EPISODES)
+    name = episode_name(r.dataset, "val", shape["ways"], shape["shots"], shape["queries"], VALIDATION_FILE_EPISODES)
     path = find(name)
     if path is None:
         raise Unchecked(f"the key rests on the validation episodes too, and {name} is not here")
@@ -173,10 +174,6 @@ def _fewshot_key(s: Subject) -> str:
 
 def _prepared_key(s: Subject) -> str:
     """A classifier's, which rests on the very images that it learned from: they have to be here."""
-    from slabench.core.errors import DataMissingError
-    from slabench.recipes import parse_recipe
-    from slabench.suites import suite_of
-
     recipe = parse_recipe({**s.record.recipe, "seeds": [s.record.seed]})
     suite = suite_of(recipe)
     try:

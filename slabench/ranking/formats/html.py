@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from slabench.ranking.columns import Board, LeaderboardRow, boards, columns, notes
+from slabench.ranking.boards import Board, boards, notes
+from slabench.ranking.columns import LeaderboardRow, columns
 from slabench.ranking.formats import html_table
 
 _STYLE = """

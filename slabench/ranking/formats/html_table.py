@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-from slabench.ranking.columns import Board, Column, LeaderboardRow
+from slabench.ranking.boards import Board
+from slabench.ranking.columns import Column, LeaderboardRow
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from slabench.ranking.columns import Board, Column, LeaderboardRow, boards, notes
+from slabench.ranking.boards import Board, boards, notes
+from slabench.ranking.columns import Column, LeaderboardRow
 
 _SIGNS = {
     "\\": r"\textbackslash{}",

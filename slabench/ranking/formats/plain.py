@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from slabench.ranking.columns import Board, Column, LeaderboardRow, boards, columns, notes
+from slabench.ranking.boards import Board, boards, notes
+from slabench.ranking.columns import Column, LeaderboardRow, columns
 
 _OLD_NAMES = {"images_seen": "image_passes"}
 """Columns that are written once more at the end, under the name that they had until version 0.1; to go with the next one."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from slabench.ranking.columns import GROUPS, Board, Format, LeaderboardRow, boards, columns, notes
+from slabench.ranking.boards import GROUPS, Board, boards, notes
+from slabench.ranking.columns import Format, LeaderboardRow, columns
 from slabench.ranking.order import in_order
 
 if TYPE_CHECKING:

@@ -35,6 +35,7 @@ from slabench.sla.transforms import TransformSet
 from slabench.suites import Scored, on_device
 from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared, check_data, prepare, task_id
 from slabench.suites.classifier.rules import check, uses_cosine, warnings
+from slabench.suites.classifier.scores import best_point, class_score
 from slabench.suites.on_features import transforms_of, unaugmented
 from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
@@ -273,7 +274,7 @@ class ClassifierTask:
         points = [point for point in progress.curve if name in point.get("test", {})]
         validated = [point for point in points if name in point["val"]]
         return class_score(name, found, right, p.train.class_names).model_copy(
-            update={"best_val": _chosen(validated, name, "val"), "oracle": _chosen(points, name, "test")}
+            update={"best_val": best_point(validated, name, "val"), "oracle": best_point(points, name, "test")}
         )
 
     def _outputs(self, test: Tensor, logits: dict[str, np.ndarray[Any, Any]]) -> ModelOutputs:
@@ -370,33 +371,3 @@ class ClassifierTask:
 
 
 build_task = ClassifierTask
-
-
-def _chosen(points: list[dict[str, Any]], predictor: str, by: str) -> Chosen | None:
-    """The point that is best by its `val` or `test` accuracy, the earliest of equals, and its test accuracy."""
-    if not points:
-        return None
-    best = max(points, key=lambda point: (point[by][predictor], -point["step"]))
-    return Chosen(step=best["step"], value=best["test"][predictor])
-
-
-def class_score(predictor: str, found: ClassificationScores, right: ArrayLike, class_names: Sequence[str]) -> Score:
-    """The scores of one predictor as a record keeps them.
-
-    Args:
-        predictor: its name.
-        found: on the test images.
-        right: `[n]`, 1 for every image that was classified rightly; for the interval.
-        class_names: by label.
-    """
-    interval = t_interval(np.asarray(right))
-    return Score(
-        predictor=predictor,
-        value=found.top1,
-        ci95=finite_or_none(interval.half_width),
-        std=finite_or_none(interval.std),
-        n=found.n,
-        worst_class=found.worst_class,
-        per_class={class_names[c]: round(r, 6) for c, r in enumerate(found.recall) if r is not None},
-        metrics=ClassScores(**{key: getattr(found, key) for key in ClassScores.model_fields}),
-    )

@@ -20,7 +20,7 @@ from slabench.recipes.fewshot import Recipe
 from slabench.records.record import protocol_digest
 from slabench.sla.objectives import objective
 from slabench.sla.transforms import transform_set
-from slabench.suites.fewshot.rules import _VALIDATION_FILE_EPISODES
+from slabench.suites.fewshot.rules import VALIDATION_FILE_EPISODES
 from slabench.suites.on_features import Features, check_views, embedded
 
 PROTOCOL_VERSION = versions.FEWSHOT
@@ -136,7 +136,7 @@ def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:
     test = episodes("test", p.episodes)
     val, unserved = None, None
     try:
-        val = episodes("val", _VALIDATION_FILE_EPISODES)
+        val = episodes("val", VALIDATION_FILE_EPISODES)
     except UsageError as error:  # `check_data` asks whether a recipe needs them
         unserved = error
     return Prepared(info(name), splits["train"], splits["val"], splits["test"], val, test, unserved, features)

@@ -80,6 +80,17 @@ class Work(Protocol):
         ...
 
 
+def check_counts(queries: int | None, episodes: int | None) -> None:
+    """Refuse numbers that no episodes have, before anything is looked up.
+
+    Raises:
+        UsageError: one that is not positive.
+    """
+    for flag, value in (("--queries", queries), ("--episodes", episodes)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
+
+
 def settings_of(
     base: EpisodeProtocol,
     ways: Sequence[int] | None,
@@ -90,14 +101,7 @@ def settings_of(
     support_profile: str | None,
     query_profile: str | None,
 ) -> list[Setting]:
-    """Every combination of ways and shots; what is None is that of `base`.
-
-    Raises:
-        UsageError: a number of queries or episodes that is not positive.
-    """
-    for flag, value in (("--queries", queries), ("--episodes", episodes)):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
+    """Every combination of ways and shots; what is None is that of `base`."""
     return [
         Setting(
             n,

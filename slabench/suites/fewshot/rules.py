@@ -15,7 +15,7 @@ from slabench.sla.objectives import classifier_objective, objective
 from slabench.sla.transforms import transform_set
 from slabench.suites.on_features import refuse_idle
 
-_VALIDATION_FILE_EPISODES = 2000
+VALIDATION_FILE_EPISODES = 2000
 """Frozen validation files hold so many; a recipe uses the first `select.episodes` of them."""
 
 
@@ -57,10 +57,10 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.select.rule == "best_val" and recipe.select.points == 0:
         raise UsageError("select.rule = best_val needs validations", "set select.points to 1 or more")
-    if recipe.select.episodes > _VALIDATION_FILE_EPISODES:
+    if recipe.select.episodes > VALIDATION_FILE_EPISODES:
         raise UsageError(
-            f"select.episodes = {recipe.select.episodes}: validation files hold {_VALIDATION_FILE_EPISODES}",
-            f"use {_VALIDATION_FILE_EPISODES} or fewer",
+            f"select.episodes = {recipe.select.episodes}: validation files hold {VALIDATION_FILE_EPISODES}",
+            f"use {VALIDATION_FILE_EPISODES} or fewer",
         )
 
 

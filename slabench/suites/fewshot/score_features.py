@@ -35,7 +35,7 @@ from slabench.records.record import Cost, RunRecord, Score, Selection
 from slabench.records.store import ResultStore
 from slabench.suites.fewshot.chosen_heads import heads_of_features
 from slabench.suites.fewshot.data import Prepared
-from slabench.suites.fewshot.head_scores import HeadScores, Setting, predictors_of, scored, settings_of
+from slabench.suites.fewshot.head_scores import HeadScores, Setting, check_counts, predictors_of, scored, settings_of
 from slabench.suites.fewshot.scoring import base_rows
 from slabench.training.device import choose_device, use_threads
 
@@ -109,6 +109,7 @@ def score_features(
         UsageError: no such head, data set or setting.
         DataMissingError: no such features.
     """
+    check_counts(queries, episodes)
     use_threads(threads)
     dataset = dataset or name
     test = open_features(name, dataset, "test", data_folder)

@@ -31,7 +31,7 @@ from slabench.suites.fewshot.chosen_heads import heads_of_run
 from slabench.suites.fewshot.cross_domain import Crossing, crossing
 from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
-from slabench.suites.fewshot.head_scores import HeadScores, Setting, predictors_of, scored, settings_of
+from slabench.suites.fewshot.head_scores import HeadScores, Setting, check_counts, predictors_of, scored, settings_of
 from slabench.suites.fewshot.scoring import base_mean
 from slabench.suites.on_features import Features, transforms_of
 from slabench.training.device import choose_device, exact_float32, use_threads
@@ -107,6 +107,7 @@ def score_heads(
         UsageError: no such run, head or setting, or a run that left no weights.
         DataError: its weights are missing or damaged, or the data is not here.
     """
+    check_counts(queries, episodes)
     use_threads(threads)
     store = ResultStore(paths.results(results))
     record = store.match(run)
