@@ -197,16 +197,14 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     assert not lock.exists()
 
 
+@pytest.mark.usefixtures("registries")
 def test_a_head_that_declares_itself_transductive_is_recorded_so(tmp_path: Path) -> None:
     """Also where what it does happens not to look at other queries."""
     import_features("mine", file_of(tmp_path / "a.npz"), "glyphs")
     plain = registry.HEADS.get("protonet")
     registry.HEADS.add("says", replace(plain, name="says", transductive=True), "x")
-    try:
-        found = score_features("mine", "glyphs", ["says", "protonet"], shots=[2], results=tmp_path, **EPISODES)
-        seen = {result.head: result.record.transductive for result in found.results}
-    finally:
-        registry.HEADS.remove("says")
+    found = score_features("mine", "glyphs", ["says", "protonet"], shots=[2], results=tmp_path, **EPISODES)
+    seen = {result.head: result.record.transductive for result in found.results}
     assert seen == {"says": True, "protonet": False}
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from slabench.backbones import Backbone
@@ -20,8 +19,7 @@ from slabench.data.catalog import DatasetInfo, normalised_by
 from slabench.data.loading import input_size
 from slabench.data.mixing import inverse_frequency, mix
 from slabench.evaluation.episodes import embed
-from slabench.evaluation.intervals import finite_or_none, t_interval
-from slabench.evaluation.metrics import ClassificationScores, balanced_accuracy, score
+from slabench.evaluation.metrics import balanced_accuracy, score
 from slabench.learners import Classifier, build_classifier
 from slabench.learners.adapter import build_adapter
 from slabench.losses.loss import build_loss, class_weights
@@ -29,7 +27,7 @@ from slabench.losses.resampling import epoch_rows
 from slabench.plugins import bound, used
 from slabench.recipes.images import images_per_step, steps_of
 from slabench.records.outputs import FeatureSplit, ModelOutputs, compact
-from slabench.records.record import Chosen, ClassScores, Score
+from slabench.records.record import Score
 from slabench.sla.objectives import classifier_objective
 from slabench.sla.transforms import TransformSet
 from slabench.suites import Scored, on_device
