@@ -26,7 +26,7 @@ from slabench.records.environment import derived_key
 from slabench.sla.transforms import transform_set
 from slabench.suites import classifier, fewshot
 from slabench.suites.fewshot import features as head_features
-from slabench.suites.fewshot import score_heads
+from slabench.suites.fewshot import head_scores, score_heads
 from slabench.suites.fewshot.scoring import train_augment
 from slabench.training.device import exact_float32
 
@@ -150,7 +150,7 @@ def test_trials_and_heads_are_scored_without_tf32(monkeypatch: pytest.MonkeyPatc
     for module, names in (
         (fewshot.scoring, ("embed", "score_episodes")),
         (head_features, ("embed",)),
-        (score_heads, ("score_watched", "looks_at_queries")),
+        (head_scores, ("score_watched", "looks_at_queries")),
         (classifier, ("embed",)),
     ):
         for name in names:
