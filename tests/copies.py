@@ -22,8 +22,9 @@ from pathlib import Path
 # Each request makes two processes: the copy that runs the command, and above it one that waits for it and tells how it ended.
 _KEEPER = """
 import json, os, signal, socket, sys
-import torch
-import slabench.cli.run, slabench.progress, slabench.runner, slabench.suites.classifier, slabench.suites.fewshot
+import scipy.special, torch, torch._dynamo  # torch imports the last, seconds of it, with the first optimiser that is made
+import slabench.backbones.fewshot, slabench.cli.run, slabench.comparison, slabench.heads, slabench.progress, slabench.runner
+import slabench.suites.classifier, slabench.suites.fewshot
 from slabench.cli.app import main
 link = socket.socket(fileno=int(sys.argv[1]))
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -1,0 +1,125 @@
+"""What three differences from official codes do to accuracy (docs/parity.md), where only a training can tell.
+
+    python benchmarks/analysis/parity_trained.py dropblock [--seeds 0,1,2] [--steps 1200]
+    python benchmarks/analysis/parity_trained.py losses --embedder NAME [--seeds 0,1,2]
+
+`dropblock` trains a slim ResNet-12 under ProtoNet on FC100 twice a seed and shot. MetaOptNet trains for 60,000 steps; its rate is
+full after a third of them (two forwards a step), ours after two thirds. The ramps here are the same parts of `--steps`.
+`losses` trains a layer on the features of a frozen embedder (`slabench embed`) on CIFAR-100-LT, ratio 100, with class-balanced
+weights: minutes of one core for all seeds. Each line is theirs, ours, and the mean difference with its interval over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slabench import runner
+from slabench.backbones import fewshot
+from slabench.evaluation.intervals import t_interval
+from slabench.recipes import AnyRecipe, load_recipe
+from slabench.sla import objectives
+
+Patch = Callable[[], Any]
+
+
+def accuracies(recipe: AnyRecipe, seeds: Sequence[int], patch: Patch, folder: Path) -> np.ndarray[Any, Any]:
+    """Accuracy of the single view in percent, a value a seed, of trainings within `patch()`. Their records are thrown away."""
+    with patch():
+        outcomes = runner.run(recipe, seeds=seeds, results=folder, threads=1)
+    found = []
+    for outcome in outcomes:
+        assert outcome.record is not None
+        (score,) = [score for score in outcome.record.scores if score.predictor == "single"]
+        found.append(100 * score.value)
+    return np.array(found)
+
+
+def told(name: str, theirs: np.ndarray[Any, Any], ours: np.ndarray[Any, Any]) -> str:
+    """One line of the output."""
+    gap = t_interval(ours - theirs)
+    return (
+        f"{name}: theirs {theirs.mean():.2f}, ours {ours.mean():.2f}, difference {gap.mean:+.2f} ± {gap.half_width:.2f} "
+        f"over {len(ours)} seeds"
+    )
+
+
+def on_dropblock(seeds: Sequence[int], steps: int, folder: Path) -> Iterator[str]:
+    """The two ramps of the rate, with one and with five shots."""
+    overrides = {"data.dataset": "fc100", "model.backbone": "resnet12-slim", "train.steps": steps, "train.shots": 5}
+    for shots in (1, 5):
+        (recipe,) = load_recipe("fewshot/standard", overrides | {"protocol.shots": shots})
+        found = []
+        for name, part in (("theirs", 3), ("ours", 1.5)):
+            ramp = mock.patch.object(fewshot, "_RAMP_STEPS", round(steps / part))
+            found.append(accuracies(recipe, seeds, lambda ramp=ramp: ramp, folder / f"{name}-{shots}"))  # type: ignore[misc]
+        yield told(
+            f"{shots} shot, DropBlock's rate full after {steps // 3} instead of {2 * steps // 3} of {steps} steps",
+            *found,
+        )
+
+
+@contextmanager
+def weighted(mean: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Within: `mean(losses [B], weights [B])` in place of the weighted mean."""
+
+    def in_place(losses: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        return losses.mean() if weights is None else mean(losses, weights[labels])
+
+    with mock.patch.object(objectives, "weighted_mean", in_place):
+        yield
+
+
+def on_losses(seeds: Sequence[int], embedder: str, folder: Path) -> Iterator[str]:
+    """Cui's normaliser, and LDAM-DRW's focal loss, both with weights by the effective number."""
+    table = {"data.ratio": 100, "model.embedder": embedder, "balance.reweight": "effective"}
+
+    def recipe(**changes: Any) -> AnyRecipe:
+        overrides = table | {key.replace("__", "."): value for key, value in changes.items()}
+        (found,) = [r for r in load_recipe("imbalanced/adapter", overrides) if r.name.endswith("/ce-baseline")]
+        return found
+
+    def ours() -> Any:
+        return weighted(lambda losses, w: (w * losses).sum() / w.sum())
+
+    def by_batch() -> Any:
+        return weighted(lambda losses, w: (w * losses).mean())
+
+    def focal() -> Any:
+        return weighted(lambda losses, w: ((1 - torch.exp(-w * losses)) * w * losses).mean())
+
+    plain = accuracies(recipe(), seeds, ours, folder / "plain")
+    yield told("Cui's normaliser", accuracies(recipe(), seeds, by_batch, folder / "cui"), plain)
+    here = accuracies(recipe(loss__name="focal", loss__gamma=1.0), seeds, ours, folder / "focal")
+    yield told("weighted focal loss, gamma 1", accuracies(recipe(), seeds, focal, folder / "their-focal"), here)
+
+
+def main() -> None:
+    """Print what each difference amounts to."""
+    parser = argparse.ArgumentParser(description="What differences from official codes do to accuracy.")
+    parser.add_argument("what", choices=["dropblock", "losses"])
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--embedder", default="efficientnet-lite0-128")
+    options = parser.parse_args()
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    with tempfile.TemporaryDirectory(prefix="slabench-parity-") as name:
+        if options.what == "dropblock":
+            lines = on_dropblock(seeds, options.steps, Path(name))
+        else:
+            lines = on_losses(seeds, options.embedder, Path(name))
+        for line in lines:
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
