@@ -26,6 +26,7 @@ from slabench.data.sources.detect import import_dataset
 # long file alone. They train, or start processes, and `make test-fast` leaves them out...
 LONGEST_FIRST = (
     *(
+        "test_executor_slurm",  # waits for most of its time
         "test_docs_commands",
         "test_resume",
         "test_reproduction_run",
@@ -61,7 +62,7 @@ LONGEST_FIRST = (
     ),
     *("test_transductive", "test_evaluation", "test_identity", "test_parity", "test_scoring_parity"),
     *("test_cosine_heads", "test_examples", "test_plugins", "test_doctor", "test_hostile_files", "test_own_runs"),
-    *("test_executor_slurm", "test_executor_ray", "test_adapters"),
+    *("test_executor_ray", "test_adapters"),
 )
 # ... but for these, whose slow tests are marked one by one.
 PARTLY_FAST = ("test_docs", "test_api", "test_several_processes")
@@ -143,6 +144,14 @@ def narrow_conv4(monkeypatch: pytest.MonkeyPatch) -> None:
     from slabench.backbones.fewshot import Conv4
 
     monkeypatch.setattr("slabench.backbones.fewshot.conv4", lambda image_size: Conv4(image_size, 8))
+
+
+@pytest.fixture
+def narrow_resnet20(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResNet-20 that begins with 4 channels in place of 16, likewise."""
+    from slabench.backbones.resnet import CifarResNet
+
+    monkeypatch.setattr("slabench.backbones.resnet.resnet20", lambda size: CifarResNet(size, (3, 3, 3), 4, "A"))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from slabench.suites import classifier
 from slabench.training.loop import fit
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("narrow_resnet20")
 
 
 def task_of(recipe: ClassifierRecipe, seed: int = 0) -> classifier.ClassifierTask:
@@ -45,6 +46,7 @@ def test_long_tail_of_digits() -> None:
     assert prepared.protocol == "imbalanced/digits/exp-r10/standard"
 
 
+@pytest.mark.usefixtures("glyphs")
 def test_glyphs_are_split_within_each_class() -> None:
     _, train, test = load_images("glyphs")
     assert train.n_classes == test.n_classes == 121

@@ -27,6 +27,8 @@ from slabench.data.augment import POLICIES, BatchAugment
 from slabench.data.mixing import MIXINGS, mix
 from slabench.heads.baseline_plus_plus import baseline_plus_plus_logits
 from slabench.heads.metric import cosine_fitted_logits
+from slabench.heads.pt_map import pt_map_logits
+from slabench.heads.tim import tim_logits
 from slabench.learners import with_head
 from slabench.losses.loss import build_loss, class_weights
 from slabench.sla.objectives import CLASSIFIER_OBJECTIVES, OBJECTIVES
@@ -161,8 +163,10 @@ def test_backbones(name: str) -> None:
         assert unnamed(device) == []
 
 
-# A hundred epochs of fitting would be a hundred times the same.
+# A hundred rounds of fitting would be a hundred times the same.
 SHORT = {
+    "tim": partial(tim_logits, rounds=2),
+    "pt-map": partial(pt_map_logits, rounds=2),
     "baseline-plus-plus": partial(baseline_plus_plus_logits, epochs=2),
     "cosine-fitted": partial(cosine_fitted_logits, steps=2),
 }

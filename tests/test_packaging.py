@@ -114,8 +114,8 @@ def test_it_works_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
         "list episodes",
         "show dataset fc100",
         "episodes verify glyphs/test-5w5s15q-2000",
-        "run fewshot --dataset glyphs --preset quick --sla --steps 3 --set select.points=1 --set select.episodes=5"
-        " --episodes 20 --threads 1",
+        "run fewshot --dataset glyphs --preset quick --sla --steps 3 --set select.points=0 --shots 1 --queries 2"
+        " --episodes 5 --threads 1",
         "leaderboard --include-quick --format csv -o leaderboard.csv",
     )
     *read, trained, board = output.split("\nleft:")[:-1]
