@@ -7,6 +7,7 @@ give equal bytes: no date is written, and ids within an SVG come from a fixed sa
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, RULE, PAPER = "#1b1f24", "#59636e", "#d4d9df", "#ffffff"
-"""Text and axes, notes, grid lines, ground. The report gives these four other values in its dark theme."""
+"""Text and axes, notes, grid lines, ground."""
+
+DARK = {INK: "#e8eaed", MUTED: "#a9b2bd", RULE: "#3a424c", PAPER: "#14171b"}
+"""The same four in a dark theme; the report has them in its style sheet."""
 
 OBJECTIVES = {
     "baseline": "#7a7a7a",
@@ -287,10 +291,11 @@ def _height(axes: Axes) -> float:
     return max(own - 0.75, own / 2)
 
 
-def render(figure: Figure, suffix: str, salt: str = "slabench", strip: float = 0.0) -> bytes:
+def render(figure: Figure, suffix: str, salt: str = "slabench", strip: float = 0.0, ground: bool = True) -> bytes:
     """The figure as a file of the type `suffix`: png (150 dots an inch), svg or pdf. Equal figures give equal bytes.
 
-    `strip` inches below the panels stay free of them: `add_caption` says how many it takes.
+    `strip` inches below the panels stay free of them: `add_caption` says how many it takes. Without `ground` what the
+    picture lies on shows through.
     """
     metadata: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
@@ -300,8 +305,14 @@ def render(figure: Figure, suffix: str, salt: str = "slabench", strip: float = 0
     file = io.BytesIO()
     with style(salt):
         lay_out(figure, strip)
-        figure.savefig(file, format=suffix, dpi=150, metadata=metadata[suffix])
+        paper = "auto" if ground else "none"
+        figure.savefig(file, format=suffix, dpi=150, facecolor=paper, metadata=metadata[suffix])
     return file.getvalue()
+
+
+def darkened(svg: bytes) -> bytes:
+    """An SVG of `render` in the colours of a dark theme."""
+    return re.sub("|".join(DARK).encode(), lambda match: DARK[match[0].decode()].encode(), svg)
 
 
 def caption_height(figure: Figure, title: str, caption: str) -> float:
