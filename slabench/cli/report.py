@@ -71,10 +71,6 @@ def plot(
     everything: Annotated[
         bool, typer.Option("--all", help="Every row of every protocol, on a page of any length.")
     ] = False,
-    bare: Annotated[
-        bool, typer.Option("--bare", help="For a page that has its own words: no title, caption or ground.")
-    ] = False,
-    dark: Annotated[bool, typer.Option("--dark", help="In the colours of a dark theme; an SVG.")] = False,
 ) -> None:
     """Draw one kind of figure on one page: the standard protocols, and of each the rows that matter most.
 
@@ -85,7 +81,7 @@ def plot(
     # What is wrong with the request is said before a file is read.
     if kind not in KINDS:
         raise unknown_name("kind of plot", kind, KINDS)
-    suffix = file_type(output, dark)
+    suffix = file_type(output)
     refuse_folder(output)
 
     def keep(record: RunRecord) -> bool:
@@ -102,5 +98,5 @@ def plot(
     known = len(source.problems)
     drawing = draw(kind, source) if everything else draw_page(kind, source)
     warn(notes, source.problems[known:])
-    deliver(output, picture(drawing, suffix, bare, dark))
+    deliver(output, picture(drawing, suffix))
     notes.print(f"{drawing.title} in {output}", soft_wrap=True)

@@ -61,8 +61,8 @@ def draw(kind: str, source: Source) -> Drawing:
     return drawing
 
 
-def file_type(path: Path, dark: bool = False) -> str:
-    """png, svg or pdf, from the end of the name; a picture in dark colours is an SVG.
+def file_type(path: Path) -> str:
+    """png, svg or pdf, from the end of the name.
 
     Raises:
         UsageError: another one, or none.
@@ -74,25 +74,13 @@ def file_type(path: Path, dark: bool = False) -> str:
         raise UsageError(
             f"a plot cannot be written as '{path.name}'", f"the end of the name says the type: {', '.join(SUFFIXES)}"
         )
-    if dark and suffix != "svg":
-        raise UsageError(f"a picture in dark colours is an SVG, and '{path.name}' is none", "-o NAME.svg")
     return suffix
 
 
-def picture(drawing: Drawing, suffix: str, bare: bool = False, dark: bool = False) -> bytes:
-    """The drawing as a file that stands by itself, with title and caption below. It is drawn once: the figure grows by them.
-
-    Args:
-        drawing: what to draw.
-        suffix: png, svg or pdf.
-        bare: for a page that has its own words: without title, caption and ground.
-        dark: an SVG in the colours of a dark theme (`file_type` refuses others).
-    """
+def picture(drawing: Drawing, suffix: str) -> bytes:
+    """The drawing as a file that stands by itself, with title and caption below. It is drawn once: the figure grows by them."""
     from slabench.plots import style
 
-    strip = 0.0
-    if not bare:
-        with style.style():
-            strip = style.add_caption(drawing.figure, drawing.title, drawing.caption)
-    made = style.render(drawing.figure, suffix, strip=strip, ground=not bare)
-    return style.darkened(made) if dark else made
+    with style.style():
+        strip = style.add_caption(drawing.figure, drawing.title, drawing.caption)
+    return style.render(drawing.figure, suffix, strip=strip)
