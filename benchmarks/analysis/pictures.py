@@ -2,7 +2,8 @@
 
     python benchmarks/analysis/pictures.py --results results [-o docs/assets]
 
-`summary.svg` has neither title, caption nor ground, since the page around it has; `-dark` is for dark themes, `-narrow` for phones.
+`summary.svg` has neither title, caption nor ground, since the page around it has; `-dark` is for dark themes, `-narrow`
+for phones.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from slabench.evaluation.intervals import finite_or_none
 from slabench.evaluation.paired_tests import paired_over_seeds

@@ -7,7 +7,7 @@ ratios.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,10 +47,12 @@ def lay_out(figure: Figure, strip: float = 0.0) -> None:
         below, above = panel.y0 * height - box.y0 + up, box.y1 - panel.y1 * height + up
         _widen(columns.setdefault(column, [0.0, _OVERHANG]), left, right)
         _widen(rows.setdefault(row, [0.0, 0.0]), below, above)
-        heights = spec.get_gridspec().get_height_ratios()
+        heights: Any = spec.get_gridspec().get_height_ratios()
         ratios[row] = float(heights[row])
         panels.append((axes, row, column))
-    top = height - max((_inches(figure, legend.get_tightbbox()).height + 2 * up for legend in figure.legends), default=0)
+    top = height - max(
+        (_inches(figure, legend.get_tightbbox()).height + 2 * up for legend in figure.legends), default=0
+    )
     inner = max(0.2, (width - sum(map(sum, columns.values()))) / len(columns))
     scale = max(0.1, top - strip - sum(map(sum, rows.values()))) / sum(ratios.values())
     for axes, row, column in panels:

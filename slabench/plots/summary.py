@@ -242,7 +242,8 @@ def _said_of(figure: Figure, found: Sequence[Task], left_out: int) -> Drawing:
         "Hollow: one view of each test image; full: the mean over all views. "
         "Equal images seen: a baseline trained on as many images as SLA, copies counted, with the better of its predictors. "
         "SLA minus the best of these baselines is in points, paired on the same test; above 0, joint labels earned "
-        f"what neither more views nor more training gives. Where one of the three was not run, the best of the others is meant.{less}",
+        "what neither more views nor more training gives. "
+        f"Where one of the three was not run, the best of the others is meant.{less}",
         "; ".join(f"{task.title}: {_said(task)}" for task in found) + ".",
     )
 
