@@ -151,7 +151,7 @@ def _drawing(every: Sequence[Task], most: int, narrow: bool) -> Drawing:
         panel.set_xlim(low - 2, high + 2)
         panel.set_ylim(len(found) - 0.5, -0.5)
         panel.set_yticks([] if narrow else range(len(found)), [] if narrow else [task.title for task in found])
-        panel.tick_params(axis="y", length=0)
+        panel.tick_params(axis="y", length=0, left=False)
         panel.set_xlabel("test accuracy (%)")
         heading: dict[str, Any] = {"transform": panel.transAxes, "fontsize": 8, "fontweight": "bold"}
         if narrow:
