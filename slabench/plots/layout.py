@@ -29,7 +29,7 @@ def lay_out(figure: Figure, strip: float = 0.0) -> None:
     Legends of the figure get a strip of their own at the top.
 
     Args:
-        figure: its panels stand in one grid, one in each place, which may be incomplete.
+        figure: its panels stand in one grid, one in each place, which may be incomplete; others stay where they are.
         strip: inches that stay free at the bottom.
     """
     width, height = (float(size) for size in figure.get_size_inches())
@@ -40,7 +40,8 @@ def lay_out(figure: Figure, strip: float = 0.0) -> None:
     ratios: dict[int, float] = {}
     for axes in figure.axes:
         spec = axes.get_subplotspec()
-        assert spec is not None
+        if spec is None:  # placed by hand
+            continue
         row, column = spec.rowspan.start, spec.colspan.start
         box, panel = _inches(figure, axes.get_tightbbox(for_layout_only=True)), axes.get_position()
         left, right = panel.x0 * width - box.x0 + across, box.x1 - panel.x1 * width + across
@@ -50,6 +51,8 @@ def lay_out(figure: Figure, strip: float = 0.0) -> None:
         heights: Any = spec.get_gridspec().get_height_ratios()
         ratios[row] = float(heights[row])
         panels.append((axes, row, column))
+    if not panels:
+        return
     top = height - max(
         (_inches(figure, legend.get_tightbbox()).height + 2 * up for legend in figure.legends), default=0
     )

@@ -305,7 +305,7 @@ def render(figure: Figure, suffix: str, salt: str = "slabench", strip: float = 0
     file = io.BytesIO()
     with style(salt):
         lay_out(figure, strip)
-        paper = "auto" if ground else "none"
+        paper = PAPER if ground else "none"
         figure.savefig(file, format=suffix, dpi=150, facecolor=paper, metadata=metadata[suffix])
     return file.getvalue()
 
