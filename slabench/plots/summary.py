@@ -141,7 +141,7 @@ def wide_and_narrow(every: Sequence[Task]) -> tuple[Drawing, Drawing]:
 def _drawing(every: Sequence[Task], most: int, narrow: bool) -> Drawing:
     found = every[:most]
     low, high = _reach(found)
-    size = (_NARROW, 0.95 + _TALL * len(found)) if narrow else (_WIDE, 0.7 + _FLAT * len(found))
+    size = (_NARROW, 1.1 + _TALL * len(found)) if narrow else (_WIDE, 0.95 + _FLAT * len(found))
     with style.style():
         figure = style.one_panel(*size)
         (panel,) = figure.axes
@@ -175,8 +175,8 @@ def _reach(found: Sequence[Task]) -> tuple[float, float]:
     return min(lows), max(highs)
 
 
-_WIDE, _FLAT = 10.0, 0.2
-_NARROW, _TALL = 4.3, 0.4
+_WIDE, _FLAT = 10.0, 0.17
+_NARROW, _TALL = 4.3, 0.38
 """Inches: the width of both pictures, and the height of a task in them."""
 
 _DIFFERENCE = "SLA minus best baseline"
