@@ -82,5 +82,5 @@ def picture(drawing: Drawing, suffix: str) -> bytes:
     from slabench.plots import style
 
     with style.style():
-        strip = style.add_caption(drawing.figure, drawing.title, drawing.caption)
-    return style.render(drawing.figure, suffix, strip=strip)
+        style.add_caption(drawing.figure, drawing.title, drawing.caption)
+    return style.render(drawing.figure, suffix)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slabench.plots.layout import FIRST_GUESS, lay_out
+from slabench.plots.layout import FIRST_GUESS, one_pass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,7 @@ def panels(heights: Sequence[float], columns: int = 1) -> tuple[Figure, list[Axe
 
     columns = max(1, min(columns, len(heights)))
     rows = [max(heights[start : start + columns]) for start in range(0, len(heights), columns)]
-    figure = Figure(figsize=(WIDTH * columns, sum(rows) + 0.1 * len(rows) + 0.2))
+    figure = Figure(figsize=(WIDTH * columns, sum(rows) + 0.1 * len(rows) + 0.2), layout=one_pass())
     grid = figure.add_gridspec(len(rows), columns, height_ratios=rows, **FIRST_GUESS)
     return figure, [figure.add_subplot(grid[index // columns, index % columns]) for index in range(len(heights))]
 
@@ -116,7 +116,7 @@ def one_panel(width: float, height: float) -> Figure:
     """A figure of a single panel, in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), layout=one_pass())
     figure.add_subplot(figure.add_gridspec(1, 1, **FIRST_GUESS)[0, 0])
     return figure
 
@@ -291,11 +291,10 @@ def _height(axes: Axes) -> float:
     return max(own - 0.75, own / 2)
 
 
-def render(figure: Figure, suffix: str, salt: str = "slabench", strip: float = 0.0, ground: bool = True) -> bytes:
+def render(figure: Figure, suffix: str, salt: str = "slabench", ground: bool = True) -> bytes:
     """The figure as a file of the type `suffix`: png (150 dots an inch), svg or pdf. Equal figures give equal bytes.
 
-    `strip` inches below the panels stay free of them: `add_caption` says how many it takes. Without `ground` what the
-    picture lies on shows through.
+    Without `ground` what the picture lies on shows through.
     """
     metadata: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
@@ -303,10 +302,16 @@ def render(figure: Figure, suffix: str, salt: str = "slabench", strip: float = 0
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
     file = io.BytesIO()
+    engine, paper = figure.get_layout_engine(), PAPER if ground else "none"
     with style(salt):
-        lay_out(figure, strip)
-        paper = PAPER if ground else "none"
-        figure.savefig(file, format=suffix, dpi=150, facecolor=paper, metadata=metadata[suffix])
+        if engine is not None:
+            engine.execute(figure)
+        figure.set_layout_engine(None)  # with one, savefig draws twice
+        try:
+            figure.savefig(file, format=suffix, dpi=150, facecolor=paper, metadata=metadata[suffix])
+        finally:
+            if engine is not None:
+                figure.set_layout_engine(engine)
     return file.getvalue()
 
 
@@ -324,17 +329,15 @@ def _caption_lines(figure: Figure, title: str, caption: str) -> list[str]:
     return textwrap.wrap(f"{title}. {caption}", int(float(figure.get_size_inches()[0]) * 15.5))
 
 
-def add_caption(figure: Figure, title: str, caption: str) -> float:
-    """Write title and caption below the panels of a picture that goes into the world without the report around it.
-
-    Returns:
-        The inches by which the figure has grown for them, for `render`.
-    """
+def add_caption(figure: Figure, title: str, caption: str) -> None:
+    """Write title and caption below the panels of a picture that goes into the world without the report around it."""
     width, height = figure.get_size_inches()
     lines, strip = _caption_lines(figure, title, caption), caption_height(figure, title, caption)
     figure.set_size_inches(width, height + strip)
+    engine: Any = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(strip=strip)
     figure.text(0.1 / width, (strip - 0.04) / (height + strip), "\n".join(lines), fontsize=7.5, color=MUTED, va="top")
-    return strip
 
 
 def wrap(text: str, width: int = 24) -> str:
