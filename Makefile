@@ -41,8 +41,7 @@ leaderboard: $(VENV)/.slabench
 	$(BIN)/python benchmarks/analysis/paired.py --results results -o results/paired.csv > /dev/null
 	$(BIN)/python benchmarks/analysis/curves.py --results results
 	$(BIN)/python benchmarks/analysis/tables.py README.md docs/results*.md
-	$(BIN)/slabench plot summary --results results -o docs/assets/summary.svg
-	$(BIN)/slabench plot map --results results -o docs/assets/map.svg
+	$(BIN)/python benchmarks/analysis/pictures.py --results results
 
 # An environment with pip in it; scripts/make_venv.sh knows what to do on a Debian without ensurepip.
 $(VENV)/.made:

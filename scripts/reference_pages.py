@@ -73,7 +73,7 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    return _table(("", ""), [(heading, text) for heading, text in facts if text])
+    return _table(("property", "value"), [(heading, text) for heading, text in facts if text])
 
 
 def _registered(kind: str) -> str:
@@ -228,7 +228,7 @@ def _command(command: Any, name: str) -> list[str]:
         shown = "" if default in (None, False, True, (), []) or callable(default) else f" (default `{default}`)"
         rows.append((names, f"{getattr(parameter, 'help', '') or ''}{shown}"))
     if rows:
-        parts.append(_table(("option", ""), rows))
+        parts.append(_table(("option", "what it does"), rows))
     for child, sub in sorted(getattr(command, "commands", {}).items()):
         parts += _command(sub, f"{name} {child}")
     return parts

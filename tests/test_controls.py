@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from result_records import digest, make_record
 
-from slabench.comparison.controls import baselines, controls, equal_images_seen, gains, model, same_views
+from slabench.comparison.controls import baselines, controls, equal_images_seen, gains, same_views
 from slabench.ranking.entries import Entry
 
 
@@ -42,7 +42,7 @@ def entry(
 )
 def test_one_model(other: dict[str, Any], same: bool) -> None:
     method, baseline = entry("sla"), entry(**other)
-    assert (model(method) == model(baseline)) == same
+    assert (method.model == baseline.model) == same
     assert baselines(method, [method, baseline]) == ([baseline] if same else [])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ from slabench.core.errors import UsageError
 from slabench.plots import KINDS, draw, file_type, picture
 from slabench.plots.calibration import reliability
 from slabench.plots.source import NothingToDraw, Source, short_names
-from slabench.plots.style import OBJECTIVES, OTHERS, PAPER, render, wrap
+from slabench.plots.style import DARK, OBJECTIVES, OTHERS, PAPER, darkened, render, wrap
 from slabench.records.record import CurvePoint, RunRecord
 from slabench.records.store import ResultStore
 
 Arrays = dict[tuple[str, int, str], np.ndarray]
-DARK_PAPER = "#14171b"
 
 
 def fill(root: Path, objectives: dict[str, int], seeds: tuple[int, ...] = (0, 1), **changes: Any) -> Arrays:
@@ -117,7 +117,7 @@ def test_gains_are_scipys_paired_differences(controls: tuple[Path, Arrays]) -> N
         assert gain.seeds == seeds
         assert gain.verdict == int(low > 0) - int(high < 0)
     (axes,) = draw("gains", source(root)).figure.axes
-    drawn = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    drawn = [x for line in axes.lines if line.get_marker() == "o" for x in line.get_xdata()]
     assert sorted(drawn) == pytest.approx(sorted(100 * g.value for g in found.values()))
 
 
@@ -362,9 +362,16 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path: Path) -> None:
     assert mine == render(draw("bars", source(tmp_path)).figure, "svg"), "a reader's own settings change no figure"
 
 
+def test_the_dark_theme_is_that_of_the_report() -> None:
+    sheet = (files("slabench.report") / "page.css").read_text("utf-8")
+    dark = sheet.partition("(prefers-color-scheme:dark)")[2].partition("}")[0]
+    assert all(f":{colour}" in dark for colour in DARK.values())
+    assert darkened(" ".join(DARK).encode()).decode() == " ".join(DARK.values())
+
+
 def test_colours_are_told_apart_by_most_eyes_on_both_grounds() -> None:
     for colour in (*OBJECTIVES.values(), *OTHERS):
-        assert min(contrast(colour, PAPER), contrast(colour, DARK_PAPER)) > 3
+        assert min(contrast(colour, PAPER), contrast(colour, DARK[PAPER])) > 3
     for sight, (a, b) in itertools.product(SIGHT, itertools.combinations(OBJECTIVES.values(), 2)):
         assert distance(a, b, sight) > 12, (a, b, sight)
 

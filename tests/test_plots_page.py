@@ -14,7 +14,7 @@ from scipy import stats
 from slabench.plots import KINDS, draw, style
 from slabench.plots.page import draw_page
 from slabench.plots.source import NothingToDraw, Source
-from slabench.plots.summary import multiples, tasks
+from slabench.plots.summary import summary, tasks, wide_and_narrow
 from slabench.ranking.standard import standard
 from slabench.records.record import CurvePoint, RunRecord
 from slabench.records.store import ResultStore
@@ -182,11 +182,6 @@ def trained(tmp_path: Path) -> tuple[ResultStore, dict[tuple[str, str], np.ndarr
 
 def test_the_summary_is_scipys(trained: tuple[ResultStore, dict[tuple[str, str], np.ndarray]]) -> None:
     store, arrays = trained
-    source = Source.of(store.records(), store)
-    (drawing,) = multiples(source)
-    (axes,) = drawing.figure.axes
-    (glance,) = draw("summary", source).figure.axes
-    texts = [text.get_text().strip() for text in axes.texts]
     rows = [
         ("baseline", "single"),
         ("baseline", "aggregated"),
@@ -194,18 +189,19 @@ def test_the_summary_is_scipys(trained: tuple[ResultStore, dict[tuple[str, str],
         ("sla", "single"),
         ("sla", "aggregated"),
     ]
-    for (name, predictor), text in zip(rows, texts, strict=False):
-        array = arrays[name, predictor].astype(float)
-        low, high = stats.t.interval(0.95, 59, array.mean(), stats.sem(array))
-        assert text == f"{100 * array.mean():.1f} ± {50 * (high - low):.1f}"
     best = max(rows[:3], key=lambda row: arrays[row].mean())
     test = stats.ttest_rel(arrays["sla", "aggregated"].astype(float), arrays[best].astype(float))
     low, high = test.confidence_interval()
-    assert texts[5] == f"{50 * (low + high):+.1f} ± {50 * (high - low):.1f}".replace("-", "\N{MINUS SIGN}")
-    for panel in (axes, glance):
+    earned = f"{50 * (low + high):+.1f} ± {50 * (high - low):.1f}".replace("-", "\N{MINUS SIGN}")
+    for drawing in wide_and_narrow(tasks(Source.of(store.records(), store))):
+        (panel,) = drawing.figure.axes
         drawn = [line.get_xdata()[0] for line in panel.lines if line.get_marker() in ("o", "D")]
         assert drawn == pytest.approx([100 * arrays[row].mean() for row in rows], abs=1e-4)
-    assert texts[5] in [text.get_text() for text in glance.texts]
+        for row, whisker in zip(rows, panel.collections, strict=True):
+            array = arrays[row].astype(float)
+            interval = stats.t.interval(0.95, 59, array.mean(), stats.sem(array))
+            assert whisker.get_paths()[0].vertices[:, 0] == pytest.approx(100 * np.array(interval), abs=1e-3)
+        assert earned in [text.get_text() for text in panel.texts]
 
 
 def test_what_the_summary_shows_is_not_chosen_by_accuracy(trained: tuple[ResultStore, Any]) -> None:
@@ -218,13 +214,11 @@ def test_what_the_summary_shows_is_not_chosen_by_accuracy(trained: tuple[ResultS
 def test_a_control_that_was_not_run_is_named(trained: tuple[ResultStore, Any]) -> None:
     store, _ = trained
     source = Source.of([record for record in store.records() if "equal" not in record.name], store)
-    (drawing,) = multiples(source)
-    assert [text.get_text().strip() for text in drawing.figure.axes[0].texts][2] == "not run"
-    (glance,) = draw("summary", source).figure.axes
+    (glance,) = summary(source).figure.axes
     assert any(text.get_text().endswith("(without equal images seen)") for text in glance.texts)
 
 
-def test_all_axes_span_as_many_points(tmp_path: Path) -> None:
+def test_every_task_has_a_row_of_its_name(tmp_path: Path) -> None:
     for shots, gap in ((1, 0.02), (5, 0.3)):
         for objective, value in (("baseline", 0.3), ("sla", 0.3 + gap)):
             own = {"single": np.float32([value, value]), "aggregated": np.float32([value, value + 0.01])}
@@ -234,8 +228,7 @@ def test_all_axes_span_as_many_points(tmp_path: Path) -> None:
             ResultStore(tmp_path).save(record, own)
     store = ResultStore(tmp_path)
     source = Source.of(store.records(), store)
-    limits = [axes.get_xlim() for drawing in multiples(source) for axes in drawing.figure.axes]
-    assert len(limits) == 2
-    assert limits[0][1] - limits[0][0] == pytest.approx(limits[1][1] - limits[1][0])
-    (glance,) = draw("summary", source).figure.axes
-    assert len({label.get_text() for label in glance.get_yticklabels()}) == 2
+    wide, narrow = wide_and_narrow(tasks(source))
+    names = {label.get_text() for label in wide.figure.axes[0].get_yticklabels()}
+    assert len(names) == 2
+    assert names <= {text.get_text() for text in narrow.figure.axes[0].texts}

@@ -73,7 +73,10 @@ def test_the_page_is_quiet_and_fits(width: int, dark: bool, tab: browser.Page, r
     assert tab.run("document.documentElement.scrollWidth") <= width
     assert tab.run("Math.max(...[...document.querySelectorAll('svg, p, li, figcaption, h2')].map(each => "
                    "each.getBoundingClientRect().right))") <= width  # fmt: skip
-    assert tab.run("[...document.querySelectorAll('svg')].every(each => each.getBoundingClientRect().height > 50)")
+    shown = "[...document.querySelectorAll('svg')].filter(each => each.checkVisibility())"
+    assert tab.run(f"{shown}.every(each => each.getBoundingClientRect().height > 50)")
+    pictures = "[...document.querySelectorAll('#summary-figure svg')].map(each => each.checkVisibility())"
+    assert tab.run(pictures) == [width == 1440, width == 390], "a phone has a picture of its own"
     background = tab.run("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, background[4:-1].split(","))) < 200) is dark
     ink = tab.run("getComputedStyle(document.querySelector('svg text')).fill")

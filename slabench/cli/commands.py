@@ -146,7 +146,7 @@ VERBS = {
             "Records held against their files and the frozen episodes.",
             "slabench verify results/runs",
         ),
-        Verb("plot", _LOOK, "report:plot", "One figure of it.", "slabench plot bars -o bars.png"),
+        Verb("plot", _LOOK, "report:plot", "One figure of it.", "slabench plot summary -o summary.png"),
         Verb("data", _DATA, "data:app", "Bring data sets here; check what is here.", "slabench data get cifar100"),
         Verb(
             "episodes",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from slabench.evaluation.intervals import finite_or_none
 from slabench.evaluation.paired_tests import paired_over_seeds
@@ -70,27 +70,6 @@ _EQUAL = 0.01
 """Batches are whole numbers of images, so that budgets meant to be equal may differ by a fraction of a step."""
 
 
-_PARTS = (
-    ("balance", "reweight"),
-    ("balance", "sampler"),
-    ("loss", "name"),
-    ("mix", "name"),
-    ("posthoc", "method"),
-    ("augment", "policy"),
-)
-
-
-def model(entry: Entry) -> tuple[Any, ...]:
-    """What is not in question between objectives: backbone, head, learner; what a head that was scored afterwards
-    (`slabench score`) was not trained with; of a classifier also loss, balance, mixing, augmentation and post-hoc method; and
-    whether the budget was reduced. Neither the name nor the schedule.
-    """
-    first = entry.records[0]
-    network = str(sorted((first.setting("model") or {}).items()))
-    scored = str(sorted((first.setting("score", "trained") or {}).items()))
-    return (network, scored, *(first.setting(*names) for names in _PARTS), first.limited)
-
-
 def equal_images_seen(a: int, b: int) -> bool:
     """Whether two numbers of images seen in training are the same budget: within 1 %."""
     return abs(a - b) <= _EQUAL * max(a, b, 1)
@@ -105,8 +84,9 @@ def baselines(entry: Entry, group: Sequence[Entry]) -> list[Entry]:
     """The baselines of the model of `entry`, among entries that may be compared with it. A stale entry has and is none."""
     if entry.stale:
         return []
-    own = model(entry)
-    return [other for other in group if other.objective == "baseline" and not other.stale and model(other) == own]
+    return [
+        other for other in group if other.objective == "baseline" and not other.stale and other.model == entry.model
+    ]
 
 
 def controls(entry: Entry, group: Sequence[Entry]) -> list[tuple[Control, Entry]]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from slabench.comparison.controls import model
 from slabench.core.errors import DataError, UsageError, did_you_mean, unknown_name
 from slabench.core.files import SHORT
 from slabench.ranking.entries import Entry, entries
@@ -63,8 +62,8 @@ class Contender:
 
     @property
     def model(self) -> tuple[Any, ...]:
-        """What is not in question between objectives; see `slabench.comparison.controls.model`."""
-        return model(self.entry)
+        """What is not in question between objectives; see `slabench.ranking.entries.Entry.model`."""
+        return self.entry.model
 
     @property
     def images_seen(self) -> int:

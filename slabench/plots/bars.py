@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from slabench.comparison.controls import CONTROLS, Gain, gains
@@ -44,6 +45,7 @@ def bars(source: Source) -> Drawing:
 def _bars(panel: Axes, group: Group) -> None:
     colours, y, ticks = group.colours(), 0.0, []
     ends = []
+    whiskers: list[tuple[float, float, float]] = []
     for method in group.methods():
         start = y
         for entry in method:
@@ -51,7 +53,7 @@ def _bars(panel: Axes, group: Group) -> None:
             half = entry_interval(entry)[0]
             panel.barh(y, 100 * entry.mean, height=0.82, **style.fill(colour, entry.predictor))
             if half is not None:
-                panel.errorbar(100 * entry.mean, y, None, 100 * half, "none", ecolor=style.INK, elinewidth=1, capsize=2)
+                whiskers.append((100 * entry.mean, y, 100 * half))
             values = [100 * score.value for score in entry.scores]
             if len(values) > 1:
                 panel.plot(values, [y] * len(values), "o", color=style.INK, markersize=2.2, markeredgewidth=0)
@@ -59,13 +61,16 @@ def _bars(panel: Axes, group: Group) -> None:
             y += 1
         ticks.append(((start + y - 1) / 2, style.row_name(group.name(method[0]), len(method))))
         y += 0.5
+    if whiskers:  # all at once: one artist costs what a hundred do
+        x, places, halves = zip(*whiskers, strict=True)
+        panel.errorbar(x, places, None, halves, "none", ecolor=style.INK, elinewidth=1, capsize=2)
     right = max(end for _, end, _ in ends)
     style.percent_axis(panel, right)
     for place, end, text in ends:
         panel.text(end + right * 0.015, place, text, va="center", fontsize=7.5)
     panel.set_ylim(y - 0.8, -0.7)
     panel.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
-    panel.tick_params(axis="y", length=0)
+    panel.tick_params(axis="y", length=0, left=False)
     panel.grid(False, axis="y")
     panel.set_title(style.wrap(group.title, 40))
     panel.set_xlabel(f"test accuracy (%), n = {group.size:,} {group.unit}")
@@ -112,6 +117,7 @@ def gain_chart(source: Source) -> Drawing:
 def _gains(panel: Axes, group: Group, own: list[Gain]) -> None:
     colours, y, ticks, last = group.colours(), 0, [], None
     ends = []
+    drawn: dict[str, list[tuple[float, int, float]]] = defaultdict(list)
     for gain in own:
         if gain.entry is not last:
             heading = f"{group.name(gain.entry)}, {gain.entry.predictor}"
@@ -127,15 +133,15 @@ def _gains(panel: Axes, group: Group, own: list[Gain]) -> None:
             )
             y += 1
         last = gain.entry
-        colour = colours[gain.entry.objective]
         half = 100 * (gain.half_width or 0)
-        panel.errorbar(
-            100 * gain.value, y, xerr=half or None, fmt="o", color=colour, ecolor=colour, capsize=2.5, markersize=5
-        )
+        drawn[colours[gain.entry.objective]].append((100 * gain.value, y, half or float("nan")))
         ticks.append((y, _WORDS[gain.question]))
         sign = style.value(gain.value, gain.half_width, signed=True)
         ends.append((y, 100 * gain.value + half, sign))
         y += 1
+    for colour, points in drawn.items():
+        x, places, halves = zip(*points, strict=True)
+        panel.errorbar(x, places, xerr=halves, fmt="o", color=colour, ecolor=colour, capsize=2.5, markersize=5)
     values = [0.0, *(end for _, end, _ in ends), *(100 * (gain.value - (gain.half_width or 0)) for gain in own)]
     span = max(max(values) - min(values), 1e-3)
     panel.set_xlim(min(values) - 0.06 * span, max(values) + 0.24 * span)
@@ -144,7 +150,7 @@ def _gains(panel: Axes, group: Group, own: list[Gain]) -> None:
     panel.axvline(0, color=style.INK, linewidth=1, zorder=1)
     panel.set_ylim(y - 0.3, -0.7)
     panel.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
-    panel.tick_params(axis="y", length=0)
+    panel.tick_params(axis="y", length=0, left=False)
     panel.grid(False, axis="y")
     panel.set_title(style.wrap(group.title, 40))
     panel.set_xlabel(f"difference of accuracy (points), n = {min(gain.n for gain in own):,} {group.unit}")

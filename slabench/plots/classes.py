@@ -94,7 +94,7 @@ def _by_size(panel: Axes, group: Group, own: Mapping[int, Mapping[str, float]]) 
             y += 0.5
     panel.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
     panel.set_ylim(y - 0.8, -0.7)
-    panel.tick_params(axis="y", length=0)
+    panel.tick_params(axis="y", length=0, left=False)
     panel.grid(False, axis="y")
     panel.set_xlim(left=min(0, panel.get_xlim()[0]))
     panel.set_title(style.wrap(group.title, 40))
@@ -168,7 +168,7 @@ def _named(panel: Axes, group: Group, own: Sequence[tuple[Entry, Mapping[str, fl
         panel.plot(x, range(len(names)), marker, color=colours[entry.objective], markersize=4.5, label=label)
     panel.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=7.5)
     panel.set_ylim(len(names) - 0.4, -0.6)
-    panel.tick_params(axis="y", length=0)
+    panel.tick_params(axis="y", length=0, left=False)
     panel.set_xlabel(f"recall (%), n = {group.size:,} {group.unit}")
     panel.set_title(group.title)
     # Sorted from the top right to the bottom left: the other corner is free.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slabench.comparison.controls import Gain, baselines, equal_images_seen, gain, model
+from slabench.comparison.controls import Gain, baselines, equal_images_seen, gain
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, tested_on
 from slabench.records.store import EpisodeCache
@@ -39,7 +39,7 @@ def where_it_pays(source: Source) -> Drawing:
     with style.style():
         rows = [len({seen for _, seen in cells}) for _, _, cells in found]
         figure, axes = style.panels([1.1 + 0.42 * count for count in rows], source.columns)
-        largest = max(abs(each.value) for _, _, cells in found for each in cells.values())
+        largest = max(abs(each.value) for _, _, cells in found for each in cells.values()) or 1.0
         for panel, (name, question, cells) in zip(axes, found, strict=True):
             _panel(panel, cells, largest)
             panel.set_title(f"{name}: {question}")
@@ -77,7 +77,7 @@ def _maps(groups: Sequence[Group], source: Source) -> list[tuple[str, str, _Cell
                 ]
                 if entry.predictor == own and rivals:
                     network = str(first.setting("model", "backbone"))
-                    key = (f"{group.first.dataset}, {network}", place, first.setting("sla", "transforms"), model(entry))
+                    key = (f"{group.first.dataset}, {network}", place, first.setting("sla", "transforms"), entry.model)
                     gathered[key][n, entry.images_seen] = gain(entry, rivals[0], "equal images seen", cache)
     return [
         (name, _QUESTIONS[place][2], cells)
@@ -86,17 +86,20 @@ def _maps(groups: Sequence[Group], source: Source) -> list[tuple[str, str, _Cell
     ]
 
 
+_DARK, _LIGHT = "#111417", "#fdfdfd"
+"""What is written on cells, whose colours are the same in the dark theme."""
+
+
 def _panel(panel: Axes, cells: _Cells, largest: float) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
     ns, budgets = (sorted({place[axis] for place in cells}) for axis in (0, 1))
-    grid = np.full((len(budgets), len(ns)), np.nan)
+    shades = colormaps["RdBu"]
     for (n, seen), each in cells.items():
-        grid[budgets.index(seen), ns.index(n)] = 100 * each.value
-    panel.imshow(
-        grid, cmap="RdBu", vmin=-100 * largest, vmax=100 * largest, origin="lower", aspect="auto", alpha=0.75, zorder=0
-    )
-    for (n, seen), each in cells.items():
-        x, y = ns.index(n), budgets.index(seen)
-        dark = abs(each.value) > 0.7 * largest
+        x, y, shade = ns.index(n), budgets.index(seen), shades(0.5 + 0.5 * each.value / largest)
+        pale = tuple(0.25 + 0.75 * part for part in shade[:3])
+        panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=pale, linewidth=0))
         panel.text(
             x,
             y + 0.18,
@@ -104,8 +107,10 @@ def _panel(panel: Axes, cells: _Cells, largest: float) -> None:
             ha="center",
             va="center",
             fontsize=7.5,
-            color=style.PAPER if dark else style.INK,
+            color=_LIGHT if abs(each.value) > 0.7 * largest else _DARK,
         )
+    panel.set_xlim(-0.5, len(ns) - 0.5)
+    panel.set_ylim(-0.5, len(budgets) - 0.5)
     _zero(panel, cells, ns, budgets)
     panel.set_xticks(range(len(ns)), [str(n) for n in ns])
     panel.set_yticks(range(len(budgets)), [_millions(seen) for seen in budgets])
@@ -129,11 +134,11 @@ def _zero(panel: Axes, cells: _Cells, ns: Sequence[int], budgets: Sequence[int])
     if len(cells) > 2 and np.linalg.matrix_rank(np.stack([x - x[0], y - y[0]])) == 2:
         for level, line in ((value, "-"), (value - half, ":"), (value + half, ":")):
             if level.min() < 0 < level.max():
-                panel.tricontour(x, y, level, levels=[0.0], colors=[style.INK], linewidths=1.2, linestyles=[line])
+                panel.tricontour(x, y, level, levels=[0.0], colors=[_DARK], linewidths=1.2, linestyles=[line])
         return
     for low, at, high in crossings(x, value, half):
-        panel.plot([low, high], [y[0] - 0.2] * 2, color=style.INK, linewidth=1.2)
-        panel.plot([at], [y[0] - 0.2], "D", color=style.INK, markersize=4)
+        panel.plot([low, high], [y[0] - 0.2] * 2, color=_DARK, linewidth=1.2)
+        panel.plot([at], [y[0] - 0.2], "D", color=_DARK, markersize=4)
 
 
 def crossings(x: np.ndarray, value: np.ndarray, half: np.ndarray) -> list[tuple[float, float, float]]:

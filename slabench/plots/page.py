@@ -12,9 +12,10 @@ from dataclasses import replace
 from slabench.plots import KINDS, draw, style
 from slabench.plots.classes import parts, recalls
 from slabench.plots.source import Drawing, Group, Source, asked_first
-from slabench.plots.summary import lines, tasks
+from slabench.plots.summary import lines, tasks_of
 from slabench.plots.sweeps import OTHER, series
 from slabench.ranking.entries import Entry
+from slabench.records.store import EpisodeCache
 
 HEIGHT = 2 * style.WIDTH * 2**0.5
 """Inches: two columns of panels are as wide as a sheet of the A series is, and so high it is."""
@@ -66,7 +67,8 @@ def _all(source: Source) -> frozenset[int]:
 def _rows(group: Group, most: int, able: Callable[[Entry], bool]) -> list[Entry]:
     """The best row, SLA and its controls, the best of each objective as trained, then the best of the others."""
     candidates = list(filter(able, group.entries))
-    family = [line.entry for task in tasks(Source(group.every)) for line in lines(task) if line.entry is not None]
+    own = tasks_of(group, EpisodeCache(None))
+    family = [line.entry for task in own for line in lines(task) if line.entry is not None]
     trained: dict[str, Entry] = {}
     for entry in candidates:
         if entry.records[0].derived is None:

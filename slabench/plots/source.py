@@ -6,6 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from slabench.core.errors import DataError
@@ -170,6 +171,11 @@ class Source:
 
     def groups(self) -> list[Group]:
         """The entries by protocol, in the order of the leaderboard: stale ones stand apart, and last."""
+        return list(self._groups)
+
+    @cached_property
+    def _groups(self) -> list[Group]:
+        """Each kind of figure asks for them several times."""
         gathered: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
         for entry in sorted(self.entries, key=lambda entry: entry.stale is not None):
             gathered[entry.group, entry.stale].append(entry)

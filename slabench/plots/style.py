@@ -7,18 +7,24 @@ give equal bytes: no date is written, and ids within an SVG come from a fixed sa
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from slabench.plots.layout import FIRST_GUESS, one_pass
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, RULE, PAPER = "#1b1f24", "#59636e", "#d4d9df", "#ffffff"
-"""Text and axes, notes, grid lines, ground. The report gives these four other values in its dark theme."""
+"""Text and axes, notes, grid lines, ground."""
+
+DARK = {INK: "#e8eaed", MUTED: "#a9b2bd", RULE: "#3a424c", PAPER: "#14171b"}
+"""The same four in a dark theme; the report has them in its style sheet."""
 
 OBJECTIVES = {
     "baseline": "#7a7a7a",
@@ -50,6 +56,7 @@ _SETTINGS: dict[str, Any] = {
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # nothing stands at the top that a title would have to make room for
     "axes.labelsize": 8.5,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8.5,
@@ -97,23 +104,20 @@ def style(salt: str = "slabench") -> Iterator[None]:
 def panels(heights: Sequence[float], columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with one panel for each of `heights` (inches), row by row in `columns`."""
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = max(1, min(columns, len(heights)))
     rows = [max(heights[start : start + columns]) for start in range(0, len(heights), columns)]
-    engine = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.07)
-    figure = Figure(figsize=(WIDTH * columns, sum(rows) + 0.1 * len(rows) + 0.2), layout=engine)
-    grid = figure.add_gridspec(len(rows), columns, height_ratios=rows)
+    figure = Figure(figsize=(WIDTH * columns, sum(rows) + 0.1 * len(rows) + 0.2), layout=one_pass())
+    grid = figure.add_gridspec(len(rows), columns, height_ratios=rows, **FIRST_GUESS)
     return figure, [figure.add_subplot(grid[index // columns, index % columns]) for index in range(len(heights))]
 
 
 def one_panel(width: float, height: float) -> Figure:
     """A figure of a single panel, in inches."""
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.07))
-    figure.add_subplot()
+    figure = Figure(figsize=(width, height), layout=one_pass())
+    figure.add_subplot(figure.add_gridspec(1, 1, **FIRST_GUESS)[0, 0])
     return figure
 
 
@@ -220,25 +224,46 @@ def end_labels(axes: Axes, ends: Sequence[End], size: float = 7.5) -> None:
     line = (high - low) * size * 1.3 / 72 / _height(axes)
     # Lines that end within a tenth of the last one are named with it: their names would lie on each other.
     places_of = {end.x: last if end.x >= 0.9 * last else end.x for end in ends}
+    beside = axes.get_yaxis_transform()
+    leaders: list[tuple[End, float]] = []
     for x in sorted(set(places_of.values())):
         ordered = sorted((end for end in ends if places_of[end.x] == x), key=lambda end: (end.y, end.text))
         wrapped = [wrap(end.text, 16) for end in ordered]
         places = _apart([end.y for end in ordered], [line * (text.count("\n") + 1.15) for text in wrapped])
         for end, wrapped_text, place in zip(ordered, wrapped, places, strict=True):
-            arrow = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
             if x == last:
-                where: dict[str, Any] = {"xytext": (1.02, place), "textcoords": axes.get_yaxis_transform()}
-                text = wrapped_text
+                leaders.append((end, place))
+                axes.text(1.02, place, wrapped_text, transform=beside, va="center", fontsize=size)
             else:  # within the panel, over other lines
-                where = {
-                    "xytext": (8, 72 * (place - end.y) / (high - low) * _height(axes)),
-                    "textcoords": "offset points",
-                }
-                where["bbox"] = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-                text = end.text
-            axes.annotate(
-                text, (end.x, end.y), va="center", fontsize=size, arrowprops=arrow, annotation_clip=False, **where
-            )
+                axes.annotate(
+                    end.text,
+                    (end.x, end.y),
+                    (8, 72 * (place - end.y) / (high - low) * _height(axes)),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=size,
+                    bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
+                    arrowprops={"arrowstyle": "-", "color": end.colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3},
+                    annotation_clip=False,
+                )
+    _lead(axes, leaders)
+
+
+def _lead(axes: Axes, leaders: Sequence[tuple[End, float]]) -> None:
+    """Thin lines from where lines end to their names beside the panel. Plain ones: an arrow costs ten times as much."""
+    from matplotlib.collections import LineCollection
+
+    to_panel = axes.transData + axes.transAxes.inverted()
+    starts = to_panel.transform([(end.x, end.y) for end, _ in leaders])
+    stops = [(1.015, to_panel.transform((end.x, place))[1]) for end, place in leaders]
+    lines = LineCollection(
+        list(zip(starts, stops, strict=True)),
+        colors=[end.colour for end, _ in leaders],
+        linewidths=0.7,
+        transform=axes.transAxes,
+        clip_on=False,
+    )
+    axes.add_artist(lines)
 
 
 def _apart(places: list[float], heights: Sequence[float]) -> list[float]:
@@ -266,24 +291,33 @@ def _height(axes: Axes) -> float:
     return max(own - 0.75, own / 2)
 
 
-def render(figure: Figure, suffix: str, salt: str = "slabench") -> bytes:
-    """The figure as a file of the type `suffix`: png (150 dots an inch), svg or pdf. Equal figures give equal bytes."""
+def render(figure: Figure, suffix: str, salt: str = "slabench", ground: bool = True) -> bytes:
+    """The figure as a file of the type `suffix`: png (150 dots an inch), svg or pdf. Equal figures give equal bytes.
+
+    Without `ground` what the picture lies on shows through.
+    """
     metadata: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
         "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
     file = io.BytesIO()
-    layout = figure.get_layout_engine()
+    engine, paper = figure.get_layout_engine(), PAPER if ground else "none"
     with style(salt):
-        if layout is not None:
-            layout.execute(figure)
-        figure.set_layout_engine("none")  # savefig draws twice, and would lay out twice
+        if engine is not None:
+            engine.execute(figure)
+        figure.set_layout_engine(None)  # with one, savefig draws twice
         try:
-            figure.savefig(file, format=suffix, dpi=150, metadata=metadata[suffix])
+            figure.savefig(file, format=suffix, dpi=150, facecolor=paper, metadata=metadata[suffix])
         finally:
-            figure.set_layout_engine(layout)
+            if engine is not None:
+                figure.set_layout_engine(engine)
     return file.getvalue()
+
+
+def darkened(svg: bytes) -> bytes:
+    """An SVG of `render` in the colours of a dark theme."""
+    return re.sub("|".join(DARK).encode(), lambda match: DARK[match[0].decode()].encode(), svg)
 
 
 def caption_height(figure: Figure, title: str, caption: str) -> float:
@@ -302,7 +336,7 @@ def add_caption(figure: Figure, title: str, caption: str) -> None:
     figure.set_size_inches(width, height + strip)
     engine: Any = figure.get_layout_engine()
     if engine is not None:
-        engine.set(rect=(0, strip / (height + strip), 1, height / (height + strip)))
+        engine.set(strip=strip)
     figure.text(0.1 / width, (strip - 0.04) / (height + strip), "\n".join(lines), fontsize=7.5, color=MUTED, va="top")
 
 

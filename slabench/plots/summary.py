@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slabench.comparison.controls import Control, Gain, gain, model
+from slabench.comparison.controls import Control, Gain, gain
 from slabench.comparison.summary import sla_rows
 from slabench.plots import style
 from slabench.plots.source import Drawing, Group, NothingToDraw, Source, seeds_of, tested_on, units
@@ -61,17 +61,18 @@ def tasks(source: Source) -> list[Task]:
     with the most controls are kept. Stale rows, reduced budgets and post-hoc methods do not count.
     """
     cache = EpisodeCache(source.store)
-    made = [task for group in source.groups() for task in _tasks(group, cache)]
+    made = [task for group in source.groups() for task in tasks_of(group, cache)]
     return [task for task in made if standard(task.group.first)] or made
 
 
-def _tasks(group: Group, cache: EpisodeCache) -> list[Task]:
+def tasks_of(group: Group, cache: EpisodeCache) -> list[Task]:
+    """Those of one protocol, standard or not; `cache` reads the episodes for intervals of gains."""
     best: dict[Any, tuple[Entry, list[tuple[Control, Entry]]]] = {}
     for entry, beside in sla_rows(group.every):
         first = entry.records[0]
         whole = not (entry.stale or first.limited or first.derived)
         if whole and beside and entry.predictor == "aggregated":
-            best.setdefault(model(entry), (entry, beside))
+            best.setdefault(entry.model, (entry, beside))
     most = max((len(beside) for _, beside in best.values()), default=0)
     kept = [each for each in best.values() if len(each[1]) == most]
     return [
@@ -129,28 +130,41 @@ def summary(source: Source) -> Drawing:
         NothingToDraw: no recipe with joint labels stands beside a baseline.
     """
     every = tasks(source)
-    found = every if source.shown is None else every[:MOST_TASKS]
+    return _drawing(every, len(every) if source.shown is None else MOST_TASKS, narrow=False)
+
+
+def wide_and_narrow(every: Sequence[Task]) -> tuple[Drawing, Drawing]:
+    """The picture of one page, and the same for a phone, where what stands at the ends of a row stands above it."""
+    return _drawing(every, MOST_TASKS, narrow=False), _drawing(every, MOST_TASKS, narrow=True)
+
+
+def _drawing(every: Sequence[Task], most: int, narrow: bool) -> Drawing:
+    found = every[:most]
     low, high = _reach(found)
+    size = (_NARROW, 1.1 + _TALL * len(found)) if narrow else (_WIDE, 0.95 + _FLAT * len(found))
     with style.style():
-        figure = style.one_panel(_GLANCE, 0.9 + _TASK_ROW * len(found))
+        figure = style.one_panel(*size)
         (panel,) = figure.axes
         for y, task in enumerate(found):
-            _draw_row(panel, y, task)
+            _marks(panel, y + 0.22 if narrow else y, task)
+            _words(panel, y, task, narrow)
         panel.set_xlim(low - 2, high + 2)
         panel.set_ylim(len(found) - 0.5, -0.5)
-        panel.set_yticks(range(len(found)), [task.title for task in found])
-        panel.tick_params(axis="y", length=0)
+        panel.set_yticks([] if narrow else range(len(found)), [] if narrow else [task.title for task in found])
+        panel.tick_params(axis="y", length=0, left=False)
         panel.set_xlabel("test accuracy (%)")
-        panel.text(1.02, 1.02, "SLA minus best baseline", transform=panel.transAxes, fontsize=8, fontweight="bold")
-        figure.legend(handles=_legend(), loc="outside upper left", ncols=5, handletextpad=0.2, columnspacing=1.1)
-    return _said_of(figure, found, len(every) - len(found), "")
-
-
-def multiples(source: Source) -> list[Drawing]:
-    """The tasks of `summary` on one page as drawings of their own, whose axes span as many points; none where it has none."""
-    every = tasks(source)
-    found = every[:MOST_TASKS]
-    return [_panel(task, found, len(every) - len(found)) for task in found]
+        heading: dict[str, Any] = {"transform": panel.transAxes, "fontsize": 8, "fontweight": "bold"}
+        if narrow:
+            panel.text(1, 1.01, _DIFFERENCE, ha="right", **heading)
+            panel.grid(False, axis="y")
+            panel.spines["left"].set_visible(False)
+            for y in range(1, len(found)):
+                panel.axhline(y - 0.5, color=style.RULE, linewidth=0.6)
+        else:  # beside the legend, and so no reason for more room at the top
+            panel.text(1.02, 1.05, _DIFFERENCE, in_layout=False, **heading)
+        columns = 3 if narrow else 5
+        figure.legend(handles=_legend(), loc="outside upper left", ncols=columns, handletextpad=0.2, columnspacing=1.1)
+    return _said_of(figure, found, len(every) - len(found))
 
 
 def _reach(found: Sequence[Task]) -> tuple[float, float]:
@@ -161,16 +175,15 @@ def _reach(found: Sequence[Task]) -> tuple[float, float]:
     return min(lows), max(highs)
 
 
-def _span(found: Sequence[Task]) -> float:
-    return max(high - low for low, high in map(_range, found))
+_WIDE, _FLAT = 10.0, 0.17
+_NARROW, _TALL = 4.3, 0.38
+"""Inches: the width of both pictures, and the height of a task in them."""
+
+_DIFFERENCE = "SLA minus best baseline"
 
 
-_GLANCE, _TASK_ROW = 9.2, 0.27
-"""Inches: the width of the picture, and the height of a task in it."""
-
-
-def _draw_row(panel: Axes, y: int, task: Task) -> None:
-    """All that was run on a task, on one line, and what joint labels earned at its end."""
+def _marks(panel: Axes, y: float, task: Task) -> None:
+    """All that was run on a task, on one line."""
     colours = task.group.colours()
     for line in lines(task):
         if line.entry is None:
@@ -180,11 +193,20 @@ def _draw_row(panel: Axes, y: int, task: Task) -> None:
         if half is not None:
             panel.errorbar(mean, y, xerr=100 * half, fmt="none", ecolor=colour, elinewidth=1.2)
         panel.plot(mean, y, line.marker, markersize=6, **style.dot(colour, line.entry.predictor))
+
+
+def _words(panel: Axes, y: float, task: Task, narrow: bool) -> None:
+    """What joint labels earned on a task, bold where it is a gain, and in the narrow picture which task it is."""
     least, where = task.earned, panel.get_yaxis_transform()
     weight = "bold" if least.half_width is not None and least.value > least.half_width else "normal"
     missing = [line.label.partition(", ")[2] for line in lines(task) if line.entry is None]
     note = f" (without {', '.join(missing)})" if missing else ""
-    panel.text(1.02, y, earned(task)[1] + note, transform=where, va="center", fontsize=8.5, fontweight=weight)
+    own: dict[str, Any] = {"transform": where, "va": "center", "fontsize": 8.5}
+    if narrow:
+        panel.text(0, y - 0.2, task.title, **own)
+        panel.text(1, y - 0.2, earned(task)[1], ha="right", fontweight=weight, **own)
+    else:
+        panel.text(1.02, y, earned(task)[1] + note, fontweight=weight, **own)
 
 
 def _legend() -> list[Line2D]:
@@ -204,16 +226,7 @@ def _legend() -> list[Line2D]:
     ]
 
 
-def _panel(task: Task, found: Sequence[Task], left_out: int) -> Drawing:
-    """One task of `found` with its values written beside the marks, on an axis as long as those of the others."""
-    span, middle = _span(found), sum(_range(task)) / 2
-    with style.style():
-        figure, (panel,) = style.panels([6.2 * style.ROW + 0.62])
-        _draw(panel, task, middle - 0.56 * span, middle + 0.78 * span)
-    return _said_of(figure, found, left_out, "All axes span as many points. ")
-
-
-def _said_of(figure: Figure, found: Sequence[Task], left_out: int, axes: str) -> Drawing:
+def _said_of(figure: Figure, found: Sequence[Task], left_out: int) -> Drawing:
     """A drawing of `found` with the title and caption of all of them."""
     groups = list({id(task.group): task.group for task in found}.values())
     less = (
@@ -225,11 +238,12 @@ def _said_of(figure: Figure, found: Sequence[Task], left_out: int, axes: str) ->
         figure,
         "SLA beside the baseline and its controls",
         f"Test accuracy over {tested_on(groups)}, with 95 % intervals over {units(groups)} of means over seeds "
-        f"({seeds_of(groups)}). {axes}"
+        f"({seeds_of(groups)}). "
         "Hollow: one view of each test image; full: the mean over all views. "
         "Equal images seen: a baseline trained on as many images as SLA, copies counted, with the better of its predictors. "
         "SLA minus the best of these baselines is in points, paired on the same test; above 0, joint labels earned "
-        f"what neither more views nor more training gives.{less}",
+        "what neither more views nor more training gives. "
+        f"Where one of the three was not run, the best of the others is meant.{less}",
         "; ".join(f"{task.title}: {_said(task)}" for task in found) + ".",
     )
 
@@ -242,38 +256,6 @@ def _range(task: Task) -> tuple[float, float]:
             half = entry_interval(line.entry)[0] or 0
             ends += [100 * (line.entry.mean - half), 100 * (line.entry.mean + half)]
     return min(ends), max(ends)
-
-
-def _draw(panel: Axes, task: Task, left: float, right: float) -> None:
-    colours, own = task.group.colours(), lines(task)
-    for y, line in enumerate(own):
-        if line.entry is None:
-            panel.text(left, y, " not run", va="center", fontsize=7.5, color=style.MUTED)
-            continue
-        mean, half = 100 * line.entry.mean, entry_interval(line.entry)[0]
-        colour = colours.get(line.entry.objective) or style.OBJECTIVES["baseline"]
-        if half is not None:
-            panel.errorbar(mean, y, xerr=100 * half, fmt="none", ecolor=colour, elinewidth=1.4, capsize=2.5)
-        panel.plot(mean, y, line.marker, markersize=5.5, **style.dot(colour, line.entry.predictor))
-        value = style.value(line.entry.mean, half)
-        end = mean + 100 * (half or 0) + 0.015 * (right - left)
-        weight = "bold" if line.entry is task.sla else "normal"
-        panel.text(end, y, f" {value}", va="center", fontsize=8, fontweight=weight)
-    label, value = earned(task)
-    panel.text(left, len(own) + 0.1, f" {value}", va="center", fontsize=8.5, fontweight="bold", bbox=_BOX)
-    for border in (2.5, len(own) - 0.45):
-        panel.axhline(border, color=style.MUTED, linewidth=0.6)
-    panel.set_xlim(left, right)
-    panel.set_ylim(len(own) + 0.7, -0.6)
-    panel.set_yticks([*range(len(own)), len(own) + 0.1], [*(line.label for line in own), label])
-    panel.tick_params(axis="y", length=0)
-    panel.grid(False, axis="y")
-    panel.set_title(task.title)
-    panel.set_xlabel("test accuracy (%)")
-
-
-_BOX: dict[str, Any] = {"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.6}
-"""Under the last line, which grid lines would cross."""
 
 
 def earned(task: Task) -> tuple[str, str]:

@@ -172,6 +172,6 @@ def _transforms(panel: Axes, group: Group, own: Sequence[Entry]) -> None:
     panel.set_yticks(range(len(own)), [style.wrap(label, 36) for label in labels])
     panel.set_ylim(len(own) - 0.4, -0.6)
     style.percent_axis(panel, right)
-    panel.tick_params(axis="y", length=0)
+    panel.tick_params(axis="y", length=0, left=False)
     panel.grid(False, axis="y")
     panel.set_xlabel(f"test accuracy (%), n = {group.size:,} {group.unit}")

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     EpisodeReader = Callable[[RunRecord], Mapping[str, NDArray[numpy.float32]]]
 
 
+_OF_A_CLASSIFIER = (
+    ("balance", "reweight"),
+    ("balance", "sampler"),
+    ("loss", "name"),
+    ("mix", "name"),
+    ("posthoc", "method"),
+    ("augment", "policy"),
+)
+
+
 @dataclass(frozen=True)
 class Entry:
     """The records behind one row: one per seed, in order of the seed, and their episodes averaged over seeds.
@@ -66,6 +76,17 @@ class Entry:
     def objective(self) -> str:
         """The training objective: baseline, da, mt, rotated-classes, sla, sla+sd, or that of a plug-in."""
         return str(self.records[0].setting("sla", "objective") or "unknown")
+
+    @cached_property
+    def model(self) -> tuple[Any, ...]:
+        """What is not in question between objectives: backbone, head, learner; what a head that was scored afterwards
+        (`slabench score`) was not trained with; of a classifier also loss, balance, mixing, augmentation and post-hoc method; and
+        whether the budget was reduced. Neither the name nor the schedule.
+        """
+        first = self.records[0]
+        network = str(sorted((first.setting("model") or {}).items()))
+        scored = str(sorted((first.setting("score", "trained") or {}).items()))
+        return (network, scored, *(first.setting(*names) for names in _OF_A_CLASSIFIER), first.limited)
 
     @property
     def images_seen(self) -> int:

@@ -5,6 +5,7 @@ It loads nothing: style, script and figures are in it, and a content policy forb
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -41,24 +42,32 @@ def build(source: Source, progress: Callable[[str], None] | None = None) -> str:
     Raises:
         NothingToDraw: there is no finished trial.
     """
+    gc.freeze()  # what is there by now stays: the collector need not look at it again for every figure
+    try:
+        return _built(source, progress or (lambda line: None))
+    finally:
+        gc.unfreeze()
+
+
+def _built(source: Source, progress: Callable[[str], None]) -> str:
     groups = source.groups()
     if not groups:
         raise NothingToDraw("there is no finished trial to report", "slabench run fewshot/controls --dataset glyphs")
-    drawn: set[str] = set()
+    drawn: set[str] = {"summary"}  # or said there why not
     sections = [Section("What SLA buys and what it costs", "summary", summary.section(source))]
     names: list[str] = []
     first = asked_first(groups)
     for group in [*first, *(group for group in groups if group not in first)]:
-        if progress:
-            progress(f"drawing {group.title}")
+        progress(f"drawing {group.title}")
         name = html.anchor(group.title)
         name = name if name not in names else f"{name}-{len(names)}"
         names.append(name)
         sections.append(Section(group.title, name, _protocol(source, group, name, drawn, folded=group not in first)))
     datasets = sorted({entry.records[0].dataset for entry in source.entries})
     across = "".join(_across(source, dataset, drawn) for dataset in datasets)
+    across += _figures(source, ("map",), "across", drawn)
     if across:
-        sections.append(Section("Across shots and ways", "across", f'<div class="figures">\n{across}</div>\n'))
+        sections.append(Section("Across shots, ways and data", "across", f'<div class="figures">\n{across}</div>\n'))
     absent = _absent(source, drawn)
     if absent:
         sections.append(Section("What the records do not show", "absent", absent))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from html import escape
 
 from slabench.core.files import SHORT
@@ -17,21 +16,20 @@ from slabench.ranking.rows import ranked
 from slabench.report.svg import inline
 
 
-def figure(drawing: Drawing, name: str) -> str:
-    """The drawing as inline SVG with its caption as text; `name` is unique in the page."""
-    return figures([drawing], name)
+def figure(drawing: Drawing, name: str, narrow: Drawing | None = None) -> str:
+    """The drawing as inline SVG with its caption as text; `name` is unique in the page.
 
-
-def figures(drawings: Sequence[Drawing], name: str) -> str:
-    """Several drawings as one figure, side by side where there is room, under the title and caption of the first."""
-    salts = [name, *(f"{name}-{place}" for place in range(1, len(drawings)))]
-    made = [
-        inline(style.render(drawing.figure, "svg", salt=salt).decode(), drawing.alt)
-        for drawing, salt in zip(drawings, salts, strict=True)
-    ]
-    svg = made[0] if len(made) == 1 else "\n".join(['<div class="multiples">', *made, "</div>"])
-    caption = f"<strong>{escape(drawings[0].title)}.</strong> {escape(drawings[0].caption)}"
+    `narrow` shows the same, and stands in its place on a phone.
+    """
+    svg = _svg(drawing, name)
+    if narrow is not None:
+        svg = f'<div class="wide">{svg}</div>\n<div class="narrow">{_svg(narrow, f"{name}-narrow")}</div>'
+    caption = f"<strong>{escape(drawing.title)}.</strong> {escape(drawing.caption)}"
     return f'<figure id="{escape(name)}">\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>\n'
+
+
+def _svg(drawing: Drawing, salt: str) -> str:
+    return inline(style.render(drawing.figure, "svg", salt=salt).decode(), drawing.alt)
 
 
 def paragraph(text: str, kind: str = "") -> str:

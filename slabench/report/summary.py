@@ -9,7 +9,7 @@ from html import escape
 from slabench.comparison.controls import CONTROLS, Control, Gain, gains
 from slabench.plots import style
 from slabench.plots.source import Group, Source
-from slabench.plots.summary import REMEDY, Task, multiples, tasks
+from slabench.plots.summary import MOST_TASKS, REMEDY, Task, tasks, wide_and_narrow
 from slabench.ranking.entries import Entry, entry_interval
 from slabench.ranking.formats.html_table import Cell, Head, table
 from slabench.report import html
@@ -63,8 +63,8 @@ def section(source: Source) -> str:
             f"To make one: {REMEDY}",
         )
     trained, derived = [line for line in found if line.as_trained], [line for line in found if not line.as_trained]
-    drawings = multiples(source)
-    text = html.figures(drawings, "summary-figure") + _first(tasks(source)[: len(drawings)]) if drawings else ""
+    shown = tasks(source)
+    text = _picture(shown) + _first(shown[:MOST_TASKS]) if shown else ""
     if trained:
         text += "".join(f"<p>{escape(said.lead)}</p>\n" + _list(said.points) for said in sentences(trained))
         more = _table("Joint labels beside their controls", trained)
@@ -75,6 +75,11 @@ def section(source: Source) -> str:
         more = _table("Post-hoc methods on joint labels beside their controls", derived)
         text += f"<details>\n<summary>{escape(heading)}</summary>\n{more}</details>\n"
     return text
+
+
+def _picture(found: Sequence[Task]) -> str:
+    wide, narrow = wide_and_narrow(found)
+    return html.figure(wide, "summary-figure", narrow)
 
 
 def _first(found: Sequence[Task]) -> str:
