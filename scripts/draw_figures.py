@@ -6,7 +6,7 @@ reader's theme. Equal versions of matplotlib give equal bytes.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -239,6 +239,8 @@ def drawn(name: str) -> bytes:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / "docs" / "figures"
+    parser = argparse.ArgumentParser(description="Draw the figures of the pages.")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent.parent / "docs" / "figures")
+    folder = parser.parse_args().folder
     for figure_name in FIGURES:
         write_bytes(folder / f"{figure_name}.svg", drawn(figure_name))

@@ -6,7 +6,7 @@ as wide as they have lines. An arrow is an import; one that a longer way through
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -136,5 +136,6 @@ def _lines(room: str) -> int:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else FIGURE
-    target.write_text(draw(house()), encoding="utf-8")
+    parser = argparse.ArgumentParser(description="Draw the house from the code's own imports.")
+    parser.add_argument("file", type=Path, nargs="?", default=FIGURE)
+    parser.parse_args().file.write_text(draw(house()), encoding="utf-8")
