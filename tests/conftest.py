@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 from data_layouts import Part, tiny_parts
+from feature_sets import pooled, write_set
 from filelock import FileLock
 
 from slabench.core.paths import data as data_folder
 from slabench.data.catalog import info
 from slabench.data.loading import ensure
 from slabench.data.sources.detect import import_dataset
+from slabench.embedders import EmbedderFacts
 
 # Most of the suite's time, in the order in which the files are started: the last minute of `make test` is not to be one
 # long file alone. They train, or start processes, and `make test-fast` leaves them out...
@@ -135,6 +137,25 @@ def glyphs(_own_data_folder: None, _drawn_glyphs: Path) -> Path:
     """The test's own data folder, with the glyphs in it."""
     folder = data_folder()
     shutil.copytree(_drawn_glyphs, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _pooled_glyphs(made_once: Callable[[str, Callable[[Path], object]], Path], _drawn_glyphs: Path) -> Path:
+    """Glyphs with the feature set `pool` of all of their images, made once for all tests."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(_drawn_glyphs, folder, dirs_exist_ok=True)
+        write_set("pool", "glyphs", pooled, EmbedderFacts(embedder="pooled"), transforms="rotation", folder=folder)
+
+    return made_once("pooled-glyphs", make)
+
+
+@pytest.fixture
+def pool(_own_data_folder: None, _pooled_glyphs: Path) -> Path:
+    """The test's own data folder, with the glyphs and their features `pool` in it."""
+    folder = data_folder()
+    shutil.copytree(_pooled_glyphs, folder, dirs_exist_ok=True)
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slabench.cli.common import find_file, verify_files
+from slabench.cli.common import Frozen, find_file, verify_files
 from slabench.cli.streams import Screen
 
 if TYPE_CHECKING:
@@ -56,14 +56,21 @@ def make(
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: every file.")] = None,
 ) -> None:
-    """Check episode files against their digests and the data: exit code 1 if one does not match.
+    """Check episode files, and draws of all classes, against their digests and the data: exit code 1 if one does not match.
 
     \b
     slabench episodes verify
     """
+    from slabench.data.loading import load_rows
+    from slabench.episodes import draws
     from slabench.episodes.files import list_files
 
-    verify_files([_find(name) for name in names] if names else list_files(), lambda path: _open(path)[0])
+    def read(path: Path) -> Frozen:
+        if path.parent.parent.name == draws.FOLDER:
+            return draws.open_file(path, load_rows(draws.read_manifest(path).dataset, "image-train"))
+        return _open(path)[0]
+
+    verify_files([_find(name) for name in names] if names else [*list_files(), *draws.list_files()], read)
 
 
 @app.command()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from slabench.suites.fewshot.score_heads import Scoring
 
 
+_BOTH = "single,aggregated"
+
+
 def score(
     run: Annotated[str | None, typer.Argument(help="The first characters of a run's key (slabench list runs).")] = None,
     features: Annotated[
@@ -42,14 +45,22 @@ def score(
         int | None, typer.Option(help="Query images of a class. Default: the run's, or the usual.")
     ] = None,
     episodes: Annotated[int | None, typer.Option(help="Test episodes. Default: the run's, or the usual.")] = None,
-    predictors: Annotated[
-        str, typer.Option(help="single, aggregated, or both: single,aggregated.")
-    ] = "single,aggregated",
+    predictors: Annotated[str, typer.Option(help="single, aggregated, or both: single,aggregated.")] = _BOTH,
     support_profile: Annotated[
         str | None, typer.Option(help="Unequal shots: linear:9, step:9, exp:9 or dirichlet:2.")
     ] = None,
     query_profile: Annotated[
         str | None, typer.Option(help="Unequal queries: dirichlet:2, linear:9, step:9 or exp:9.")
+    ] = None,
+    all_classes: Annotated[
+        bool,
+        typer.Option(
+            "--all-classes",
+            help="Of --features: no episodes, but --shots images of every class, and the whole test set.",
+        ),
+    ] = False,
+    seeds: Annotated[
+        str | None, typer.Option(help="Of --all-classes: draws of training images, 0 to 9. Default: 0,1,2.")
     ] = None,
     on: Annotated[
         str | None, typer.Option(help="Another few-shot data set to score on (cross-domain).", metavar="DATASET")
@@ -105,6 +116,22 @@ def score(
     def told(text: str) -> None:
         console.print(text, style="dim", markup=False)
 
+    more: dict[str, Any] = {"results": results, "device": device, "threads": threads, "save": save, "again": again}
+    if all_classes or seeds is not None:
+        from slabench.cli.score_all_classes import show_all_classes
+
+        without = {"--ways": ways, "--queries": queries, "--episodes": episodes, "RUN": run, "--on": on}
+        profiles = {"--support-profile": support_profile, "--query-profile": query_profile}
+        elsewhere = {"--executor": executor or jobs or partition or resources, "--dry-run": dry_run or None}
+        _alone(all_classes, without | profiles | elsewhere)
+        asked = {
+            "shots": what["shots"],
+            "seeds": numbers(seeds, "--seeds", least=0),
+            "predictors": None if predictors == _BOTH else what["predictors"],
+        }
+        show_all_classes(console, str(features), dataset, chosen, asked | more | {"argv": argv, "told": told})
+        return
+
     def score_here(again: bool, plan_only: bool = False) -> Scoring:
         from slabench.suites.fewshot.score_heads import score_heads
 
@@ -132,9 +159,8 @@ def score(
             flag = "--dry-run" if where is None else "--executor"
             raise UsageError(f"{flag} has no effect on features: no image is embedded", f"leave {flag} out")
         name, dataset = named_or_imported(str(features), dataset, told)
-        if predictors == "single,aggregated":
+        if predictors == _BOTH:
             what["predictors"] = None  # what the features have
-        more: dict[str, Any] = {"results": results, "device": device, "threads": threads, "save": save, "again": again}
         found = score_features(name, dataset, heads=chosen, **what, **more, argv=argv, told=told)
         facts = found.features.embedder
         network = f"{facts.embedder} on {facts.pretraining}, contaminated: {facts.contaminated}"
@@ -181,6 +207,20 @@ def score(
         console.print(f"largest residual of a solver: {worst:.1e} ({head})", style="dim")
     if save:
         console.print(f"{len(rows)} records kept: slabench leaderboard", markup=False, soft_wrap=True)
+
+
+def _alone(all_classes: bool, without: dict[str, Any]) -> None:
+    """Refuse what has no meaning for all classes, and `--seeds` without it.
+
+    Raises:
+        UsageError: names it.
+    """
+    if not all_classes:
+        raise UsageError("--seeds are draws of --all-classes: test episodes are frozen", "give --all-classes too")
+    given = [flag for flag, value in without.items() if value is not None]
+    if given:
+        why = "it learned from some of the classes" if given[0] == "RUN" else "there are no episodes"
+        raise UsageError(f"{given[0]} has no effect with --all-classes: {why}", f"leave {given[0]} out")
 
 
 def _elsewhere(

@@ -28,5 +28,11 @@ SUITES = {
     "supervised": SuiteInfo("classifier", versions.CLASSIFICATION, "classifier"),
 }
 
+SCORED = {"allclasses": SuiteInfo("fewshot.all_classes", versions.ALL_CLASSES, "frozen")}
+"""Of records that nothing is trained for: `slabench score` makes them, and no recipe has such a suite."""
+
+KNOWN = SUITES | SCORED
+"""All that a record's `suite` may be."""
+
 SUITE_NAMES = " or ".join(", ".join(SUITES).rsplit(", ", 1))
 """`fewshot, imbalanced or supervised`, for help texts."""

@@ -202,12 +202,7 @@ def load_images(dataset: str, folder: Path | None = None) -> tuple[DatasetInfo, 
         UsageError: a few-shot split of another data set (`fc100`), whose classes are not meant to be learned together.
         DataMissingError: the data is not here; see `slabench.data.load`.
     """
-    entry = info(dataset)
-    if entry.fewshot and entry.store != entry.name:
-        raise UsageError(
-            f"'{entry.name}' is a few-shot split of {entry.store}",
-            f"to classify all of its classes: --dataset {entry.store}",
-        )
+    entry = whole_dataset(dataset)
     store = open_store(ensure(dataset, folder))
     whole = _standard_parts(store.images(dataset, store.origin(entry)))
     return (
@@ -215,6 +210,21 @@ def load_images(dataset: str, folder: Path | None = None) -> tuple[DatasetInfo, 
         whole.select_part(TRAIN_PART, f"{dataset}/train"),
         whole.select_part(TEST_PART, f"{dataset}/test"),
     )
+
+
+def whole_dataset(dataset: str) -> DatasetInfo:
+    """The catalog entry of a data set whose classes are meant to be learned together.
+
+    Raises:
+        UsageError: a few-shot split of another data set (`fc100`).
+    """
+    entry = info(dataset)
+    if entry.fewshot and entry.store != entry.name:
+        raise UsageError(
+            f"'{entry.name}' is a few-shot split of {entry.store}",
+            f"to classify all of its classes: --dataset {entry.store}",
+        )
+    return entry
 
 
 def _standard_parts(whole: ImageSet) -> ImageSet:

@@ -116,10 +116,10 @@ def find(name: str) -> Path | None:
 
 
 def list_files() -> list[Path]:
-    """Every episode file, published ones first; long-tail subsets, in a folder of their own beside them, are none."""
+    """Every episode file, published ones first; other index files lie a folder deeper (`longtail/`, `all-classes/`)."""
     folders = (paths.episodes(), paths.user_episodes())
-    found = [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.npy"))]
-    return [path for path in found if path.parent.parent.name != "longtail" and manifests.is_frozen(path)]
+    found = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*/*.npy"))]
+    return [path for path in found if manifests.is_frozen(path)]
 
 
 def make(

@@ -244,17 +244,22 @@ def tally(right: Tensor, episodes: Episodes, n_classes: int) -> EpisodeScores:
 
 
 def episode_logits(learner: EpisodicLearner, features: Tensor, episodes: Episodes) -> Tensor:
-    """Aggregated logits `[E, T, N]`, queries class by class; with one view they are the plain ones.
-
-    A head that decomposes is asked view by view; any other gets the joint problem of N*M classes (the same rule
-    makes an N-way task an N*M-way one), and its joint logits are aggregated.
-    """
+    """Aggregated logits `[E, T, N]`, queries class by class; with one view they are the plain ones."""
     (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)
-    labels, m, ways = upload(labels, features.device), features.shape[1], episodes.ways
     support, query = (
         features.index_select(0, upload(r.reshape(-1), features.device)).unflatten(0, r.shape)
         for r in (rows, query_rows)
     )  # [E, S, M, D], [E, T, M, D]
+    return view_logits(learner, support, upload(labels, features.device), query, episodes.ways)
+
+
+def view_logits(learner: EpisodicLearner, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    """Aggregated logits `[E, T, N]` of queries `[E, T, M, D]` from supports `[E, S, M, D]` with labels `[E, S]`.
+
+    A head that decomposes is asked view by view; any other gets the joint problem of N*M classes (the same rule
+    makes an N-way task an N*M-way one), and its joint logits are aggregated.
+    """
+    m = support.shape[2]
     if learner.head.decomposes:
         by_view = [
             learner.logits(support[:, :, j].contiguous(), labels, query[:, :, j].contiguous(), ways) for j in range(m)

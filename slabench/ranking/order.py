@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from slabench.core.suites import SUITES
+from slabench.core.suites import KNOWN
 from slabench.ranking.boards import table_of
 from slabench.ranking.columns import LeaderboardRow
 from slabench.ranking.standard import standard_setting
@@ -26,7 +26,7 @@ def asked_first(protocols: Sequence[str]) -> list[str]:
         protocols: one for each row, so that they can be counted.
     """
     counts = Counter(_dataset(protocol) for protocol in protocols)
-    suites = {name: place for place, name in enumerate(SUITES)}
+    suites = {name: place for place, name in enumerate(KNOWN)}
 
     def key(protocol: str) -> tuple[Any, ...]:
         dataset = _dataset(protocol)

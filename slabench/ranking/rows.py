@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from slabench.core import paths
 from slabench.core.files import SHORT
-from slabench.core.suites import SUITES
+from slabench.core.suites import KNOWN
 from slabench.evaluation.intervals import clearly_above
 from slabench.losses import needs_cosine
 from slabench.ranking import published as published_numbers
@@ -232,7 +232,7 @@ def _layer(first: RunRecord) -> str | None:
 
 def _learner(suite: str) -> str | None:
     """Of a record that names none; None for a suite of another version."""
-    return SUITES[suite].learner if suite in SUITES else None
+    return KNOWN[suite].learner if suite in KNOWN else None
 
 
 def _ranks(rivals: Sequence[Entry]) -> list[int]:

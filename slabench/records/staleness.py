@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slabench.core import paths
 from slabench.core.files import SHORT, sha256_file
-from slabench.core.suites import SUITES
+from slabench.core.suites import KNOWN
 from slabench.episodes import episodes_digest
 from slabench.plugins import recorded, untold
 from slabench.records.record import RunRecord
@@ -26,7 +26,7 @@ def stale(record: RunRecord) -> str | None:
     for kind in ("plugins", "score_plugins"):
         if why := untold(recorded(record.environment, kind)):
             return f"not of known code: {why}"
-    suite = SUITES.get(record.suite)
+    suite = KNOWN.get(record.suite)
     if suite is not None and record.protocol_version != suite.protocol_version:
         return (
             f"made by version {record.protocol_version} of the protocol, which is now version {suite.protocol_version}"
@@ -34,6 +34,10 @@ def stale(record: RunRecord) -> str | None:
     episodes = _episodes_digests(record)
     if episodes and record.episodes_digest not in episodes:
         return f"made with other episodes than the present {record.episodes}"
+    drawn, sha256 = ((record.training_set or {}).get(name) for name in ("draws", "draws_sha256"))
+    files = [_sha256(path) for path in _find(str(drawn))] if drawn and sha256 else []
+    if files and sha256 not in files:
+        return f"made with other training images than the present draws {drawn}"
     subset, sha256 = ((record.training_set or {}).get(name) for name in ("subset", "subset_sha256"))
     subsets = [_sha256(path) for path in _find(f"longtail/{subset}")] if subset and sha256 else []
     if subsets and sha256 not in subsets:

@@ -11,16 +11,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from slabench.core import paths
 from slabench.core.errors import DataError, SlabenchError, UsageError
 from slabench.core.files import SHORT
-from slabench.core.suites import SUITES
+from slabench.core.suites import KNOWN
 from slabench.data import load
 from slabench.data.catalog import DATASETS
 from slabench.data.splits import load_split
 from slabench.data.store import is_prepared, store_folder
+from slabench.episodes import draws
 from slabench.episodes.files import episode_name, find, load_episodes, protocol_part, read_manifest
 from slabench.episodes.profiles import BALANCED
 from slabench.evaluation.intervals import finite_or_none, t_interval
@@ -29,9 +30,6 @@ from slabench.records.reading import read_record
 from slabench.records.record import Score, protocol_digest
 from slabench.records.staleness import stale
 from slabench.runner.verified import Fault, Subject, Trials, Unchecked, check_key, check_recipe, is_frozen
-
-if TYPE_CHECKING:
-    pass
 
 _ENVIRONMENT = (
     "slabench",
@@ -203,9 +201,9 @@ def _by_class(score: Score) -> None:
 
 def _protocol(s: Subject) -> str:
     r = s.record
-    suite = SUITES.get(r.suite)
+    suite = KNOWN.get(r.suite)
     if suite is None:
-        raise Fault(f"the suite {r.suite} is unknown: {', '.join(SUITES)}")
+        raise Fault(f"the suite {r.suite} is unknown: {', '.join(KNOWN)}")
     if why := stale(r):
         raise Fault(why)
     made = protocol_digest(
@@ -224,6 +222,8 @@ def _protocol(s: Subject) -> str:
 
 def _episode_file(s: Subject) -> str:
     r = s.record
+    if r.suite == "allclasses":
+        return _draws(s)
     if r.suite != "fewshot":
         return "none: images are tested"
     shape = r.recipe["protocol"]
@@ -242,6 +242,26 @@ def _episode_file(s: Subject) -> str:
     wrong = [score.predictor for score in r.scores if score.n != manifest.episodes]
     if wrong:
         raise Fault(f"{name} has {manifest.episodes} episodes, and {wrong[0]} was scored on another number")
+    return name
+
+
+def _draws(s: Subject) -> str:
+    """The frozen draws that supports of all classes are taken from."""
+    r, shots = s.record, s.record.setting("protocol", "shots")
+    name = draws.draw_name(r.dataset, shots)
+    told = r.training_set or {}
+    if (told.get("draws"), r.protocol) != (name, f"{r.suite}/{r.dataset}/{shots}s"):
+        raise Fault(f"its recipe asks for {name}, and it learned from {told.get('draws')} ({r.protocol})")
+    path = draws.find(name)
+    if path is None:
+        raise Unchecked(f"{name} is not here")
+    manifest = draws.read_manifest(path)
+    if not manifest.sha256 == told.get("draws_sha256") == r.split_digest:
+        raise Fault(f"{name} here has the digest {manifest.sha256[:SHORT]}, not {str(r.split_digest)[:SHORT]}")
+    if manifest.dataset_digest != r.dataset_digest:
+        raise Fault(f"{name} here was drawn from other images")
+    if not 0 <= r.seed < manifest.draws or told.get("seed") != r.seed:
+        raise Fault(f"its seed is {r.seed}, its draw {told.get('seed')}, and {name} has {manifest.draws} draws")
     return name
 
 

@@ -23,8 +23,8 @@ from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
 from slabench.suites import suite_of
 from slabench.suites.fewshot.data import plain_key
+from slabench.suites.fewshot.frozen import FROZEN, frozen_key
 from slabench.suites.fewshot.rules import VALIDATION_FILE_EPISODES
-from slabench.suites.fewshot.score_features import FROZEN, frozen_key
 
 if TYPE_CHECKING:
     import numpy
@@ -120,7 +120,7 @@ def check_recipe(s: Subject) -> None:
 
 
 def is_frozen(r: RunRecord) -> bool:
-    """Whether a record is of a head on features that nothing was trained for; see `slabench.suites.fewshot.score_features`."""
+    """Whether a record is of a head on features that nothing was trained for; see `slabench.suites.fewshot.frozen`."""
     return r.embedder is not None and r.setting("model", "learner") == FROZEN
 
 
@@ -133,6 +133,8 @@ def check_key(s: Subject) -> None:
         made = derived_key(s.trial.key, s.kind, _given(s), recorded(r.environment, f"{s.kind}_plugins"))
     elif r.suite == "fewshot":
         made = _fewshot_key(s)
+    elif is_frozen(r):
+        made = _frozen_key(s, r.seed)
     else:
         made = _prepared_key(s)
     if made != r.key:
@@ -152,12 +154,8 @@ def _given(s: Subject) -> dict[str, Any]:
 
 def _fewshot_key(s: Subject) -> str:
     r = s.record
-    facts = dict(r.embedder or {})
-    features = facts.pop("features", None)
     if is_frozen(r):
-        made = bound(
-            frozen_key(s.raw["recipe"], facts, str(features), None, r.protocol_digest), recorded(r.environment)
-        )
+        made = _frozen_key(s)
         if made != r.key and HEADS.get(r.recipe["model"]["head"]).centred:
             raise Unchecked("the key rests on the features of the training classes too, by which this head centres")
         return made
@@ -168,7 +166,17 @@ def _fewshot_key(s: Subject) -> str:
         raise Unchecked(f"the key rests on the validation episodes too, and {name} is not here")
     validation = protocol_part(read_manifest(path))
     resolved = {key: value for key, value in s.raw["recipe"].items() if key != "name"}
+    features = (r.embedder or {}).get("features")
     key = plain_key(resolved, r.seed, r.protocol_digest, r.dataset_digest, validation, features)
+    return bound(key, recorded(r.environment))
+
+
+def _frozen_key(s: Subject, seed: int | None = None) -> str:
+    """Of a head on frozen features; `seed` where its supports were drawn."""
+    r = s.record
+    facts = {name: value for name, value in (r.embedder or {}).items() if name != "features"}
+    features = str((r.embedder or {}).get("features"))
+    key = frozen_key(s.raw["recipe"], facts, features, None, r.protocol_digest, seed)
     return bound(key, recorded(r.environment))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -48,6 +48,11 @@ class Setting:
             self.support_profile,
             self.query_profile,
         )
+
+    def plain(self) -> dict[str, Any]:
+        """As the recipe of a record has it; balanced profiles go without saying."""
+        profiles = ("support_profile", "query_profile")
+        return {name: value for name, value in asdict(self).items() if name not in profiles or value != BALANCED}
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,22 @@ def predictors_of(asked: Sequence[str] | None) -> list[str]:
     return wanted
 
 
+def predictors_of_features(asked: Sequence[str] | None, name: str, views: int) -> tuple[list[str], list[str]]:
+    """Those of `predictors_of` that features of so many views have, and a line for one that is left out.
+
+    Raises:
+        UsageError: an unknown one, or `aggregated` alone where there is one view.
+    """
+    wanted = predictors_of(asked)
+    if views > 1 or "aggregated" not in wanted:
+        return wanted, []
+    if asked and wanted == ["aggregated"]:
+        raise UsageError(f"the features '{name}' have one view, and nothing to aggregate", "leave --predictors out")
+    return [predictor for predictor in wanted if predictor != "aggregated"], [
+        "aggregated: these features have one view"
+    ]
+
+
 def scored(
     files: Mapping[Setting, EpisodeFile],
     learners: Mapping[str, EpisodicLearner],
@@ -162,7 +183,7 @@ def scored(
         for name, learner in learners.items():
             started, begin = datetime.now(UTC), time.perf_counter()
             work = work_of(name, setting)
-            kept, right = _kept(store, work) if save else (None, {})
+            kept, right = kept_scores(store, work) if save else (None, {})
             missing = [predictor for predictor in predictors if again or predictor not in right]
             if kept is not None and not missing:
                 store.tidy(kept)  # a scoring that was killed after it had written this one may have left its lock
@@ -186,7 +207,7 @@ def scored(
             yield HeadScores(name, setting, made, seconds)
 
 
-def _kept(store: ResultStore, work: Work) -> tuple[RunRecord | None, dict[str, Any]]:
+def kept_scores(store: ResultStore, work: Work) -> tuple[RunRecord | None, dict[str, Any]]:
     """What an earlier scoring of the same by the same code kept, with the accuracies behind it; none where either is missing,
     damaged or of others.
     """

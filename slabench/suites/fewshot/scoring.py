@@ -116,7 +116,7 @@ class EpisodeScoring:
 
 
 MEASURED_EPISODES = 3
-_NOISE = 1e-3
+LOGIT_NOISE = 1e-3
 """Logits in float32 of a solver that stops at a tolerance change by less than this where only the batch is another."""
 
 
@@ -132,7 +132,7 @@ def looks_at_queries(learner: EpisodicLearner, features: Tensor, episodes: Episo
     (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)
     plain = features[:, 0]
     support, query = (plain[upload(r, plain.device)] for r in (rows, query_rows))
-    return query_gap(learner.logits, support, upload(labels, plain.device), query, episodes.ways) > _NOISE
+    return query_gap(learner.logits, support, upload(labels, plain.device), query, episodes.ways) > LOGIT_NOISE
 
 
 def train_augment(recipe: Recipe, entry: DatasetInfo) -> Callable[[Tensor, torch.Generator], Tensor]:
