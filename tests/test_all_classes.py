@@ -204,22 +204,9 @@ def test_flags_without_a_meaning_are_refused(words: list[str], says: str) -> Non
 
 
 def test_the_command_prints_means_over_draws(tmp_path: Path) -> None:
-    words = [
-        "score",
-        "--features",
-        "pool",
-        "--dataset",
-        "glyphs",
-        "--all-classes",
-        "--shots",
-        "1",
-        "--seeds",
-        "0,1",
-        "--heads",
-        "protonet",
-        "--results",
-    ]
-    result = CliRunner().invoke(app, [*words, str(tmp_path)], catch_exceptions=False)
+    of_what = ["--features", "pool", "--dataset", "glyphs", "--all-classes", "--shots", "1", "--seeds", "0,1"]
+    words = ["score", *of_what, "--heads", "protonet", "--results", str(tmp_path)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0
     values = [record.scores[0].value for record in ResultStore(tmp_path).records()]
     assert f"{100 * np.mean(values):.2f}±{100 * np.std(values, ddof=1):.2f}" in result.output

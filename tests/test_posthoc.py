@@ -15,6 +15,7 @@ from scipy.stats import multivariate_normal
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from slabench.core.errors import UsageError
+from slabench.evaluation.calibration import MAX_TEMPERATURE, fit_temperature
 from slabench.posthoc import methods, scoring
 from slabench.posthoc.training import Stage2
 from slabench.records.outputs import FeatureSplit
@@ -192,7 +193,7 @@ def test_temperature_in_closed_form() -> None:
     z = torch.tensor([[3.0, 0.0]]).repeat(1000, 1)
     for q in (0.6, 0.9, 0.99):
         labels = (torch.arange(1000) >= round(1000 * q)).long()
-        assert methods.fit_temperature(z, labels) == pytest.approx(3 / np.log(q / (1 - q)), rel=1e-9)
+        assert fit_temperature(z, labels) == pytest.approx(3 / np.log(q / (1 - q)), rel=1e-9)
 
 
 def test_temperature_finds_the_factor_by_which_true_logits_were_multiplied() -> None:
@@ -200,13 +201,13 @@ def test_temperature_finds_the_factor_by_which_true_logits_were_multiplied() -> 
     z = 2 * torch.randn(40_000, 5, generator=draw)
     labels = torch.multinomial(z.softmax(1), 1, generator=draw).squeeze(1)
     for factor in (0.25, 1.0, 4.0):
-        assert methods.fit_temperature(factor * z, labels) == pytest.approx(factor, rel=0.03)
+        assert fit_temperature(factor * z, labels) == pytest.approx(factor, rel=0.03)
 
 
 def test_temperature_without_an_optimum_ends_where_the_range_does() -> None:
     z = torch.eye(3).repeat(4, 1)
-    assert methods.fit_temperature(z, z.argmax(1)) == 1 / methods.MAX_TEMPERATURE
-    assert methods.fit_temperature(z, (z.argmax(1) + 1) % 3) == methods.MAX_TEMPERATURE
+    assert fit_temperature(z, z.argmax(1)) == 1 / MAX_TEMPERATURE
+    assert fit_temperature(z, (z.argmax(1) + 1) % 3) == MAX_TEMPERATURE
     outputs, _ = make_model("baseline")
     with pytest.raises(UsageError, match=r"choosing T needs the split 'val'.*\n.*val_images"):
         methods.temperature(replace(outputs, splits={"test": outputs.splits["test"]}))

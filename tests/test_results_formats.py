@@ -31,7 +31,7 @@ from slabench.ranking.formats.latex import to_latex
 from slabench.ranking.formats.plain import to_csv, to_markdown
 from slabench.ranking.formats.terminal import table
 from slabench.ranking.rows import rows
-from slabench.records.record import ClassScores
+from slabench.records.record import Calibration, ClassScores
 
 AWKWARD = 'fewshot/a|b & 50% of $x_1$ #2 {~^} \\n <b>"*c*"</b> --d `e` [f](g) ± é'
 
@@ -61,7 +61,7 @@ def test_every_field_is_a_column_and_none_else() -> None:
 
 def test_a_metric_needs_a_field_of_the_record_and_a_column_only() -> None:
     metrics = {column.name for column in columns() if column.metric}
-    assert {"balanced", "few", "ece"} <= metrics <= set(ClassScores.model_fields)
+    assert {"balanced", "few", "ece"} <= metrics <= set(ClassScores.model_fields) | set(Calibration.model_fields)
     assert all(column.optional for column in columns() if column.metric)
 
 

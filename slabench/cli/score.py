@@ -10,6 +10,7 @@ import typer
 
 from slabench.cli.common import names, numbers, public_argv
 from slabench.cli.executing import EXECUTOR, PARTITION, RESOURCE, executor_of, measured_on, show_jobs
+from slabench.cli.score_tables import calibrations, tables
 from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import SlabenchError, UsageError
@@ -65,6 +66,12 @@ def score(
     on: Annotated[
         str | None, typer.Option(help="Another few-shot data set to score on (cross-domain).", metavar="DATASET")
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="NLL and ECE too, as they are and at a temperature chosen on validation classes."
+        ),
+    ] = False,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep a record of each head and setting, for the leaderboard.")
     ] = True,
@@ -110,6 +117,7 @@ def score(
         "predictors": names(predictors, "--predictors"),
         "support_profile": support_profile,
         "query_profile": query_profile,
+        "calibrate": calibrate,
     }
     argv = public_argv(sys.argv[1:])
 
@@ -122,7 +130,11 @@ def score(
 
         without = {"--ways": ways, "--queries": queries, "--episodes": episodes, "RUN": run, "--on": on}
         profiles = {"--support-profile": support_profile, "--query-profile": query_profile}
-        elsewhere = {"--executor": executor or jobs or partition or resources, "--dry-run": dry_run or None}
+        elsewhere = {
+            "--calibrate": calibrate or None,
+            "--executor": executor or jobs or partition or resources,
+            "--dry-run": dry_run or None,
+        }
         _alone(all_classes, without | profiles | elsewhere)
         asked = {
             "shots": what["shots"],
@@ -197,6 +209,8 @@ def score(
         )
     for table in tables(rows):
         console.print(table)
+    if calibrate:
+        console.print(calibrations(rows))
     for line in found.left_out:
         console.print(f"left out: {line}", markup=False, soft_wrap=True, style="dim")
     residuals = [
@@ -259,43 +273,6 @@ def _elsewhere(
 
 _SCORING_MB, _SCORING_MINUTES = 4000, 120
 """What a scoring asks for: the test images and their features, and an hour or two for the largest settings."""
-
-
-def tables(rows: list[HeadScores]) -> list[Table]:
-    """One table for each number of ways: heads and predictors down, shots across, percent and half a 95 % interval."""
-    from rich.table import Table
-
-    made = []
-    for ways in dict.fromkeys(row.setting.ways for row in rows):
-        own = [row for row in rows if row.setting.ways == ways]
-        shots = list(dict.fromkeys(row.setting.shots for row in own))
-        profile = own[0].record.protocol.partition("q-")[2]
-        title = f"{ways} ways{', ' + profile if profile else ''}; accuracy in %"
-        balanced = any(score.balanced is not None for row in own for score in row.record.scores)
-        if balanced:
-            title += ", then balanced accuracy"
-        table = Table(
-            title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0)
-        )
-        table.add_column("head", no_wrap=True)
-        table.add_column("predictor", no_wrap=True)
-        for k in shots:
-            table.add_column(f"{k} shot{'s' if k > 1 else ''}", justify="right", no_wrap=True)
-        for head in dict.fromkeys(row.head for row in own):
-            by_shots = {row.setting.shots: row.record for row in own if row.head == head}
-            scored = dict.fromkeys(score.predictor for record in by_shots.values() for score in record.scores)
-            for place, predictor in enumerate(scored):
-                cells = []
-                for k in shots:
-                    score = by_shots[k].score(predictor)
-                    if score is None:  # an earlier scoring kept this predictor for other shots only
-                        cells.append("-")
-                        continue
-                    cell = f"{100 * score.value:.2f}" + (f"±{100 * score.ci95:.2f}" if score.ci95 is not None else "")
-                    cells.append(cell + (f" {100 * score.balanced:.2f}" if score.balanced is not None else ""))
-                table.add_row(head if place == 0 else "", predictor, *cells)
-        made.append(table)
-    return made
 
 
 def posthoc(

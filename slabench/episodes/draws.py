@@ -2,8 +2,8 @@
 
 `all-classes/<dataset>/4s-10.npy` is uint16 or uint32 `[10, C, 4]`: ten draws, one a seed, of rows of the training images in
 canonical order. A draw of fewer shots is the beginning of that of more, so that a curve over shots is not one over other
-images. The `.json` beside it says what it was drawn from. Those of CIFAR-100 and glyphs travel with slabench; others are made by the first
-scoring that needs them, in the user's data folder. Making is deterministic, so that two users get the same bytes.
+images. The `.json` beside it says what it was drawn from. Those of CIFAR-100 and glyphs travel with slabench; others are made by
+the first scoring that needs them, in the user's data folder. Making is deterministic, so that two users get the same bytes.
 
 The form is that of the literature of CLIP (CoOp: Zhou et al., IJCV 2022): 1, 2, 4, 8 and 16 images of every class, and the whole
 test set.

@@ -193,7 +193,12 @@ def used_rows(episodes: Episodes) -> tuple[Tensor, Episodes]:
 
 @torch.inference_mode()
 def score_episodes(
-    learner: EpisodicLearner, features: Tensor, episodes: Episodes, predictor: str, n_classes: int
+    learner: EpisodicLearner,
+    features: Tensor,
+    episodes: Episodes,
+    predictor: str,
+    n_classes: int,
+    watch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> EpisodeScores:
     """Score episodes from features.
 
@@ -203,6 +208,7 @@ def score_episodes(
         episodes: E episodes of rows of `features`.
         predictor: one of `PREDICTORS`.
         n_classes: C, classes of the split, for the counts by class.
+        watch: told the logits `[e, T, N]` and ways int64 `[e, T]` of every few episodes.
 
     Raises:
         NotFiniteError: the head gives logits that are NaN or infinite.
@@ -219,6 +225,8 @@ def score_episodes(
         found = logits(learner, views, episodes[start : start + chunk])
         require_finite(found, f"logits of the head {learner.head.name}")
         right.append(found.argmax(-1).eq(truth[start : start + chunk]))
+        if watch is not None:
+            watch(found, truth[start : start + chunk])
     return tally(torch.cat(right), episodes, n_classes)
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slabench.core.errors import UsageError
+from slabench.evaluation.calibration import MAX_TEMPERATURE, fit_temperature
 from slabench.evaluation.metrics import balanced_accuracy
 from slabench.records.outputs import FeatureSplit, Layer, ModelOutputs
 
@@ -45,10 +46,6 @@ PLAIN = "none"
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(21))
 """Candidates for the tau of tau-normalisation: 0, 0.1, .. 2."""
-
-
-MAX_TEMPERATURE = 100.0
-"""T is searched between its inverse and it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,30 +225,6 @@ def temperature(outputs: ModelOutputs) -> Adjusted:
     if ends:
         how += f"; at the end of the range for {', '.join(ends)}"
     return Adjusted("temperature", {name: z / fitted[name] for name, z in own.items()}, "T", fitted, how)
-
-
-def fit_temperature(z: Tensor, labels: Tensor) -> float:
-    """T of the least mean NLL of softmax(z / T), within `1 / MAX_TEMPERATURE` .. `MAX_TEMPERATURE`.
-
-    Args:
-        z: float `[n, C]`.
-        labels: int64 `[n]`.
-    """
-    z, low, high = z.double(), -math.log(MAX_TEMPERATURE), math.log(MAX_TEMPERATURE)
-    own = z.gather(1, labels.unsqueeze(1)).mean()
-
-    def slope(log_b: float) -> float:
-        """d NLL / d b at b = 1 / T: the expected logit less the true one's. It rises with b."""
-        return float(((math.exp(log_b) * z).softmax(1) * z).sum(1).mean() - own)
-
-    if slope(high) <= 0:
-        return 1 / MAX_TEMPERATURE
-    if slope(low) >= 0:
-        return MAX_TEMPERATURE
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return math.exp(-(low + high) / 2)
 
 
 def need(outputs: ModelOutputs, split: str, what: str, remedy: str = "") -> FeatureSplit:

@@ -57,7 +57,7 @@ class Column:
         first: stands before the others for people: what a reader looks for.
         optional: shown only in a table where some row has a value.
         printed: a `fold` that LaTeX shows as a column where rows differ in it; a printed page has no room for the others.
-        metric: a field of `slabench.records.record.ClassScores`, averaged over seeds; optional.
+        metric: a field of `slabench.records.record.ClassScores` or `Calibration`, averaged over seeds; optional.
         help: what it means, one line.
         digits: of the CSV: 6 for fractions, 1 for seconds; None for what is no float.
     """
@@ -109,12 +109,22 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
     "minutes": lambda value: f"{value / 60:.1f}",
     "seconds": lambda value: f"{value:.1f}",
     "ratio": lambda value: f"{value:g}",
+    "temperature": lambda value: f"{value:.3g}",
     "yes": lambda value: "yes" if value else "no",
     "list": lambda value: " ".join(str(part) for part in value),
 }
 
 
-_DIGITS = {"percent": 6, "percent1": 6, "signed": 6, "number": 6, "minutes": 1, "seconds": 1, "ratio": 6}
+_DIGITS = {
+    "percent": 6,
+    "percent1": 6,
+    "signed": 6,
+    "number": 6,
+    "minutes": 1,
+    "seconds": 1,
+    "ratio": 6,
+    "temperature": 6,
+}
 
 
 _TEXTS = ("text", "yes", "list")
@@ -224,6 +234,11 @@ class LeaderboardRow:
     macro_f1: float | None = _column("macro F1", "percent1", _HTML, "mean F1 of the classes", metric=True)
     nll: float | None = _column("NLL", "number", _HTML, "negative log-likelihood", metric=True)
     ece: float | None = _column("ECE", "percent1", _HTML, "expected calibration error", metric=True)
+    temperature: float | None = _column(
+        "T", "temperature", _WIDE, "divides the logits: of the least NLL on validation episodes", metric=True
+    )
+    nll_scaled: float | None = _column("NLL(T)", "number", _WIDE, "NLL of the logits divided by T", metric=True)
+    ece_scaled: float | None = _column("ECE(T)", "percent1", _WIDE, "ECE of the logits divided by T", metric=True)
     best_val: float | None = _column(
         "best val.", "percent", _HTML, "test accuracy of the epoch that is best on validation", optional=True
     )

@@ -209,10 +209,10 @@ def _beside(row: LeaderboardRow, published: Sequence[PublishedRow]) -> Leaderboa
 
 
 def _metric(score: Score, name: str) -> float | None:
-    """A classifier's metric; episodes with unequal queries have a balanced accuracy of their own."""
+    """A classifier's metric, or a calibrated head's; episodes with unequal queries have a balanced accuracy of their own."""
     if name == "balanced" and score.metrics is None:
         return score.balanced
-    return getattr(score.metrics, name, None)
+    return getattr(score.metrics or score.calibration, name, None)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

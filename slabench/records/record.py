@@ -88,6 +88,26 @@ class ClassScores(_Strict):
     auroc: Fraction | None = None
 
 
+class Calibration(_Strict):
+    """Whether a few-shot head's probabilities, softmax of its logits, mean what they say.
+
+    `nll` and `ece` (`bins` of equal width) are over all queries of the test episodes together. `temperature` is of the least NLL
+    on the first `n` validation episodes called `episodes`, of validation classes; `nll_scaled` and `ece_scaled` are those of the
+    test logits divided by it. `features_digest` is of the validation images' features where they are of a stored set.
+    """
+
+    nll: NonNegative
+    ece: Fraction
+    bins: Count
+    temperature: Annotated[float, Field(gt=0)]
+    nll_scaled: NonNegative
+    ece_scaled: Fraction
+    episodes: Name
+    episodes_digest: Digest
+    n: Count
+    features_digest: Digest | None = None
+
+
 class Score(_Strict):
     """One predictor's accuracy on the test episodes, or on the test images.
 
@@ -95,7 +115,8 @@ class Score(_Strict):
     `per_class` is the accuracy over all queries or images of a class, `worst_class` the least of them. `metrics` are a
     classifier's. `best_val` and `oracle` say what selection on validation, and on the test itself, would have given. Of
     episodes with unequal queries `balanced` is the mean over episodes of the accuracy averaged over classes, `balanced_ci95` its
-    interval. `solver_residual` is the largest KKT residual of a head that solves a problem in each episode.
+    interval. `solver_residual` is the largest KKT residual of a head that solves a problem in each episode. `calibration` is
+    there where somebody has asked for it (`slabench score --calibrate`).
     """
 
     predictor: Name
@@ -112,6 +133,16 @@ class Score(_Strict):
     solver_residual: NonNegative | None = None
     best_val: Chosen | None = None
     oracle: Chosen | None = None
+    calibration: Calibration | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later is not named where it is absent: older records stay byte for byte what they were."""
+        written: dict[str, Any] = values(self)
+        return {name: value for name, value in written.items() if value is not None or name not in _LATER_SCORES}
+
+
+_LATER_SCORES = ("calibration",)
 
 
 class Cost(_Strict):

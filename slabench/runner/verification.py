@@ -30,6 +30,7 @@ from slabench.records.reading import read_record
 from slabench.records.record import Score, protocol_digest
 from slabench.records.staleness import stale
 from slabench.runner.verified import Fault, Subject, Trials, Unchecked, check_key, check_recipe, is_frozen
+from slabench.suites.fewshot.rules import VALIDATION_FILE_EPISODES
 
 _ENVIRONMENT = (
     "slabench",
@@ -245,6 +246,27 @@ def _episode_file(s: Subject) -> str:
     return name
 
 
+def _calibration(s: Subject) -> str:
+    """What a calibration rests on, and the least that its likelihoods can be."""
+    found = [(score, score.calibration) for score in s.record.scores if score.calibration]
+    for score, told in found:
+        shape = s.record.recipe["protocol"]
+        sizes = (shape["ways"], shape["shots"], shape["queries"], VALIDATION_FILE_EPISODES)
+        name = episode_name(s.trained_on, "val", *sizes)
+        if told.episodes != name:
+            raise Fault(f"{score.predictor}: T was chosen on {told.episodes}, not on {name}")
+        # A wrong answer gives the true class at most a half, so that it costs log 2 or more.
+        least = (1 - score.value) * math.log(2) - _CLOSE
+        if min(told.nll, told.nll_scaled) < least:
+            raise Fault(f"{score.predictor}: an NLL below {least:.4f} is not possible at accuracy {score.value}")
+        path = find(name)
+        if path is None:
+            raise Unchecked(f"{name} is not here")
+        if protocol_part(read_manifest(path)) != told.episodes_digest:
+            raise Fault(f"{name} here has another digest than {told.episodes_digest[:SHORT]}")
+    return ", ".join(f"{score.predictor} T {told.temperature:.3g}" for score, told in found) or "none"
+
+
 def _draws(s: Subject) -> str:
     """The frozen draws that supports of all classes are taken from."""
     r, shots = s.record, s.record.setting("protocol", "shots")
@@ -319,6 +341,7 @@ _CHECKS: tuple[tuple[str, Callable[[Subject], str | None]], ...] = (
     ("counts", _counts),
     ("protocol", _protocol),
     ("episodes", _episode_file),
+    ("calibration", _calibration),
     ("images and split", _data),
     ("recipe", check_recipe),
     ("key", check_key),

@@ -38,7 +38,8 @@ from slabench.records.store import ResultStore
 from slabench.suites.classifier.scores import class_score
 from slabench.suites.fewshot.chosen_heads import heads_of_features
 from slabench.suites.fewshot.frozen import FrozenRecord, record_name
-from slabench.suites.fewshot.head_scores import kept_scores, predictors_of_features
+from slabench.suites.fewshot.head_scores import kept_scores
+from slabench.suites.fewshot.head_settings import predictors_of_features
 from slabench.suites.fewshot.scoring import LOGIT_NOISE
 from slabench.training.device import choose_device, exact_float32, use_threads
 from slabench.training.finite import require_finite

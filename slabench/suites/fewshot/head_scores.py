@@ -4,55 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from slabench import plugins
-from slabench.core.errors import DataError, UsageError, unknown_name
-from slabench.data.imageset import ImageSet
-from slabench.episodes.files import EpisodeFile, load_episodes
-from slabench.episodes.profiles import BALANCED
+from slabench.core.errors import DataError
+from slabench.episodes.files import EpisodeFile
 from slabench.evaluation.episodes import PREDICTORS
 from slabench.learners import EpisodicLearner
-from slabench.recipes.fewshot import Protocol as EpisodeProtocol
 from slabench.records.record import RunRecord, Score
 from slabench.records.store import ResultStore
+from slabench.suites.fewshot.head_settings import Setting
 from slabench.suites.fewshot.scoring import MEASURED_EPISODES, episode_score, looks_at_queries, score_watched
+from slabench.suites.fewshot.validation import Validation
 from slabench.training.device import exact_float32
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One kind of test episodes."""
-
-    ways: int
-    shots: int
-    queries: int
-    episodes: int
-    support_profile: str = BALANCED
-    query_profile: str = BALANCED
-
-    def file(self, test: ImageSet, dataset: str) -> EpisodeFile:
-        """Its frozen episodes of the test classes."""
-        return load_episodes(
-            test,
-            dataset,
-            "test",
-            self.ways,
-            self.shots,
-            self.queries,
-            self.episodes,
-            self.support_profile,
-            self.query_profile,
-        )
-
-    def plain(self) -> dict[str, Any]:
-        """As the recipe of a record has it; balanced profiles go without saying."""
-        profiles = ("support_profile", "query_profile")
-        return {name: value for name, value in asdict(self).items() if name not in profiles or value != BALANCED}
 
 
 @dataclass(frozen=True)
@@ -85,71 +53,6 @@ class Work(Protocol):
         ...
 
 
-def check_counts(queries: int | None, episodes: int | None) -> None:
-    """Refuse numbers that no episodes have, before anything is looked up.
-
-    Raises:
-        UsageError: one that is not positive.
-    """
-    for flag, value in (("--queries", queries), ("--episodes", episodes)):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
-
-
-def settings_of(
-    base: EpisodeProtocol,
-    ways: Sequence[int] | None,
-    shots: Sequence[int] | None,
-    *,
-    queries: int | None,
-    episodes: int | None,
-    support_profile: str | None,
-    query_profile: str | None,
-) -> list[Setting]:
-    """Every combination of ways and shots; what is None is that of `base`."""
-    return [
-        Setting(
-            n,
-            k,
-            queries or base.queries,
-            episodes or base.episodes,
-            support_profile or base.support_profile,
-            query_profile or base.query_profile,
-        )
-        for n in (ways or [base.ways])
-        for k in (shots or [base.shots])
-    ]
-
-
-def predictors_of(asked: Sequence[str] | None) -> list[str]:
-    """Some of `PREDICTORS`; None: all of them.
-
-    Raises:
-        UsageError: an unknown one.
-    """
-    wanted = list(asked or PREDICTORS)
-    for name in wanted:
-        if name not in PREDICTORS:
-            raise unknown_name("predictor", name, PREDICTORS)
-    return wanted
-
-
-def predictors_of_features(asked: Sequence[str] | None, name: str, views: int) -> tuple[list[str], list[str]]:
-    """Those of `predictors_of` that features of so many views have, and a line for one that is left out.
-
-    Raises:
-        UsageError: an unknown one, or `aggregated` alone where there is one view.
-    """
-    wanted = predictors_of(asked)
-    if views > 1 or "aggregated" not in wanted:
-        return wanted, []
-    if asked and wanted == ["aggregated"]:
-        raise UsageError(f"the features '{name}' have one view, and nothing to aggregate", "leave --predictors out")
-    return [predictor for predictor in wanted if predictor != "aggregated"], [
-        "aggregated: these features have one view"
-    ]
-
-
 def scored(
     files: Mapping[Setting, EpisodeFile],
     learners: Mapping[str, EpisodicLearner],
@@ -163,6 +66,7 @@ def scored(
     save: bool,
     again: bool,
     argv: Sequence[str],
+    validation: Validation | None = None,
 ) -> Iterator[HeadScores]:
     """Score each head on each setting when it is asked for.
 
@@ -178,23 +82,34 @@ def scored(
         save: keep them; what is kept already is not computed again.
         again: compute it all the same.
         argv: the command line, for the records.
+        validation: calibrates every score; None: nothing is calibrated.
     """
     for setting, file in files.items():
         for name, learner in learners.items():
             started, begin = datetime.now(UTC), time.perf_counter()
             work = work_of(name, setting)
             kept, right = kept_scores(store, work) if save else (None, {})
-            missing = [predictor for predictor in predictors if again or predictor not in right]
+            scores = {score.predictor: score for score in kept.scores} if kept else {}
+            missing = [
+                predictor
+                for predictor in predictors
+                if again or predictor not in right or (validation and not validation.knows(scores.get(predictor)))
+            ]
             if kept is not None and not missing:
                 store.tidy(kept)  # a scoring that was killed after it had written this one may have left its lock
                 yield HeadScores(name, setting, kept, 0)
                 continue
             x = features - centre if learner.head.centred and centre is not None else features
-            scores = {score.predictor: score for score in kept.scores} if kept else {}
             for predictor in missing:
+                confidence = validation.reliability(learner, setting, predictor) if validation else None
+                watch = confidence.add if confidence else None
                 with exact_float32():  # not around the loop: whoever takes the results would run within it
-                    found, residual = score_watched(learner, x, file.episodes, predictor, len(class_names))
-                scores[predictor] = episode_score(predictor, found, class_names, residual)
+                    found, residual = score_watched(learner, x, file.episodes, predictor, len(class_names), watch)
+                made_of_it = episode_score(predictor, found, class_names, residual)
+                if validation and confidence:
+                    calibration = validation.told(confidence, setting)
+                    made_of_it = made_of_it.model_copy(update={"calibration": calibration})
+                scores[predictor] = made_of_it
                 right[predictor] = found.accuracy.numpy()
             seconds = time.perf_counter() - begin
             spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)

@@ -28,15 +28,10 @@ from slabench.records.store import ResultStore
 from slabench.suites.fewshot.chosen_heads import heads_of_features
 from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.frozen import FrozenRecord, record_name
-from slabench.suites.fewshot.head_scores import (
-    HeadScores,
-    Setting,
-    check_counts,
-    predictors_of_features,
-    scored,
-    settings_of,
-)
+from slabench.suites.fewshot.head_scores import HeadScores, scored
+from slabench.suites.fewshot.head_settings import Setting, check_counts, predictors_of_features, settings_of
 from slabench.suites.fewshot.scoring import base_rows
+from slabench.suites.fewshot.validation import validation_of
 from slabench.training.device import choose_device, use_threads
 
 _NOT_CENTRED = "not centred: the features have no training classes, whose mean {head} takes off"
@@ -77,6 +72,7 @@ def score_features(
     threads: int | None = None,
     save: bool = False,
     again: bool = False,
+    calibrate: bool = False,
     argv: Sequence[str] = (),
     told: Callable[[str], None] = lambda text: None,
 ) -> FeatureScoring:
@@ -99,6 +95,7 @@ def score_features(
         threads: CPU threads; None leaves torch's choice.
         save: keep a record of each head and setting; what is kept already is not computed again.
         again: compute it all the same.
+        calibrate: with NLL and ECE, and a temperature chosen on validation episodes; takes features of the validation classes.
         argv: the command line, for these records.
         told: told what is going on.
 
@@ -125,6 +122,7 @@ def score_features(
     )
     files = {setting: setting.file(test.images, dataset) for setting in settings}
     train, centre = _training(name, dataset, data_folder, any(HEADS.get(head).centred for head in chosen))
+    val = open_features(name, dataset, "val", data_folder) if calibrate else None
     store = ResultStore(paths.results(results))
     for file in files.values() if save else ():  # what cannot be saved is not computed
         prepared = _prepared(dataset, train, test, file)
@@ -132,6 +130,14 @@ def score_features(
     told(f"{len(test):,} test images of {len(test.class_names)} classes, {test.M} x {test.D} features each")
     features = torch.from_numpy(test.features().astype(np.float32)).to(where)
     middle = None if centre is None else torch.from_numpy(centre[0]).to(where)
+
+    def of_validation(rows: torch.Tensor) -> torch.Tensor:
+        assert val is not None
+        return torch.from_numpy(val.features(rows.numpy()).astype(np.float32)).to(where)
+
+    validation = None
+    if val is not None:
+        validation = validation_of(val.images, dataset, settings, of_validation, middle, val.digest)
 
     def work_of(head: str, setting: Setting) -> FrozenRecord:
         prepared = _prepared(dataset, train, test, files[setting])
@@ -165,6 +171,7 @@ def score_features(
         save=save,
         again=again,
         argv=argv,
+        validation=validation,
     )
     return FeatureScoring(test, found, left_out, len(settings) * len(chosen))
 

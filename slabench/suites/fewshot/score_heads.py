@@ -8,6 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from slabench import plugins
 from slabench.core import paths
 from slabench.core.errors import DataError, UsageError
@@ -19,6 +22,7 @@ from slabench.data.catalog import info
 from slabench.data.imageset import ImageSet
 from slabench.episodes.files import EpisodeFile
 from slabench.episodes.profiles import BALANCED
+from slabench.evaluation.episodes import embed
 from slabench.learners import EpisodicLearner, build_backbone, with_head
 from slabench.recipes import parse_recipe
 from slabench.recipes.fewshot import Recipe
@@ -27,12 +31,15 @@ from slabench.records.outputs import ModelWeights, check_owner, load_weights
 from slabench.records.record import RunRecord, Score
 from slabench.records.staleness import outdated
 from slabench.records.store import ResultStore
+from slabench.suites import on_device
 from slabench.suites.fewshot.chosen_heads import heads_of_run
 from slabench.suites.fewshot.cross_domain import Crossing, crossing
 from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
-from slabench.suites.fewshot.head_scores import HeadScores, Setting, check_counts, predictors_of, scored, settings_of
+from slabench.suites.fewshot.head_scores import HeadScores, scored
+from slabench.suites.fewshot.head_settings import Setting, check_counts, predictors_of, settings_of
 from slabench.suites.fewshot.scoring import base_mean
+from slabench.suites.fewshot.validation import validation_of
 from slabench.suites.on_features import Features, transforms_of
 from slabench.training.device import choose_device, exact_float32, use_threads
 
@@ -74,6 +81,7 @@ def score_heads(
     threads: int | None = None,
     save: bool = False,
     again: bool = False,
+    calibrate: bool = False,
     plan_only: bool = False,
     argv: Sequence[str] = (),
     told: Callable[[str], None] = lambda text: None,
@@ -99,6 +107,7 @@ def score_heads(
         threads: CPU threads; None leaves torch's choice.
         save: keep a record of each head and setting beside the trial's; what is kept already is not computed again.
         again: compute it all the same.
+        calibrate: with NLL and ECE, and a temperature chosen on episodes of the validation classes of the run's own data set.
         plan_only: check what is asked for, and embed and score nothing: there are no results then.
         argv: the command line, for these records.
         told: told what is going on.
@@ -134,6 +143,7 @@ def score_heads(
     doubts = across.doubts(train, test) if across else []
     for line in doubts:
         told(f"note: {line}")
+    val = _validation(recipe, data_folder) if calibrate else None
     # Before anything is embedded: a setting that the classes cannot serve stops here.
     files = {setting: setting.file(test, tested) for setting in settings}
 
@@ -154,6 +164,17 @@ def score_heads(
         with exact_float32():
             centre = base_mean(learner, train, transforms_of(recipe), _info(recipe)).to(where)
 
+    validation = None
+    if val is not None:
+
+        def of_validation(rows: Tensor) -> Tensor:
+            told(f"embedding {len(rows):,} validation images under {transforms_of(recipe).M} transformations")
+            images = on_device(val.images, torch.device("cpu"), rows.numpy())
+            with exact_float32():
+                return embed(learners[chosen[0]], images, transforms_of(recipe), _info(recipe)).to(where)
+
+        validation = validation_of(val, recipe.data.dataset, settings, of_validation, centre)
+
     found = scored(
         files,
         learners,
@@ -166,6 +187,7 @@ def score_heads(
         save=save,
         again=again,
         argv=argv,
+        validation=validation,
     )
     return Scoring(record, found, left_out, len(settings) * len(chosen), tuple(chosen))
 
@@ -231,6 +253,13 @@ def _open(
             "run the trial again on the features that are here",
         )
     return prepared.train, prepared.test, prepared.features
+
+
+def _validation(recipe: Recipe, data_folder: Path | None) -> ImageSet:
+    """Validation images of the run's own data set, or what stands in their place."""
+    if recipe.model.embedder:
+        return prepare(recipe, data_folder).val
+    return load(recipe.data.dataset, "val", data_folder)
 
 
 def _check_code(recipe: Recipe, record: RunRecord) -> None:

@@ -150,11 +150,16 @@ def train_augment(recipe: Recipe, entry: DatasetInfo) -> Callable[[Tensor, torch
 
 
 def score_watched(
-    learner: EpisodicLearner, features: Tensor, episodes: Episodes, predictor: str, n_classes: int
+    learner: EpisodicLearner,
+    features: Tensor,
+    episodes: Episodes,
+    predictor: str,
+    n_classes: int,
+    watch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[EpisodeScores, float | None]:
     """`score_episodes`, and the largest residual of the head's solver; None for a head that solves nothing."""
     with watch_residuals() as residuals:
-        scores = score_episodes(learner, features, episodes, predictor, n_classes)
+        scores = score_episodes(learner, features, episodes, predictor, n_classes, watch)
     return scores, max(residuals, default=None)
 
 
