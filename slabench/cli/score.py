@@ -10,7 +10,7 @@ import typer
 
 from slabench.cli.common import names, numbers, public_argv
 from slabench.cli.executing import EXECUTOR, PARTITION, RESOURCE, executor_of, measured_on, show_jobs
-from slabench.cli.score_tables import calibrations, tables
+from slabench.cli.score_tables import calibrations, open_sets, tables
 from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import SlabenchError, UsageError
@@ -62,6 +62,12 @@ def score(
     ] = False,
     seeds: Annotated[
         str | None, typer.Option(help="Of --all-classes: draws of training images, 0 to 9. Default: 0,1,2.")
+    ] = None,
+    open_set: Annotated[
+        int | None,
+        typer.Option(
+            help="So many classes of an episode are unknown: queries, no supports. Scored by AUROC.", metavar="U"
+        ),
     ] = None,
     on: Annotated[
         str | None, typer.Option(help="Another few-shot data set to score on (cross-domain).", metavar="DATASET")
@@ -117,6 +123,7 @@ def score(
         "predictors": names(predictors, "--predictors"),
         "support_profile": support_profile,
         "query_profile": query_profile,
+        "open_set": open_set,
         "calibrate": calibrate,
     }
     argv = public_argv(sys.argv[1:])
@@ -131,6 +138,7 @@ def score(
         without = {"--ways": ways, "--queries": queries, "--episodes": episodes, "RUN": run, "--on": on}
         profiles = {"--support-profile": support_profile, "--query-profile": query_profile}
         elsewhere = {
+            "--open-set": open_set,
             "--calibrate": calibrate or None,
             "--executor": executor or jobs or partition or resources,
             "--dry-run": dry_run or None,
@@ -211,6 +219,8 @@ def score(
         console.print(table)
     if calibrate:
         console.print(calibrations(rows))
+    if open_set:
+        console.print(open_sets(rows))
     for line in found.left_out:
         console.print(f"left out: {line}", markup=False, soft_wrap=True, style="dim")
     residuals = [

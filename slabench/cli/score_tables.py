@@ -12,20 +12,17 @@ if TYPE_CHECKING:
 
 def tables(rows: list[HeadScores]) -> list[Table]:
     """One table for each number of ways: heads and predictors down, shots across, percent and half a 95 % interval."""
-    from rich.table import Table
-
     made = []
     for ways in dict.fromkeys(row.setting.ways for row in rows):
         own = [row for row in rows if row.setting.ways == ways]
         shots = list(dict.fromkeys(row.setting.shots for row in own))
         profile = own[0].record.protocol.partition("q-")[2]
-        title = f"{ways} ways{', ' + profile if profile else ''}; accuracy in %"
+        of_what = "AUROC" if own[0].setting.unknown else "accuracy"
+        title = f"{ways} ways{', ' + profile if profile else ''}; {of_what} in %"
         balanced = any(score.balanced is not None for row in own for score in row.record.scores)
         if balanced:
             title += ", then balanced accuracy"
-        table = Table(
-            title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0)
-        )
+        table = _plain(title)
         table.add_column("head", no_wrap=True)
         table.add_column("predictor", no_wrap=True)
         for k in shots:
@@ -49,16 +46,7 @@ def tables(rows: list[HeadScores]) -> list[Table]:
 
 def calibrations(rows: list[HeadScores]) -> Table:
     """NLL and ECE of every head, number of ways and shots, and predictor: as they are, and at the temperature T."""
-    from rich.table import Table
-
-    made = Table(
-        title="calibration on the test, T chosen on validation classes; ECE in %",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        padding=(0, 1, 0, 0),
-    )
+    made = _plain("calibration on the test, T from validation classes; ECE in %")
     for heading in ("episodes", "head", "predictor"):
         made.add_column(heading, no_wrap=True)
     for heading in ("NLL", "ECE", "T", "NLL(T)", "ECE(T)"):
@@ -72,3 +60,31 @@ def calibrations(rows: list[HeadScores]) -> Table:
             episodes = f"{row.setting.ways}w{row.setting.shots}s"
             made.add_row(episodes, row.head, score.predictor, *values, f"{100 * c.ece_scaled:.1f}")
     return made
+
+
+def open_sets(rows: list[HeadScores]) -> Table:
+    """AUROC, FPR at 95 % and accuracy on known queries of every head, number of ways and shots, and predictor, in percent."""
+    made = _plain("known queries against unknown ones, in %")
+    for heading in ("episodes", "head", "predictor"):
+        made.add_column(heading, no_wrap=True)
+    for heading in ("AUROC", "FPR95", "known acc."):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        for score in row.record.scores:
+            found, s = score.open_set, row.setting
+            if found is None:
+                continue
+            pairs = (
+                (score.value, score.ci95),
+                (found.fpr95, found.fpr95_ci95),
+                (found.accuracy, found.accuracy_ci95),
+            )
+            cells = [f"{100 * mean:.2f}" + (f"±{100 * half:.2f}" if half is not None else "") for mean, half in pairs]
+            made.add_row(f"{s.ways}w{s.shots}s+{s.unknown}", row.head, score.predictor, *cells)
+    return made
+
+
+def _plain(title: str) -> Table:
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))

@@ -28,7 +28,10 @@ SUITES = {
     "supervised": SuiteInfo("classifier", versions.CLASSIFICATION, "classifier"),
 }
 
-SCORED = {"allclasses": SuiteInfo("fewshot.all_classes", versions.ALL_CLASSES, "frozen")}
+SCORED = {
+    "openset": SuiteInfo("fewshot", versions.OPEN_SET, "episodic"),
+    "allclasses": SuiteInfo("fewshot.all_classes", versions.ALL_CLASSES, "frozen"),
+}
 """Of records that nothing is trained for: `slabench score` makes them, and no recipe has such a suite."""
 
 KNOWN = SUITES | SCORED

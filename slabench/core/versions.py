@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 FEWSHOT = 1
 CLASSIFICATION = 1
 ALL_CLASSES = 1
+OPEN_SET = 1
 
 HEAD_REVISIONS = {"baseline-plus-plus": 2}
 """Heads that have not always computed what they compute now. A revision above 1 is part of the key and of the record.

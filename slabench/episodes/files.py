@@ -2,9 +2,10 @@
 
 `<dataset>/<split>-5w5s15q-2000.npy` is uint16 `[E, N, K+Q]`: rows of the split's images in canonical order, supports first.
 Files with a profile (`...-2000-slinear9-qdirichlet2`) have as many columns as the largest class needs, and 65,535 for no image.
-The `.json` beside it says what they were drawn from. Files that travel with slabench lie in `episodes/`; those made with
-`slabench episodes make`, or by the first run that needs them, in the user's data folder. Making is deterministic, so that
-two users who make the same file get the same bytes.
+Open-set files (`...-2000-open5`) are `[E, N+U, K+Q]`: the ways of the closed file of that name, then U classes that are no way
+of the episode, with queries and no supports. The `.json` beside it says what they were drawn from. Files that travel with
+slabench lie in `episodes/`; those made with `slabench episodes make`, or by the first run that needs them, in the user's data
+folder. Making is deterministic, so that two users who make the same file get the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from slabench.core import manifests, paths
 from slabench.core.arrays import parse_npy
@@ -30,7 +31,7 @@ from slabench.data.catalog import DATASETS
 from slabench.data.imageset import ImageSet
 from slabench.episodes import episodes_digest
 from slabench.episodes.profiles import BALANCED, parse_profile
-from slabench.episodes.sampler import TEST, VALIDATION, Episodes, balanced_episodes
+from slabench.episodes.sampler import TEST, VALIDATION, Episodes, balanced_episodes, with_unknown
 
 VALIDATION_IMAGES = 100
 """Images of a class that validation episodes are drawn from, the first in canonical order (which is by pixel digest, so
@@ -38,7 +39,7 @@ arbitrary). Curves then cost 2,000 embedded images a point on FC100 instead of 1
 
 _COMMAND = "slabench episodes make"
 _NO_IMAGE = 2**16 - 1
-_NAMED = ("dataset", "split", "ways", "shots", "queries", "episodes", "support_profile", "query_profile")
+_NAMED = ("dataset", "split", "ways", "shots", "queries", "episodes", "support_profile", "query_profile", "unknown")
 _SEED = 20200713  # any constant: part of the file's identity through the manifest
 
 
@@ -52,6 +53,7 @@ class Manifest(BaseModel):
     support_profile: str = BALANCED
     query_profile: str = BALANCED
     columns: tuple[PositiveInt, PositiveInt] | None = None
+    unknown: NonNegativeInt = 0
     dataset: str
     split: str
     ways: PositiveInt
@@ -95,9 +97,11 @@ def episode_name(
     n: int,
     support_profile: str = BALANCED,
     query_profile: str = BALANCED,
+    unknown: int = 0,
 ) -> str:
-    """The name of a file, such as `fc100/test-5w5s15q-2000` or `fc100/test-5w5s15q-2000-slinear9-qdirichlet2`."""
-    return f"{dataset}/{split}-{ways}w{shots}s{queries}q-{n}{profile_suffix(support_profile, query_profile)}"
+    """The name of a file: `fc100/test-5w5s15q-2000`, `fc100/test-5w5s15q-2000-slinear9-qdirichlet2` or `...-2000-open5`."""
+    end = profile_suffix(support_profile, query_profile) + (f"-open{unknown}" if unknown else "")
+    return f"{dataset}/{split}-{ways}w{shots}s{queries}q-{n}{end}"
 
 
 def profile_suffix(support_profile: str, query_profile: str) -> str:
@@ -134,6 +138,7 @@ def make(
     images_per_class: int | None = None,
     support_profile: str = BALANCED,
     query_profile: str = BALANCED,
+    unknown: int = 0,
 ) -> Path:
     """Draw balanced episodes and freeze them; a file that is already there stays as it is if its bytes agree.
 
@@ -149,11 +154,13 @@ def make(
         images_per_class: use only the first so many images of each class; None for all.
         support_profile: how the N*K supports of an episode are shared out among its classes.
         query_profile: the same of its N*Q queries.
+        unknown: U, classes with queries and no supports; the others are those of the file without them.
 
     Raises:
         UsageError: the classes cannot serve such episodes.
     """
-    name = episode_name(dataset, split, ways, shots, queries, n, support_profile, query_profile)
+    closed = episode_name(dataset, split, ways, shots, queries, n, support_profile, query_profile)
+    name = episode_name(dataset, split, ways, shots, queries, n, support_profile, query_profile, unknown)
     if len(images) > _NO_IMAGE:
         raise UsageError(
             f"{images.name} has {len(images)} images, and episode files index at most 65,535",
@@ -167,11 +174,13 @@ def make(
         shots,
         queries,
         n,
-        numpy_generator(_SEED, name),
+        numpy_generator(_SEED, closed),
         images.class_names,
         *profiles,
         VALIDATION if split == "val" else TEST,
     )
+    if unknown:
+        drawn = with_unknown(drawn, class_rows, unknown, queries, numpy_generator(_SEED, name), images.class_names)
     buffer = io.BytesIO()
     np.save(buffer, drawn.rows.numpy().astype(np.uint16))  # -1 becomes _NO_IMAGE
     target = (folder or paths.user_episodes()) / f"{name}.npy"
@@ -187,6 +196,7 @@ def make(
         dataset_digest=images.digest,
         split_digest=images.split_digest,
         class_sizes=[len(rows) for rows in images.class_rows()],
+        unknown=unknown,
         sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
     )
     if not all(profile.balanced for profile in profiles):
@@ -219,14 +229,18 @@ def read_rows(path: Path) -> tuple[Manifest, NDArray[np.int64]]:
     manifest = read_manifest(path)
     manifests.check_digest(path, manifest.sha256, _COMMAND)
     rows = parse_npy(read_plain(path), str(path), f"make it again: {_COMMAND}")
-    shape = (manifest.episodes, manifest.ways, sum(manifest.columns or (manifest.shots, manifest.queries)))
+    shape = (
+        manifest.episodes,
+        manifest.ways + manifest.unknown,
+        sum(manifest.columns or (manifest.shots, manifest.queries)),
+    )
     if rows.shape != shape or rows.dtype != np.uint16:
         raise DataError(
             f"{path} holds {rows.dtype} {list(rows.shape)}, its manifest says uint16 {list(shape)}",
             f"make it again: {_COMMAND}",
         )
     indices = rows.astype(np.int64)
-    if manifest.columns is not None:
+    if manifest.columns is not None or manifest.unknown:
         indices[rows == _NO_IMAGE] = -1
     return manifest, indices
 
@@ -246,16 +260,17 @@ def open_file(path: Path, images: ImageSet) -> EpisodeFile:
             f"and {images.name} has {len(sizes)} classes of {_span(sizes)}",
             "your copy of the data is incomplete, or of another version: `slabench data verify` says how it differs",
         )
-    classes = _classes_of(indices, images, path)
+    classes = _classes_of(indices, images, path, manifest)
     name = episode_name(*(getattr(manifest, key) for key in _NAMED))
     shots = manifest.columns[0] if manifest.columns else manifest.shots
     episodes = Episodes(torch.from_numpy(indices), torch.from_numpy(classes), shots)
-    for query, mean in ((False, manifest.shots), (True, manifest.queries)):
+    asked = manifest.queries * (manifest.ways + manifest.unknown)
+    for query, expected in ((False, manifest.shots * manifest.ways), (True, asked)):
         count = episodes.flat(query)[0].shape[1]
-        if count != mean * manifest.ways:
+        if count != expected:
             what = "queries" if query else "supports"
             raise DataError(
-                f"{path} has {count} {what} per episode, and its manifest says {mean * manifest.ways}",
+                f"{path} has {count} {what} per episode, and its manifest says {expected}",
                 f"make it again: {_COMMAND}",
             )
     return EpisodeFile(name, episodes, manifest, manifest.sha256, path)
@@ -271,6 +286,7 @@ def load_episodes(
     n: int,
     support_profile: str = BALANCED,
     query_profile: str = BALANCED,
+    unknown: int = 0,
 ) -> EpisodeFile:
     """The frozen episodes of that name; made in the user's folder if nobody has frozen them yet.
 
@@ -278,11 +294,11 @@ def load_episodes(
 
     Validation episodes use the first `VALIDATION_IMAGES` images of a class (as many as needed where a class needs more).
     """
-    profiles = support_profile, query_profile
-    path = find(episode_name(dataset, split, ways, shots, queries, n, *profiles))
+    more = support_profile, query_profile, unknown
+    path = find(episode_name(dataset, split, ways, shots, queries, n, *more))
     if path is None or _outgrown(path, images, dataset):
         cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
-        path = make(images, dataset, split, ways, shots, queries, n, paths.new_episodes(), cap, *profiles)
+        path = make(images, dataset, split, ways, shots, queries, n, paths.new_episodes(), cap, *more)
     return open_file(path, images)
 
 
@@ -315,33 +331,37 @@ def protocol_part(file: EpisodeFile | Manifest) -> str:
 
 
 def _unused(manifest: Manifest) -> set[str]:
-    return {"support_profile", "query_profile", "columns"} if manifest.columns is None else set()
+    profiles = {"support_profile", "query_profile", "columns"} if manifest.columns is None else set()
+    return profiles | (set() if manifest.unknown else {"unknown"})
 
 
-def _classes_of(rows: NDArray[np.int64], images: ImageSet, path: Path) -> NDArray[np.int64]:
-    """`[E, N]` classes of the ways, after checking that the indices (-1: no image) are episodes."""
+def _classes_of(rows: NDArray[np.int64], images: ImageSet, path: Path, manifest: Manifest) -> NDArray[np.int64]:
+    """`[E, N+U]` classes of the ways and unknown ones, after checking that the indices (-1: no image) are episodes."""
     if int(rows.max()) >= len(images):
         raise DataError(
             f"{path} names row {int(rows.max())}, and {images.name} has {len(images)} images",
             f"make it again: {_COMMAND}",
         )
-    if (rows[..., 0] < 0).any():
+    if (rows[:, : manifest.ways, 0] < 0).any():
         raise DataError(f"{path}: a class of an episode has no support image", f"make it again: {_COMMAND}")
-    labels = np.asarray(images.labels, dtype=np.int64)[rows]
-    mixed = (labels != labels[..., :1]) & (rows >= 0)
+    if (rows[:, manifest.ways :, 0] >= 0).any() or (rows[..., -1] < 0)[:, manifest.ways :].any():
+        raise DataError(f"{path}: an unknown class has supports, or no queries", f"make it again: {_COMMAND}")
+    labels = np.where(rows >= 0, np.asarray(images.labels, dtype=np.int64)[rows], -1)
+    own: NDArray[np.int64] = labels.max(2)
+    mixed = (labels != own[..., None]) & (rows >= 0)
     if mixed.any():
         episode = int(mixed.any((1, 2)).argmax())
         raise DataError(
             f"{path}: episode {episode} mixes classes within a way", f"make it again from this data: {_COMMAND}"
         )
-    for what, values in (("image", rows.reshape(len(rows), -1)), ("class", labels[..., 0])):
+    for what, values in (("image", rows.reshape(len(rows), -1)), ("class", own)):
         ordered = np.sort(values, axis=1)
         twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)
         if twice.any():
             raise DataError(
                 f"{path}: episode {int(twice.argmax())} contains the same {what} twice", f"make it again: {_COMMAND}"
             )
-    return labels[..., 0]
+    return own
 
 
 def _span(sizes: list[int]) -> str:

@@ -277,3 +277,58 @@ def balanced_episodes(
 
 def _counts(profile: Profile | None, ways: int, mean: int, n: int, generator: np.random.Generator, least: int) -> Rows:
     return (profile or Profile(BALANCED, 0.0)).counts(ways, mean, n, generator, least)
+
+
+def with_unknown(
+    episodes: Episodes,
+    class_rows: Sequence[Rows],
+    unknown: int,
+    queries: int,
+    generator: np.random.Generator,
+    names: Sequence[str],
+) -> Episodes:
+    """The episodes with U further classes each, drawn uniformly from those that are no way of it: queries, and no supports.
+
+    Args:
+        episodes: E of them, with N ways.
+        class_rows: rows of every class.
+        unknown: U.
+        queries: of each unknown class, drawn uniformly; in the last columns.
+        generator: decides the draw.
+        names: of the classes, for errors.
+
+    Returns:
+        Rows `[E, N+U, K+Q]` and classes `[E, N+U]`; no row (-1) stands where an unknown class would have supports.
+
+    Raises:
+        UsageError: there are too few other classes, or a class has too few images.
+    """
+    n, ways, columns = episodes.rows.shape
+    if unknown < 1 or unknown > len(class_rows) - ways:
+        raise UsageError(
+            f"{unknown} unknown classes were asked for beside {ways} ways, and there are {len(class_rows)} classes",
+            f"give --open-set a number from 1 to {len(class_rows) - ways}"
+            if len(class_rows) > ways
+            else "give fewer --ways",
+        )
+    sizes = np.array([len(rows) for rows in class_rows])
+    if sizes.min() < queries:
+        least = int(sizes.argmin())
+        raise UsageError(
+            f"class '{names[least]}' has {sizes[least]} images, and {queries} queries of an unknown class need {queries}",
+            f"give {sizes[least]} --queries or fewer",
+        )
+    keys = generator.random((n, len(class_rows)))
+    np.put_along_axis(keys, episodes.classes.numpy(), 2.0, axis=1)  # ways come last
+    chosen = np.argsort(keys, axis=1)[:, :unknown]
+    places = _distinct(generator, sizes[chosen].reshape(-1), queries)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])[chosen].reshape(-1, 1)
+    drawn = np.full((n, unknown, columns), -1, np.int64)
+    drawn[..., columns - queries :] = np.concatenate(class_rows)[starts + places].reshape(n, unknown, queries)
+    rows = torch.cat([episodes.rows, torch.from_numpy(drawn)], 1)
+    return Episodes(rows, torch.cat([episodes.classes, torch.from_numpy(chosen)], 1), episodes.shots)
+
+
+def closed(episodes: Episodes, ways: int) -> Episodes:
+    """Open episodes without the classes that have no supports: the first `ways` alone."""
+    return Episodes(episodes.rows[:, :ways], episodes.classes[:, :ways], episodes.shots)

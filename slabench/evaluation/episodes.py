@@ -218,8 +218,7 @@ def score_episodes(
         raise UsageError(f"unknown predictor '{predictor}'", f"known: {', '.join(PREDICTORS)}")
     views = features[:, :1] if predictor == "single" else features
     truth = upload(episodes.flat(query=True)[1], features.device)  # [E, T]
-    per_episode = episodes.ways * (episodes.shots + episodes.queries) * views.shape[1] * views.shape[2]
-    chunk = max(1, _CHUNK_FLOATS // per_episode)
+    chunk = episodes_at_once(episodes, views)
     right = []
     for start in range(0, len(episodes), chunk):
         found = logits(learner, views, episodes[start : start + chunk])
@@ -228,6 +227,12 @@ def score_episodes(
         if watch is not None:
             watch(found, truth[start : start + chunk])
     return tally(torch.cat(right), episodes, n_classes)
+
+
+def episodes_at_once(episodes: Episodes, features: Tensor) -> int:
+    """How many are scored together, so that what is gathered of `features` `[n, M, D]` stays small."""
+    images = episodes.ways * (episodes.shots + episodes.queries)
+    return max(1, _CHUNK_FLOATS // (images * features.shape[1] * features.shape[2]))
 
 
 def tally(right: Tensor, episodes: Episodes, n_classes: int) -> EpisodeScores:
@@ -251,14 +256,17 @@ def tally(right: Tensor, episodes: Episodes, n_classes: int) -> EpisodeScores:
     return EpisodeScores(right.float().mean(1), correct, total, recall)
 
 
-def episode_logits(learner: EpisodicLearner, features: Tensor, episodes: Episodes) -> Tensor:
-    """Aggregated logits `[E, T, N]`, queries class by class; with one view they are the plain ones."""
+def episode_logits(learner: EpisodicLearner, features: Tensor, episodes: Episodes, ways: int | None = None) -> Tensor:
+    """Aggregated logits `[E, T, N]`, queries class by class; with one view they are the plain ones.
+
+    `ways` is N where the episodes have queries of further classes, without supports (open sets).
+    """
     (rows, labels), (query_rows, _) = episodes.flat(query=False), episodes.flat(query=True)
     support, query = (
         features.index_select(0, upload(r.reshape(-1), features.device)).unflatten(0, r.shape)
         for r in (rows, query_rows)
     )  # [E, S, M, D], [E, T, M, D]
-    return view_logits(learner, support, upload(labels, features.device), query, episodes.ways)
+    return view_logits(learner, support, upload(labels, features.device), query, ways or episodes.ways)
 
 
 def view_logits(learner: EpisodicLearner, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:

@@ -32,13 +32,14 @@ def bars(source: Source) -> Drawing:
         f"{group.title}: {'not ranked' if group.stale else f'best {_said(group, group.entries[0])}'}"
         for group in groups
     ]
+    measures = " and ".join(dict.fromkeys(group.measure for group in groups))
     return Drawing(
         figure,
-        "Test accuracy",
-        f"Mean test accuracy over {tested_on(groups)}. Whiskers: 95 % interval over "
-        f"{units(groups)} of the accuracies averaged over seeds ({seeds_of(groups)}). "
+        f"Test {measures}",
+        f"Mean test {measures} over {tested_on(groups)}. Whiskers: 95 % interval over "
+        f"{units(groups)} of the values averaged over seeds ({seeds_of(groups)}). "
         "Dots: single seeds, where there are several. Colour: training objective; filling: predictor.",
-        f"Bars of test accuracy. {'; '.join(best)}.",
+        f"Bars of test {measures}. {'; '.join(best)}.",
     )
 
 
@@ -73,7 +74,7 @@ def _bars(panel: Axes, group: Group) -> None:
     panel.tick_params(axis="y", length=0, left=False)
     panel.grid(False, axis="y")
     panel.set_title(style.wrap(group.title, 40))
-    panel.set_xlabel(f"test accuracy (%), n = {group.size:,} {group.unit}")
+    panel.set_xlabel(f"test {group.measure} (%), n = {group.size:,} {group.unit}")
 
 
 def _said(group: Group, entry: Entry) -> str:
@@ -153,4 +154,4 @@ def _gains(panel: Axes, group: Group, own: list[Gain]) -> None:
     panel.tick_params(axis="y", length=0, left=False)
     panel.grid(False, axis="y")
     panel.set_title(style.wrap(group.title, 40))
-    panel.set_xlabel(f"difference of accuracy (points), n = {min(gain.n for gain in own):,} {group.unit}")
+    panel.set_xlabel(f"difference of {group.measure} (points), n = {min(gain.n for gain in own):,} {group.unit}")

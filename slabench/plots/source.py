@@ -14,7 +14,7 @@ from slabench.episodes.profiles import BALANCED
 from slabench.plots import style
 from slabench.ranking.entries import Entry, entries
 from slabench.ranking.standard import standard
-from slabench.records.record import RunRecord
+from slabench.records.record import ACCURACY, AUROC, RunRecord
 from slabench.records.store import ResultStore
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class Group:
     def first(self) -> RunRecord:
         """A record of the group, for what all share."""
         return self.entries[0].records[0]
+
+    @property
+    def measure(self) -> str:
+        """What the entries are judged by: `accuracy`, or of open sets `AUROC`."""
+        return "AUROC" if self.entries[0].scores[0].metric == AUROC else ACCURACY
 
     @property
     def stale(self) -> str | None:
@@ -199,8 +204,12 @@ def title(record: RunRecord) -> str:
         for images in ("support", "query"):
             profile = record.setting("protocol", f"{images}_profile")
             more += f", {images} {profile}" if profile not in (None, BALANCED) else ""
+        unknown = record.setting("protocol", "unknown")
+        more += f", {unknown} unknown classes" if unknown else ""
         more += f", trained on {record.setting('data', 'dataset')}" if (record.derived or {}).get("on") else ""
         return f"{record.dataset}, {ways}-way {shots}-shot{more}{seen}"
+    if record.suite == "allclasses":
+        return f"{record.dataset}, {shots} image{'s' * (shots != 1)} of every class{seen}"
     # imbalanced/cifar100/exp-r100/standard: what stands between the data set's name and the end describes it
     rest = [part for part in record.protocol.split("/") if part not in (record.suite, record.dataset)]
     # Long tails go by the name that the field has for them.

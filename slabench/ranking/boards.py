@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slabench.ranking.columns import PUBLISHED, STALE, UNVERIFIED, Column, Format, LeaderboardRow, columns
+from slabench.records.record import AUROC
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def _board(rows: tuple[LeaderboardRow, ...], output: Format) -> Board:
         if column.fold and output not in ("table", "wide") and len(values) == 1:
             shared.extend(f"{column.heading} {value}" for value in values if value not in ("", "none"))
         elif not (output == "latex" and column.fold and not column.printed):
-            kept.append(column)
+            named = column.name == "mean" and first.metric == AUROC
+            kept.append(replace(column, heading="AUROC", help=_AUROC) if named else column)
     digests = {
         "data": first.dataset_digest,
         "split": first.split_digest,
@@ -91,6 +93,8 @@ def _pretrained(rows: Sequence[LeaderboardRow]) -> list[str]:
     return [f"pre-trained ({name} on {data}{pixels}, contaminated: {seen})"]
 
 
+_AUROC = "percent, mean over seeds: the chance that a known query has a larger largest logit than an unknown one"
+
 GROUPS = ("many", "medium", "few")
 """Of a long tail: they stand together, also where one of them has no class."""
 
@@ -109,6 +113,11 @@ def notes(tables: Sequence[Board]) -> list[str]:
         )
     if "published" in shown:
         found.append(f"published: {PUBLISHED}.")
+    if "fpr95" in shown:
+        found.append(
+            "AUROC: known queries against unknown ones by the largest logit, in percent; FPR95: the unknown ones that are "
+            "accepted where 95 % of the known are; known acc.: of the known ones alone."
+        )
     rows = [row for table in tables for row in table.rows]
     if "published" in shown and any(row.published is not None and not row.published_verified for row in rows):
         found.append(f"{UNVERIFIED}, so it has no gap.")

@@ -151,12 +151,12 @@ def _column(
 class LeaderboardRow:
     """One recipe under one predictor on one protocol, over its seeds. The fields are the columns of the CSV, in order.
 
-    `mean`, `std_seeds` (ddof 1) and `ci95_test` (half width) are fractions. The interval is over `n_test` episodes or images
-    (`test_unit`); `ci95_from` says of what: the "seed-averaged" units, or the "mean-of-seeds" of the records' own intervals where
-    the accuracies of single units cannot be read. `images_seen`, `train_seconds`, `score_seconds` and a classifier's further
-    scores are means over seeds; a score that is not defined (a group without classes) is empty. `best_val` and `oracle` are the
-    accuracies that selection on validation, and on the test itself, would have given. `gap` is `mean` minus `published`, where
-    that is verified.
+    `mean`, `std_seeds` (ddof 1) and `ci95_test` (half width) are fractions, of what `metric` says: accuracy, or AUROC of open
+    sets. The interval is over `n_test` episodes or images (`test_unit`); `ci95_from` says of what: the "seed-averaged" units, or
+    the "mean-of-seeds" of the records' own intervals where the accuracies of single units cannot be read. `images_seen`,
+    `train_seconds`, `score_seconds` and a classifier's further scores are means over seeds; a score that is not defined (a group
+    without classes) is empty. `best_val` and `oracle` are the accuracies that selection on validation, and on the test itself,
+    would have given. `gap` is `mean` minus `published`, where that is verified.
     """
 
     rank: int | None = _column(
@@ -215,6 +215,18 @@ class LeaderboardRow:
     ci95_from: str | None = _column()
     test_unit: str = _column("unit", shown=_HTML, fold=True, help="what the test counts")
     n_test: int = _column("tests", "integer", _HTML, "test episodes or images", fold=True)
+    metric: str = _column()
+    fpr95: float | None = _column(
+        "FPR95", "percent1", _ALL, "unknown queries accepted where 95 % of the known are", first=True, optional=True
+    )
+    known_accuracy: float | None = _column(
+        "known acc.",
+        "percent1",
+        _WIDE,
+        "accuracy on the queries that are of one of the ways",
+        first=True,
+        optional=True,
+    )
     std_seeds: float | None = _column("±seeds", "percent", _ALL, "standard deviation over seeds", first=True)
     n_seeds: int = _column("n", "integer", _ALL, "seeds", first=True)
     seeds: tuple[int, ...] = _column("seeds", "list", _HTML, "the seeds", fold=True)

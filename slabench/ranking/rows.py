@@ -137,6 +137,9 @@ def _row(entry: Entry) -> LeaderboardRow:
         n_test=min(score.n for score in scores),
         ci95_test=interval,
         ci95_from=source,
+        metric=scores[0].metric,
+        fpr95=_mean(score.open_set.fpr95 if score.open_set else None for score in scores),
+        known_accuracy=_mean(score.open_set.accuracy if score.open_set else None for score in scores),
         **{
             name: _mean(_metric(score, name) for score in scores)
             for name in (column.name for column in columns() if column.metric)
@@ -183,7 +186,7 @@ def _told(record: RunRecord, fact: str) -> str | None:
 
 def _trained(record: RunRecord) -> str | None:
     """Ways and shots of its training episodes, such as "5w1s", where the test has others; None for what has no such episodes."""
-    if record.suite != "fewshot" or record.setting("model", "learner") == "classifier":
+    if record.suite not in ("fewshot", "openset") or record.setting("model", "learner") == "classifier":
         return None
     test = [record.setting("protocol", name) for name in ("ways", "shots")]
     ways, shots = (record.setting("train", name) or own for name, own in zip(("ways", "shots"), test, strict=True))

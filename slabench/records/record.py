@@ -25,6 +25,9 @@ SCHEMA: Literal["slabench.run/1"] = "slabench.run/1"
 
 _LARGEST = 2**63 - 1
 
+ACCURACY, AUROC = "accuracy", "auroc"
+"""What `Score.value` may be of."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -108,19 +111,34 @@ class Calibration(_Strict):
     features_digest: Digest | None = None
 
 
+class OpenSet(_Strict):
+    """Of episodes with queries of unknown classes, whose score is the AUROC of the largest logit, means over episodes.
+
+    `fpr95` is the part of the unknown queries that is accepted where 95 % of the known ones are, `accuracy` that of the known
+    queries, `unknown` the number of unknown classes of an episode.
+    """
+
+    unknown: Count
+    fpr95: Fraction
+    fpr95_ci95: NonNegative | None = None
+    accuracy: Fraction
+    accuracy_ci95: NonNegative | None = None
+
+
 class Score(_Strict):
     """One predictor's accuracy on the test episodes, or on the test images.
 
-    `value` is the mean over `n` episodes or images, `std` (ddof 1) their spread, `ci95` the half width of the 95 % t interval.
-    `per_class` is the accuracy over all queries or images of a class, `worst_class` the least of them. `metrics` are a
-    classifier's. `best_val` and `oracle` say what selection on validation, and on the test itself, would have given. Of
-    episodes with unequal queries `balanced` is the mean over episodes of the accuracy averaged over classes, `balanced_ci95` its
-    interval. `solver_residual` is the largest KKT residual of a head that solves a problem in each episode. `calibration` is
-    there where somebody has asked for it (`slabench score --calibrate`).
+    `value` is the mean over `n` episodes or images of what `metric` says, `std` (ddof 1) their spread, `ci95` the half width of
+    the 95 % t interval. `per_class` is the accuracy over all queries or images of a class, `worst_class` the least of them.
+    `metrics` are a classifier's. `best_val` and `oracle` say what selection on validation, and on the test itself, would have
+    given. Of episodes with unequal queries `balanced` is the mean over episodes of the accuracy averaged over classes,
+    `balanced_ci95` its interval. `solver_residual` is the largest KKT residual of a head that solves a problem in each episode.
+    `calibration` is there where somebody has asked for it (`slabench score --calibrate`), `open_set` where some queries are of
+    unknown classes (`--open-set`).
     """
 
     predictor: Name
-    metric: str = "accuracy"
+    metric: str = ACCURACY
     value: Fraction
     ci95: NonNegative | None = None
     n: Count
@@ -134,6 +152,7 @@ class Score(_Strict):
     best_val: Chosen | None = None
     oracle: Chosen | None = None
     calibration: Calibration | None = None
+    open_set: OpenSet | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -142,7 +161,7 @@ class Score(_Strict):
         return {name: value for name, value in written.items() if value is not None or name not in _LATER_SCORES}
 
 
-_LATER_SCORES = ("calibration",)
+_LATER_SCORES = ("calibration", "open_set")
 
 
 class Cost(_Strict):

@@ -27,7 +27,7 @@ from slabench.episodes.profiles import BALANCED
 from slabench.evaluation.intervals import finite_or_none, t_interval
 from slabench.plugins import recorded, untold
 from slabench.records.reading import read_record
-from slabench.records.record import Score, protocol_digest
+from slabench.records.record import AUROC, Score, protocol_digest
 from slabench.records.staleness import stale
 from slabench.runner.verified import Fault, Subject, Trials, Unchecked, check_key, check_recipe, is_frozen
 from slabench.suites.fewshot.rules import VALIDATION_FILE_EPISODES
@@ -172,13 +172,17 @@ def _scores(s: Subject) -> str:
 def _counts(s: Subject) -> None:
     """Accuracies are whole numbers of right queries; what is told by class agrees with itself."""
     shape = s.record.recipe.get("protocol")
-    asked = shape["ways"] * shape["queries"] if s.record.suite == "fewshot" and isinstance(shape, Mapping) else 1
+    asked = 1
+    if s.record.suite in ("fewshot", "openset") and isinstance(shape, Mapping):
+        asked = shape["ways"] * shape["queries"]
+        # An AUROC counts pairs of a known and an unknown query, and half ones for ties.
+        asked *= 2 * shape.get("unknown", 0) * shape["queries"] if s.record.suite == "openset" else 1
     for score in s.record.scores:
         right = s.episodes[score.predictor].astype(float) * asked if score.predictor in s.episodes else None
         if right is None:
             raise Fault(f"{score.predictor} has no accuracies in the side file")
         off = abs(right - right.round())
-        if float(off.max()) > 1e-3:
+        if float(off.max()) > max(1e-3, 1e-7 * asked):  # float32
             place = int(off.argmax())
             raise Fault(
                 f"{score.predictor}: accuracy {right[place] / asked:.6f} at {place} is no whole number of {asked} right"
@@ -225,10 +229,15 @@ def _episode_file(s: Subject) -> str:
     r = s.record
     if r.suite == "allclasses":
         return _draws(s)
-    if r.suite != "fewshot":
+    if r.suite not in ("fewshot", "openset"):
         return "none: images are tested"
     shape = r.recipe["protocol"]
-    profiles = (shape.get("support_profile", BALANCED), shape.get("query_profile", BALANCED))
+    unknown = shape.get("unknown", 0)
+    if bool(unknown) != (r.suite == "openset") or any((score.metric == AUROC) != bool(unknown) for score in r.scores):
+        raise Fault(
+            f"{unknown} unknown classes, scored by {', '.join(score.metric for score in r.scores)} in {r.suite}"
+        )
+    profiles = (shape.get("support_profile", BALANCED), shape.get("query_profile", BALANCED), unknown)
     sizes = (shape["ways"], shape["shots"], shape["queries"], shape["episodes"])
     name = episode_name(r.dataset, "test", *sizes, *profiles)
     if r.episodes != name:
@@ -299,7 +308,7 @@ def _data(s: Subject) -> str:
     if r.dataset not in DATASETS:
         raise Unchecked(f"the data set {r.dataset} is not known here: load its plug-in, or import it")
     entry = DATASETS[r.dataset]
-    if entry.fewshot and r.suite == "fewshot" and r.split_digest != load_split(r.dataset).digest:
+    if entry.fewshot and r.suite in ("fewshot", "openset") and r.split_digest != load_split(r.dataset).digest:
         raise Fault(f"the class split of {r.dataset} here has another digest than {str(r.split_digest)[:SHORT]}")
     if entry.digest is None:
         raise Unchecked(f"slabench knows no digest of {r.dataset}'s images")

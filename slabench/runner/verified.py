@@ -131,10 +131,10 @@ def check_key(s: Subject) -> None:
         if old := outdated(r, s.trial):
             raise Fault(old)
         made = derived_key(s.trial.key, s.kind, _given(s), recorded(r.environment, f"{s.kind}_plugins"))
+    elif is_frozen(r):
+        made = _frozen_key(s)
     elif r.suite == "fewshot":
         made = _fewshot_key(s)
-    elif is_frozen(r):
-        made = _frozen_key(s, r.seed)
     else:
         made = _prepared_key(s)
     if made != r.key:
@@ -154,11 +154,6 @@ def _given(s: Subject) -> dict[str, Any]:
 
 def _fewshot_key(s: Subject) -> str:
     r = s.record
-    if is_frozen(r):
-        made = _frozen_key(s)
-        if made != r.key and HEADS.get(r.recipe["model"]["head"]).centred:
-            raise Unchecked("the key rests on the features of the training classes too, by which this head centres")
-        return made
     shape = r.recipe["protocol"]
     name = episode_name(r.dataset, "val", shape["ways"], shape["shots"], shape["queries"], VALIDATION_FILE_EPISODES)
     path = find(name)
@@ -171,13 +166,17 @@ def _fewshot_key(s: Subject) -> str:
     return bound(key, recorded(r.environment))
 
 
-def _frozen_key(s: Subject, seed: int | None = None) -> str:
-    """Of a head on frozen features; `seed` where its supports were drawn."""
+def _frozen_key(s: Subject) -> str:
+    """Of a head on frozen features."""
     r = s.record
     facts = {name: value for name, value in (r.embedder or {}).items() if name != "features"}
     features = str((r.embedder or {}).get("features"))
-    key = frozen_key(s.raw["recipe"], facts, features, None, r.protocol_digest, seed)
-    return bound(key, recorded(r.environment))
+    drawn = r.suite == "allclasses"  # its seed is that of a draw
+    key = frozen_key(s.raw["recipe"], facts, features, None, r.protocol_digest, r.seed if drawn else None)
+    made = bound(key, recorded(r.environment))
+    if made != r.key and not drawn and HEADS.get(r.recipe["model"]["head"]).centred:
+        raise Unchecked("the key rests on the features of the training classes too, by which this head centres")
+    return made
 
 
 def _prepared_key(s: Subject) -> str:

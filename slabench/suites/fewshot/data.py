@@ -10,6 +10,7 @@ from typing import Any
 from slabench.core import versions
 from slabench.core.errors import UsageError
 from slabench.core.files import digest_json
+from slabench.core.suites import SCORED
 from slabench.data import ImageSet, load
 from slabench.data.catalog import DatasetInfo, info
 from slabench.episodes.files import EpisodeFile, load_episodes, profile_suffix, protocol_part
@@ -55,18 +56,29 @@ class Prepared:
 
     @property
     def protocol(self) -> str:
-        """Readable id, such as `fewshot/fc100/5w5s15q`, or `fewshot/cub/5w5s15q-from-fc100` across data sets."""
+        """Readable id: `fewshot/fc100/5w5s15q`, `fewshot/cub/5w5s15q-from-fc100` across data sets, `openset/fc100/5w5s15q-5u`."""
         m = self.test_episodes.manifest
         profiles = profile_suffix(m.support_profile, m.query_profile)
         source = f"-from-{self.trained_on}" if self.trained_on else ""
-        return f"fewshot/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q{profiles}{source}"
+        unknown = f"-{m.unknown}u" if m.unknown else ""
+        return f"{self.suite}/{m.dataset}/{m.ways}w{m.shots}s{m.queries}q{profiles}{unknown}{source}"
+
+    @property
+    def suite(self) -> str:
+        """`openset` where the test has queries of unknown classes."""
+        return "openset" if self.test_episodes.manifest.unknown else "fewshot"
+
+    @property
+    def version(self) -> int:
+        """Of the protocol."""
+        return SCORED["openset"].protocol_version if self.test_episodes.manifest.unknown else PROTOCOL_VERSION
 
     @property
     def protocol_digest(self) -> str:
         """Digest of all that must agree before two numbers are compared."""
         return protocol_digest(
             self.protocol,
-            PROTOCOL_VERSION,
+            self.version,
             dataset_digest=self.test.digest,
             split_digest=self.test.split_digest,
             episodes_digest=protocol_part(self.test_episodes),
@@ -87,7 +99,7 @@ class Prepared:
         sizes = [len(rows) for rows in self.train.class_rows()]
         return {
             "protocol": self.protocol,
-            "protocol_version": PROTOCOL_VERSION,
+            "protocol_version": self.version,
             "protocol_digest": self.protocol_digest,
             "dataset_digest": self.test.digest,
             "data_source": self.test.origin.facts() if self.test.origin else None,

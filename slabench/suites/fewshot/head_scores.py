@@ -13,12 +13,21 @@ from torch import Tensor
 from slabench import plugins
 from slabench.core.errors import DataError
 from slabench.episodes.files import EpisodeFile
+from slabench.episodes.sampler import Episodes, closed
 from slabench.evaluation.episodes import PREDICTORS
+from slabench.evaluation.open_set import score_open
+from slabench.heads import watch_residuals
 from slabench.learners import EpisodicLearner
 from slabench.records.record import RunRecord, Score
 from slabench.records.store import ResultStore
 from slabench.suites.fewshot.head_settings import Setting
-from slabench.suites.fewshot.scoring import MEASURED_EPISODES, episode_score, looks_at_queries, score_watched
+from slabench.suites.fewshot.scoring import (
+    MEASURED_EPISODES,
+    episode_score,
+    looks_at_queries,
+    open_score,
+    score_watched,
+)
 from slabench.suites.fewshot.validation import Validation
 from slabench.training.device import exact_float32
 
@@ -101,25 +110,46 @@ def scored(
                 continue
             x = features - centre if learner.head.centred and centre is not None else features
             for predictor in missing:
-                confidence = validation.reliability(learner, setting, predictor) if validation else None
-                watch = confidence.add if confidence else None
-                with exact_float32():  # not around the loop: whoever takes the results would run within it
-                    found, residual = score_watched(learner, x, file.episodes, predictor, len(class_names), watch)
-                made_of_it = episode_score(predictor, found, class_names, residual)
-                if validation and confidence:
-                    calibration = validation.told(confidence, setting)
-                    made_of_it = made_of_it.model_copy(update={"calibration": calibration})
-                scores[predictor] = made_of_it
-                right[predictor] = found.accuracy.numpy()
+                scores[predictor], right[predictor] = _score(
+                    learner, x, file.episodes, setting, predictor, class_names, validation
+                )
             seconds = time.perf_counter() - begin
             spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
-            few = file.episodes[:MEASURED_EPISODES]
+            few = closed(file.episodes[:MEASURED_EPISODES], setting.ways)
             with exact_float32():  # TF32 would look like a head that sees other queries
                 seen = learner.head.transductive or looks_at_queries(learner, x, few)
             made = work.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
             if save:
                 store.save(made, right)
             yield HeadScores(name, setting, made, seconds)
+
+
+def _score(
+    learner: EpisodicLearner,
+    features: Tensor,
+    episodes: Episodes,
+    setting: Setting,
+    predictor: str,
+    class_names: Sequence[str],
+    validation: Validation | None,
+) -> tuple[Score, Any]:
+    """The score of one predictor, and what it is the mean of, float32 `[E]`; arguments as of `scored`."""
+    if setting.unknown:
+        with (
+            exact_float32(),
+            watch_residuals() as residuals,
+        ):  # not around a loop: who takes the results would run within it
+            opened = score_open(learner, features, episodes, setting.ways, predictor)
+        made = open_score(predictor, opened, setting.unknown, max(residuals, default=None))
+        return made, opened.auroc.numpy()
+    confidence = validation.reliability(learner, setting, predictor) if validation else None
+    watch = confidence.add if confidence else None
+    with exact_float32():
+        found, residual = score_watched(learner, features, episodes, predictor, len(class_names), watch)
+    made = episode_score(predictor, found, class_names, residual)
+    if validation and confidence:
+        made = made.model_copy(update={"calibration": validation.told(confidence, setting)})
+    return made, found.accuracy.numpy()
 
 
 def kept_scores(store: ResultStore, work: Work) -> tuple[RunRecord | None, dict[str, Any]]:

@@ -17,7 +17,7 @@ from slabench.suites.fewshot.rules import VALIDATION_FILE_EPISODES
 
 @dataclass(frozen=True)
 class Setting:
-    """One kind of test episodes."""
+    """One kind of test episodes; `unknown` classes have queries and no supports."""
 
     ways: int
     shots: int
@@ -25,6 +25,7 @@ class Setting:
     episodes: int
     support_profile: str = BALANCED
     query_profile: str = BALANCED
+    unknown: int = 0
 
     def file(self, test: ImageSet, dataset: str) -> EpisodeFile:
         """Its frozen episodes of the test classes."""
@@ -38,6 +39,7 @@ class Setting:
             self.episodes,
             self.support_profile,
             self.query_profile,
+            self.unknown,
         )
 
     def validation_file(self, images: ImageSet, dataset: str) -> EpisodeFile:
@@ -46,20 +48,33 @@ class Setting:
         return load_episodes(images, dataset, "val", *sizes)
 
     def plain(self) -> dict[str, Any]:
-        """As the recipe of a record has it; balanced profiles go without saying."""
-        profiles = ("support_profile", "query_profile")
-        return {name: value for name, value in asdict(self).items() if name not in profiles or value != BALANCED}
+        """As the recipe of a record has it; balanced profiles and closed episodes go without saying."""
+        unsaid = {"support_profile": BALANCED, "query_profile": BALANCED, "unknown": 0}
+        return {name: value for name, value in asdict(self).items() if unsaid.get(name) != value}
 
 
-def check_counts(queries: int | None, episodes: int | None) -> None:
+def check_counts(queries: int | None, episodes: int | None, open_set: int | None = None) -> None:
     """Refuse numbers that no episodes have, before anything is looked up.
 
     Raises:
         UsageError: one that is not positive.
     """
-    for flag, value in (("--queries", queries), ("--episodes", episodes)):
+    for flag, value in (("--queries", queries), ("--episodes", episodes), ("--open-set", open_set)):
         if value is not None and value < 1:
             raise UsageError(f"{flag} {value} is not positive", f"give {flag} 1 or more")
+
+
+def check_open_set(open_set: int | None, calibrate: bool) -> None:
+    """Refuse to calibrate open episodes: probabilities over the ways say nothing of a query that is of none of them.
+
+    Raises:
+        UsageError: both were asked for.
+    """
+    if open_set and calibrate:
+        raise UsageError(
+            "--calibrate has no effect with --open-set: softmax knows the ways alone",
+            "leave one of them out, and ask for the other in a run of its own",
+        )
 
 
 def settings_of(
@@ -71,8 +86,9 @@ def settings_of(
     episodes: int | None,
     support_profile: str | None,
     query_profile: str | None,
+    open_set: int | None = None,
 ) -> list[Setting]:
-    """Every combination of ways and shots; what is None is that of `base`."""
+    """Every combination of ways and shots; what is None is that of `base`. `open_set`: unknown classes of an episode."""
     return [
         Setting(
             n,
@@ -81,6 +97,7 @@ def settings_of(
             episodes or base.episodes,
             support_profile or base.support_profile,
             query_profile or base.query_profile,
+            open_set or 0,
         )
         for n in (ways or [base.ways])
         for k in (shots or [base.shots])

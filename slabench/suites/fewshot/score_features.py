@@ -29,7 +29,13 @@ from slabench.suites.fewshot.chosen_heads import heads_of_features
 from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.frozen import FrozenRecord, record_name
 from slabench.suites.fewshot.head_scores import HeadScores, scored
-from slabench.suites.fewshot.head_settings import Setting, check_counts, predictors_of_features, settings_of
+from slabench.suites.fewshot.head_settings import (
+    Setting,
+    check_counts,
+    check_open_set,
+    predictors_of_features,
+    settings_of,
+)
 from slabench.suites.fewshot.scoring import base_rows
 from slabench.suites.fewshot.validation import validation_of
 from slabench.training.device import choose_device, use_threads
@@ -66,6 +72,7 @@ def score_features(
     predictors: Sequence[str] | None = None,
     support_profile: str | None = None,
     query_profile: str | None = None,
+    open_set: int | None = None,
     results: Path | None = None,
     data_folder: Path | None = None,
     device: str = "auto",
@@ -89,6 +96,7 @@ def score_features(
         predictors: some of `slabench.evaluation.episodes.PREDICTORS`; None: both. With one view there is no `aggregated`.
         support_profile: see `slabench.episodes.profiles`.
         query_profile: the same.
+        open_set: so many classes of each episode are unknown: they have queries and no supports (`slabench.evaluation.open_set`).
         results: the folder of records.
         data_folder: of prepared data and features.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
@@ -103,7 +111,8 @@ def score_features(
         UsageError: no such head, data set or setting.
         DataMissingError: no such features.
     """
-    check_counts(queries, episodes)
+    check_counts(queries, episodes, open_set)
+    check_open_set(open_set, calibrate)
     use_threads(threads)
     dataset = dataset or name
     test = open_features(name, dataset, "test", data_folder)
@@ -119,6 +128,7 @@ def score_features(
         episodes=episodes,
         support_profile=support_profile,
         query_profile=query_profile,
+        open_set=open_set,
     )
     files = {setting: setting.file(test.images, dataset) for setting in settings}
     train, centre = _training(name, dataset, data_folder, any(HEADS.get(head).centred for head in chosen))
@@ -126,7 +136,7 @@ def score_features(
     store = ResultStore(paths.results(results))
     for file in files.values() if save else ():  # what cannot be saved is not computed
         prepared = _prepared(dataset, train, test, file)
-        store.check_writable("fewshot", prepared.protocol, record_name("fewshot", name, max(chosen, key=len)))
+        store.check_writable(prepared.suite, prepared.protocol, record_name(prepared.suite, name, max(chosen, key=len)))
     told(f"{len(test):,} test images of {len(test.class_names)} classes, {test.M} x {test.D} features each")
     features = torch.from_numpy(test.features().astype(np.float32)).to(where)
     middle = None if centre is None else torch.from_numpy(centre[0]).to(where)
@@ -143,7 +153,7 @@ def score_features(
         prepared = _prepared(dataset, train, test, files[setting])
         centred = HEADS.get(head).centred
         return FrozenRecord(
-            "fewshot",
+            prepared.suite,
             test,
             head,
             dataset=dataset,

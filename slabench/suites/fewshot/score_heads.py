@@ -37,7 +37,7 @@ from slabench.suites.fewshot.cross_domain import Crossing, crossing
 from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
 from slabench.suites.fewshot.head_scores import HeadScores, scored
-from slabench.suites.fewshot.head_settings import Setting, check_counts, predictors_of, settings_of
+from slabench.suites.fewshot.head_settings import Setting, check_counts, check_open_set, predictors_of, settings_of
 from slabench.suites.fewshot.scoring import base_mean
 from slabench.suites.fewshot.validation import validation_of
 from slabench.suites.on_features import Features, transforms_of
@@ -74,6 +74,7 @@ def score_heads(
     predictors: Sequence[str] | None = None,
     support_profile: str | None = None,
     query_profile: str | None = None,
+    open_set: int | None = None,
     on: str | None = None,
     results: Path | None = None,
     data_folder: Path | None = None,
@@ -100,6 +101,7 @@ def score_heads(
             problem costs M times M as much and more.
         support_profile: see `slabench.episodes.profiles`; None: the run's.
         query_profile: the same.
+        open_set: so many classes of each episode are unknown: they have queries and no supports (`slabench.evaluation.open_set`).
         on: another few-shot data set, whose test classes are scored; None: the run's own.
         results: the folder of records.
         data_folder: of prepared data.
@@ -116,7 +118,8 @@ def score_heads(
         UsageError: no such run, head or setting, or a run that left no weights.
         DataError: its weights are missing or damaged, or the data is not here.
     """
-    check_counts(queries, episodes)
+    check_counts(queries, episodes, open_set)
+    check_open_set(open_set, calibrate)
     use_threads(threads)
     store = ResultStore(paths.results(results))
     record = store.match(run)
@@ -135,6 +138,7 @@ def score_heads(
         episodes=episodes,
         support_profile=support_profile,
         query_profile=query_profile,
+        open_set=open_set,
     )
     where = choose_device(device)
     across = crossing(recipe.data.dataset, on)
@@ -152,7 +156,9 @@ def score_heads(
         return Prepared(_info(recipe), train, test, test, file, file, features=embedded, trained_on=trained_on)
 
     for file in files.values() if save else ():  # what cannot be saved is not computed
-        store.check_writable(record.suite, prepared_for(file).protocol, f"{record.name}+{max(chosen, key=len)}")
+        store.check_writable(
+            prepared_for(file).suite, prepared_for(file).protocol, f"{record.name}+{max(chosen, key=len)}"
+        )
     if plan_only:
         return Scoring(record, iter(()), left_out, len(settings) * len(chosen), tuple(chosen))
     learners = {name: learner_of(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
@@ -339,18 +345,16 @@ class _Derivation:
     ) -> RunRecord:
         """With these scores, which took so long, of a head that was found to look at other queries or not to."""
         of, recipe = self.of, self.recipe
-        episodes = {name: getattr(self.setting, name) for name in ("ways", "shots", "queries", "episodes")}
-        profiles = {
-            name: value
-            for name in ("support_profile", "query_profile")
-            if (value := getattr(self.setting, name)) != BALANCED or name in of.recipe["protocol"]
+        asked = self.setting.plain()
+        profiles = {  # a recipe that says that they are balanced goes on saying it
+            name: BALANCED for name in ("support_profile", "query_profile") if name in of.recipe["protocol"]
         }
         trained = {"head": recipe.model.head, "ways": recipe.train_ways, "shots": recipe.train_shots}
         # The head is another one, and its supports are the images themselves.
         model = {k: v for k, v in of.recipe["model"].items() if k not in ("head_revision", "support_copies")}
         made = {
             **of.recipe,
-            "protocol": {**of.recipe["protocol"], **episodes, **profiles},
+            "protocol": {**of.recipe["protocol"], **profiles, **asked},
             "model": {**model, "head": self.head} | ({"head_revision": self.revision} if self.revision > 1 else {}),
             "train": {**of.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
             "score": {"trained": trained} | (self.across.facts() if self.across else {}),
@@ -358,6 +362,7 @@ class _Derivation:
         assert of.cost is not None  # a trial with weights is finished
         changes = {
             "recipe": made,
+            "suite": self.prepared.suite,
             **self.prepared.facts(),
             "scores": scores,
             "transductive": transductive,

@@ -25,10 +25,11 @@ from slabench.evaluation.episodes import (
     used_rows,
 )
 from slabench.evaluation.intervals import finite_or_none, t_interval
+from slabench.evaluation.open_set import OpenScores
 from slabench.heads import watch_residuals
 from slabench.heads.apart import query_gap
 from slabench.learners import EpisodicLearner
-from slabench.records.record import Score
+from slabench.records.record import AUROC, OpenSet, Score
 from slabench.sla.transforms import TransformSet
 from slabench.suites import on_device
 from slabench.suites.on_features import identity_of, transforms_of, unaugmented
@@ -178,6 +179,27 @@ def base_mean(
     """Mean feature of the training classes under each transformation, `[M, D]`: a view is centred by its own mean."""
     images = on_device(train.images, torch.device("cpu"), base_rows(train))
     return embed(learner, images, transforms, info, autocast=autocast).mean(0)
+
+
+def open_score(predictor: str, scores: OpenScores, unknown: int, residual: float | None = None) -> Score:
+    """The scores of one predictor on open episodes as a record keeps them: their value is the AUROC."""
+    auroc, fpr95, accuracy = (t_interval(part.numpy()) for part in (scores.auroc, scores.fpr95, scores.accuracy))
+    return Score(
+        predictor=predictor,
+        metric=AUROC,
+        value=auroc.mean,
+        ci95=finite_or_none(auroc.half_width),
+        std=finite_or_none(auroc.std),
+        n=auroc.n,
+        solver_residual=None if residual is None else finite_or_none(residual),
+        open_set=OpenSet(
+            unknown=unknown,
+            fpr95=fpr95.mean,
+            fpr95_ci95=finite_or_none(fpr95.half_width),
+            accuracy=accuracy.mean,
+            accuracy_ci95=finite_or_none(accuracy.half_width),
+        ),
+    )
 
 
 def episode_score(
