@@ -150,12 +150,15 @@ def test_verify_holds_it_to_the_episodes(tmp_path: Path, lie: Callable[[dict[str
     assert line.state == ("ok" if says == "T " else "wrong")
 
 
-def test_a_trained_run_is_calibrated_on_its_own_validation_classes(tmp_path: Path) -> None:
+def test_a_trained_run_is_judged_like_the_features_that_it_gives(tmp_path: Path) -> None:
     settings = {
         "data.dataset": "glyphs",
         "model.embedder": "pool",
         "protocol.episodes": 20,
         "sla.transforms": "rotation",
+        "select.points": 0,
+        "select.start": False,
+        "select.rule": "last",
     }
     (recipe,) = [r for r in load_recipe("fewshot/adapter", settings) if r.name.endswith("frozen")]
     (outcome,) = runner.run(recipe, seeds=[0], results=tmp_path, device="cpu")
@@ -169,6 +172,16 @@ def test_a_trained_run_is_calibrated_on_its_own_validation_classes(tmp_path: Pat
         assert score.calibration is not None
         assert score.calibration.temperature == pytest.approx(other.calibration.temperature, rel=1e-4)
         assert score.calibration.nll_scaled == pytest.approx(other.calibration.nll_scaled, abs=1e-6)
+    for more in ({"open_set": 3}, {"head_selection": "validation"}, {"head_selection": "ensemble"}):
+        asked: dict[str, Any] = {"shots": [1], "episodes": 20, "results": tmp_path, "save": True} | more
+        (run,) = score_heads(outcome.record.key, ["metaoptnet-rr"], **asked).results
+        (features,) = score_features("pool", "glyphs", ["metaoptnet-rr"], **asked).results
+        assert run.record.protocol == features.record.protocol
+        assert [(s.predictor, s.value, s.open_set, s.head_selection) for s in run.record.scores] == [
+            (s.predictor, pytest.approx(s.value), s.open_set, s.head_selection) for s in features.record.scores
+        ]
+    store = ResultStore(tmp_path)
+    assert all(verdict.ok for verdict in verify(store.path(record) for record in store.records()))
 
 
 def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_what_is_printed_and_the_exit_codes(tmp_path: Path) -> None:
     copied(shipped(FEWSHOT, False), bad, better)
     one = CliRunner().invoke(APP, [str(path)])
     assert one.exit_code == 0, one.output
-    assert len([line for line in one.output.splitlines() if line.startswith("ok ")]) == 13
+    assert len([line for line in one.output.splitlines() if line.startswith("ok ")]) == 14
     both = CliRunner().invoke(APP, [str(tmp_path)])
     assert both.exit_code == 1
     assert "1 of 2 records fail" in both.output

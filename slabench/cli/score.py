@@ -10,7 +10,7 @@ import typer
 
 from slabench.cli.common import names, numbers, public_argv
 from slabench.cli.executing import EXECUTOR, PARTITION, RESOURCE, executor_of, measured_on, show_jobs
-from slabench.cli.score_tables import calibrations, open_sets, tables
+from slabench.cli.score_tables import calibrations, open_sets, selections, tables
 from slabench.cli.streams import Screen
 from slabench.core import paths
 from slabench.core.errors import SlabenchError, UsageError
@@ -78,6 +78,9 @@ def score(
             "--calibrate", help="NLL and ECE too, as they are and at a temperature chosen on validation classes."
         ),
     ] = False,
+    head_selection: Annotated[
+        str, typer.Option(help="A head's own parameter: fixed, validation (the best of a grid there), or ensemble.")
+    ] = "fixed",
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep a record of each head and setting, for the leaderboard.")
     ] = True,
@@ -125,6 +128,7 @@ def score(
         "query_profile": query_profile,
         "open_set": open_set,
         "calibrate": calibrate,
+        "head_selection": head_selection,
     }
     argv = public_argv(sys.argv[1:])
 
@@ -140,6 +144,7 @@ def score(
         elsewhere = {
             "--open-set": open_set,
             "--calibrate": calibrate or None,
+            "--head-selection": head_selection if head_selection != "fixed" else None,
             "--executor": executor or jobs or partition or resources,
             "--dry-run": dry_run or None,
         }
@@ -219,6 +224,8 @@ def score(
         console.print(table)
     if calibrate:
         console.print(calibrations(rows))
+    for line in selections(rows):
+        console.print(line, style="dim", markup=False, soft_wrap=True)
     if open_set:
         console.print(open_sets(rows))
     for line in found.left_out:

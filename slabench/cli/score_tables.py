@@ -84,6 +84,17 @@ def open_sets(rows: list[HeadScores]) -> Table:
     return made
 
 
+def selections(rows: list[HeadScores]) -> list[str]:
+    """A line for each parameter that was chosen on validation episodes."""
+    return [
+        f"{row.setting.ways}w{row.setting.shots}s {row.head}, {score.predictor}: {chosen.parameter} = {chosen.value:g}, "
+        f"{100 * (chosen.val_accuracy or 0):.2f} on validation"
+        for row in rows
+        for score in row.record.scores
+        if (chosen := score.head_selection) is not None and chosen.value is not None
+    ]
+
+
 def _plain(title: str) -> Table:
     from rich.table import Table
 

@@ -21,6 +21,19 @@ class HeadFunction(Protocol):
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Values of one of a head's own parameters that may be tried; its default is what `fixed` means.
+
+    Attributes:
+        parameter: a keyword argument of the head's function.
+        values: from the one that wins a tie on.
+    """
+
+    parameter: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Head:
     """A head and what training and evaluation may assume of it.
 
@@ -34,6 +47,7 @@ class Head:
         module: for a head that learns: `feature_dim -> nn.Module`, whose forward is a `HeadFunction`.
         centred: evaluation subtracts the mean feature of the training classes first (SimpleShot).
         transductive: predicts the queries of an episode from each other. Evaluation measures it too, and believes the worse.
+        grid: of a parameter that may be chosen on validation classes, or averaged over; None where there is none.
     """
 
     name: str
@@ -42,6 +56,7 @@ class Head:
     module: Callable[[int], nn.Module] | None = None
     centred: bool = False
     transductive: bool = False
+    grid: Grid | None = None
 
 
 _WATCHERS: ContextVar[tuple[list[float], ...]] = ContextVar("watchers", default=())

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slabench.core.errors import UsageError
-from slabench.heads import Head
+from slabench.heads import Grid, Head
 from slabench.heads.metric import class_means
 
 SHARPNESS = 10.0
@@ -84,7 +84,8 @@ def laplacian_shot_logits(
         query: `[B, Q, D]`.
         n_classes: N.
         smoothness: lambda. The authors choose it on validation classes for each data set, network and number of shots; the
-            code of Veilleux et al. (2021) has 0.7 for balanced queries with one shot, 0.1 to 0.3 with five. It is fixed here.
+            code of Veilleux et al. (2021) has 0.7 for balanced queries with one shot, 0.1 to 0.3 with five. It is fixed here,
+            unless somebody asks for a selection (`Head.grid`).
         neighbours: of each query, itself left out; 2 in the authors' code (its `knn` of 3 counts the query itself).
         rounds: of the bound; 0 gives softmax(-a).
         rectify: prototypes by `rectified`, as in the authors' tables.
@@ -127,4 +128,11 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
 # An assignment is a softmax over all classes, so that other classes' supports move the logits: neither decomposes.
 BD_CSPN = Head("bd-cspn", bd_cspn_logits, decomposes=False, centred=True, transductive=True)
 
-LAPLACIAN_SHOT = Head("laplacian-shot", laplacian_shot_logits, decomposes=False, centred=True, transductive=True)
+LAPLACIAN_SHOT = Head(
+    "laplacian-shot",
+    laplacian_shot_logits,
+    decomposes=False,
+    centred=True,
+    transductive=True,
+    grid=Grid("smoothness", (0.1, 0.3, 0.5, 0.7, 1.0)),
+)

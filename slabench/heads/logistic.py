@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from slabench.core.errors import UsageError
-from slabench.heads import Head, report_residual
+from slabench.heads import Grid, Head, report_residual
 
 _NEWTON_STEPS, _HALVINGS, _CG_STEPS = 100, 30, 500
 _SUFFICIENT = 1e-4  # Armijo: the part of the predicted decrease that a step must give
@@ -227,4 +227,4 @@ def _zero_mean_scaled(r: Tensor, scale: Tensor) -> Tensor:
     return y - y.mean(-1, keepdim=True)
 
 
-LOGISTIC = Head("logistic", logistic_logits, decomposes=False)
+LOGISTIC = Head("logistic", logistic_logits, decomposes=False, grid=Grid("C", (0.01, 0.1, 1.0, 10.0, 100.0)))

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from slabench.core.errors import UsageError
-from slabench.heads import Head, report_residual
+from slabench.heads import Grid, Head, report_residual
 from slabench.heads.svm_solver import Solution, solve
 
 
@@ -119,7 +119,7 @@ def _report(solution: Solution, tolerance: float) -> None:
         )
 
 
-METAOPTNET_SVM = Head("metaoptnet-svm", svm_logits, decomposes=False)
+METAOPTNET_SVM = Head("metaoptnet-svm", svm_logits, decomposes=False, grid=Grid("C", (0.01, 0.1, 1.0, 10.0)))
 
 
 PENALTY = 50.0
@@ -173,7 +173,9 @@ class R2D2Module(nn.Module):
         return self.alpha * ridge_logits(support, support_labels, query, n_classes, self.log_penalty.exp()) + self.beta
 
 
-METAOPTNET_RR = Head("metaoptnet-rr", ridge_logits, decomposes=False)
+METAOPTNET_RR = Head(
+    "metaoptnet-rr", ridge_logits, decomposes=False, grid=Grid("penalty", (0.05, 0.5, 5.0, 50.0, 500.0))
+)
 
 
 R2D2 = Head("r2d2", ridge_logits, decomposes=False, module=R2D2Module)

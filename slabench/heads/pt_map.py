@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slabench.core.errors import UsageError
-from slabench.heads import Head
+from slabench.heads import Grid, Head
 from slabench.heads.metric import class_means
 
 _SHIFT = 1e-6  # added before the root, as in the authors' code: its slope at 0 is not finite
@@ -137,4 +137,6 @@ def _sinkhorn_round(z: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 # The plan has every query and class at once: it does not decompose.
-PT_MAP = Head("pt-map", pt_map_logits, decomposes=False, transductive=True)
+PT_MAP = Head(
+    "pt-map", pt_map_logits, decomposes=False, transductive=True, grid=Grid("sharpness", (1.0, 3.0, 10.0, 30.0))
+)

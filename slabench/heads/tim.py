@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slabench.core.errors import UsageError
-from slabench.heads import Head
+from slabench.heads import Grid, Head
 
 
 def tim_logits(
@@ -92,4 +92,4 @@ def class_vectors(
 
 
 # q divides by sums over all classes, so that other classes' supports move the logits: it does not decompose.
-TIM = Head("tim", tim_logits, decomposes=False, transductive=True)
+TIM = Head("tim", tim_logits, decomposes=False, transductive=True, grid=Grid("marginal", (0.0, 0.25, 0.5, 1.0, 2.0)))

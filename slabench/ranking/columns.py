@@ -186,6 +186,13 @@ class LeaderboardRow:
         first=True,
         optional=True,
     )
+    head_selection: str | None = _column(
+        "head selection",
+        shown=_PAPER,
+        fold=True,
+        help="selection of the head's parameters: fixed, the best on validation classes, or an ensemble over a grid",
+        optional=True,
+    )
     loss: str | None = _column("loss", shown=_PAPER, fold=True, help="a classifier's loss", optional=True)
     reweight: str | None = _column(
         "reweight", shown=_PAPER, fold=True, help="weights of the classes in the loss", optional=True

@@ -119,6 +119,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         learner=first.setting("model", "learner") or _learner(first.suite),
         backbone=first.setting("model", "backbone"),
         head=first.setting("model", "head") or _layer(first),
+        head_selection=_head_selection(first),
         trained=_trained(first),
         loss=first.setting("loss", "name"),
         reweight=first.setting("balance", "reweight"),
@@ -231,6 +232,13 @@ def _layer(first: RunRecord) -> str | None:
     if layer == "auto":
         return "cosine" if needs_cosine(first.setting("loss", "name")) else "linear"
     return layer
+
+
+def _head_selection(record: RunRecord) -> str | None:
+    """How a few-shot head's own parameter was come by; None for a classifier."""
+    if record.setting("model", "head") is None:
+        return None
+    return str(record.setting("model", "head_selection", "rule") or "fixed")
 
 
 def _learner(suite: str) -> str | None:

@@ -111,6 +111,19 @@ class Calibration(_Strict):
     features_digest: Digest | None = None
 
 
+class HeadSelection(_Strict):
+    """How a few-shot head's own parameter was come by: `rule` is `validation` or `ensemble`; a fixed one is not told.
+
+    `value` is the best on the validation episodes, with the accuracy `val_accuracy` there; an ensemble over the grid has none.
+    The grid and the episodes stand in the recipe (`model.head_selection`).
+    """
+
+    rule: Name
+    parameter: Name
+    value: float | None = None
+    val_accuracy: Fraction | None = None
+
+
 class OpenSet(_Strict):
     """Of episodes with queries of unknown classes, whose score is the AUROC of the largest logit, means over episodes.
 
@@ -134,7 +147,7 @@ class Score(_Strict):
     given. Of episodes with unequal queries `balanced` is the mean over episodes of the accuracy averaged over classes,
     `balanced_ci95` its interval. `solver_residual` is the largest KKT residual of a head that solves a problem in each episode.
     `calibration` is there where somebody has asked for it (`slabench score --calibrate`), `open_set` where some queries are of
-    unknown classes (`--open-set`).
+    unknown classes (`--open-set`), `head_selection` where the head's parameter is not fixed (`--head-selection`).
     """
 
     predictor: Name
@@ -153,6 +166,7 @@ class Score(_Strict):
     oracle: Chosen | None = None
     calibration: Calibration | None = None
     open_set: OpenSet | None = None
+    head_selection: HeadSelection | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -161,7 +175,7 @@ class Score(_Strict):
         return {name: value for name, value in written.items() if value is not None or name not in _LATER_SCORES}
 
 
-_LATER_SCORES = ("calibration", "open_set")
+_LATER_SCORES = ("calibration", "open_set", "head_selection")
 
 
 class Cost(_Strict):

@@ -259,21 +259,48 @@ def _calibration(s: Subject) -> str:
     """What a calibration rests on, and the least that its likelihoods can be."""
     found = [(score, score.calibration) for score in s.record.scores if score.calibration]
     for score, told in found:
-        shape = s.record.recipe["protocol"]
-        sizes = (shape["ways"], shape["shots"], shape["queries"], VALIDATION_FILE_EPISODES)
-        name = episode_name(s.trained_on, "val", *sizes)
-        if told.episodes != name:
-            raise Fault(f"{score.predictor}: T was chosen on {told.episodes}, not on {name}")
         # A wrong answer gives the true class at most a half, so that it costs log 2 or more.
         least = (1 - score.value) * math.log(2) - _CLOSE
         if min(told.nll, told.nll_scaled) < least:
             raise Fault(f"{score.predictor}: an NLL below {least:.4f} is not possible at accuracy {score.value}")
-        path = find(name)
-        if path is None:
-            raise Unchecked(f"{name} is not here")
-        if protocol_part(read_manifest(path)) != told.episodes_digest:
-            raise Fault(f"{name} here has another digest than {told.episodes_digest[:SHORT]}")
+        _validation_file(s, told.episodes, told.episodes_digest)
     return ", ".join(f"{score.predictor} T {told.temperature:.3g}" for score, told in found) or "none"
+
+
+def _head_selection(s: Subject) -> str:
+    """That what was chosen is of the grid, and on validation episodes that are those here."""
+    facts = s.record.setting("model", "head_selection")
+    told = [(score.predictor, score.head_selection) for score in s.record.scores if score.head_selection]
+    if not isinstance(facts, Mapping):
+        if told:
+            raise Fault(f"{told[0][0]}: a parameter was chosen, and the recipe says nothing of it")
+        return "fixed"
+    if len(told) < len(s.record.scores):
+        raise Fault(
+            f"its recipe chooses by {facts.get('rule')}, and {len(told)} of {len(s.record.scores)} scores say what"
+        )
+    for predictor, chosen in told:
+        if (chosen.rule, chosen.parameter) != (facts.get("rule"), facts.get("parameter")):
+            raise Fault(f"{predictor}: chosen by {chosen.rule}, and the recipe says {facts.get('rule')}")
+        if (chosen.value is None) != (chosen.rule == "ensemble") or chosen.value not in (None, *facts["grid"]):
+            raise Fault(f"{predictor}: {chosen.parameter} = {chosen.value} is not of the grid {facts['grid']}")
+    if facts["rule"] == "validation":
+        _validation_file(s, str(facts.get("episodes")), str(facts.get("episodes_digest")))
+    return f"{facts['rule']}, " + ", ".join(f"{name} {c.parameter} {c.value or 'averaged'}" for name, c in told)
+
+
+def _validation_file(s: Subject, told: str, digest: str) -> None:
+    """Validation episodes of the record's sizes are the ones that it names, and those here."""
+    shape = s.record.recipe["protocol"]
+    sizes = (shape["ways"], shape["shots"], shape["queries"], VALIDATION_FILE_EPISODES)
+    name = episode_name(s.trained_on, "val", *sizes)
+    if told != name:
+        raise Fault(f"what was chosen was chosen on {told}, not on {name}")
+    path = find(name)
+    if path is None:
+        raise Unchecked(f"{name} is not here")
+    if protocol_part(read_manifest(path)) != digest:
+        raise Fault(f"{name} here has another digest than {digest[:SHORT]}")
 
 
 def _draws(s: Subject) -> str:
@@ -351,6 +378,7 @@ _CHECKS: tuple[tuple[str, Callable[[Subject], str | None]], ...] = (
     ("protocol", _protocol),
     ("episodes", _episode_file),
     ("calibration", _calibration),
+    ("head selection", _head_selection),
     ("images and split", _data),
     ("recipe", check_recipe),
     ("key", check_key),

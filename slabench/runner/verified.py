@@ -149,6 +149,8 @@ def _given(s: Subject) -> dict[str, Any]:
     given = {"head": derived["head"], "protocol": s.record.protocol_digest}
     if model.get("head_revision", 1) > 1:
         given["head_revision"] = HEAD_REVISIONS.get(derived["head"], 1)
+    if "head_selection" in model:
+        given["head_selection"] = model["head_selection"]
     return given | {name: derived[name] for name in ("on", "resized") if name in derived}
 
 

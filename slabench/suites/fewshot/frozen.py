@@ -16,6 +16,7 @@ from slabench.core.versions import HEAD_REVISIONS
 from slabench.embedders.store import FeatureSet
 from slabench.records.environment import describe
 from slabench.records.record import Cost, RunRecord, Score, Selection
+from slabench.suites.fewshot.head_selection import FIXED, named
 
 FROZEN = "frozen"
 """What such records call their learner and objective: nothing is trained."""
@@ -41,6 +42,7 @@ class FrozenRecord:
         centre: digest of the features by which a centred head centres; None where it has none.
         device: where it is scored.
         seed: of a draw of supports; None where nothing is drawn.
+        selection: what decides the head's own parameter (`slabench.suites.fewshot.head_selection`); None where it is fixed.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class FrozenRecord:
         centre: str | None,
         device: torch.device,
         seed: int | None = None,
+        selection: Mapping[str, Any] | None = None,
     ) -> None:
         self.suite, self.test, self.head, self.dataset = suite, test, head, dataset
         self.facts, self.warnings, self.features, self.device, self.seed = facts, warnings, features, device, seed
@@ -67,7 +70,10 @@ class FrozenRecord:
             code = code_of(HEADS, entry)
             told = {"kind": HEADS.kind, "name": head, "origin": entry.origin, "sha256": code.sha256}
             self.code = [told | ({"unknown": code.unknown} if code.unknown else {})]
-        model = {"learner": FROZEN, "embedder": test.name, "head": head}
+        model: dict[str, Any] = {"learner": FROZEN, "embedder": test.name, "head": head}
+        if selection is not None:
+            model["head_selection"] = dict(selection)
+        self.name = record_name(suite, test.name, named(head, selection["rule"] if selection else FIXED))
         self.recipe: dict[str, Any] = {
             "suite": suite,
             "limited": False,
@@ -93,7 +99,7 @@ class FrozenRecord:
         return RunRecord.model_validate(
             {
                 "key": self.key,
-                "name": record_name(self.suite, self.test.name, self.head),
+                "name": self.name,
                 "recipe": self.recipe,
                 "recipe_digest": self.recipe_digest,
                 "seed": self.seed or 0,

@@ -20,6 +20,7 @@ from slabench.heads import watch_residuals
 from slabench.learners import EpisodicLearner
 from slabench.records.record import RunRecord, Score
 from slabench.records.store import ResultStore
+from slabench.suites.fewshot.head_selection import Selector
 from slabench.suites.fewshot.head_settings import Setting
 from slabench.suites.fewshot.scoring import (
     MEASURED_EPISODES,
@@ -62,6 +63,9 @@ class Work(Protocol):
         ...
 
 
+FIXED_HEAD = Selector()
+
+
 def scored(
     files: Mapping[Setting, EpisodeFile],
     learners: Mapping[str, EpisodicLearner],
@@ -75,7 +79,8 @@ def scored(
     save: bool,
     again: bool,
     argv: Sequence[str],
-    validation: Validation | None = None,
+    calibration: Validation | None = None,
+    selector: Selector = FIXED_HEAD,
 ) -> Iterator[HeadScores]:
     """Score each head on each setting when it is asked for.
 
@@ -91,7 +96,8 @@ def scored(
         save: keep them; what is kept already is not computed again.
         again: compute it all the same.
         argv: the command line, for the records.
-        validation: calibrates every score; None: nothing is calibrated.
+        calibration: validation episodes by which every score is calibrated; None: nothing is.
+        selector: says how the heads' own parameters are come by.
     """
     for setting, file in files.items():
         for name, learner in learners.items():
@@ -102,7 +108,7 @@ def scored(
             missing = [
                 predictor
                 for predictor in predictors
-                if again or predictor not in right or (validation and not validation.knows(scores.get(predictor)))
+                if again or predictor not in right or (calibration and not calibration.knows(scores.get(predictor)))
             ]
             if kept is not None and not missing:
                 store.tidy(kept)  # a scoring that was killed after it had written this one may have left its lock
@@ -110,18 +116,18 @@ def scored(
                 continue
             x = features - centre if learner.head.centred and centre is not None else features
             for predictor in missing:
-                scores[predictor], right[predictor] = _score(
-                    learner, x, file.episodes, setting, predictor, class_names, validation
-                )
+                judged, selection = selector.chosen(learner, setting, predictor)
+                made, right[predictor] = _score(judged, x, file.episodes, setting, predictor, class_names, calibration)
+                scores[predictor] = made.model_copy(update={"head_selection": selection})
             seconds = time.perf_counter() - begin
             spent = seconds + (kept.cost.eval_seconds if kept and kept.cost else 0)
             few = closed(file.episodes[:MEASURED_EPISODES], setting.ways)
             with exact_float32():  # TF32 would look like a head that sees other queries
                 seen = learner.head.transductive or looks_at_queries(learner, x, few)
-            made = work.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
+            record = work.record([scores[p] for p in PREDICTORS if p in scores], spent, seen, started, argv)
             if save:
-                store.save(made, right)
-            yield HeadScores(name, setting, made, seconds)
+                store.save(record, right)
+            yield HeadScores(name, setting, record, seconds)
 
 
 def _score(

@@ -29,6 +29,7 @@ from slabench.suites.fewshot.chosen_heads import heads_of_features
 from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.frozen import FrozenRecord, record_name
 from slabench.suites.fewshot.head_scores import HeadScores, scored
+from slabench.suites.fewshot.head_selection import BY_VALIDATION, FIXED, Selector, named, selectable
 from slabench.suites.fewshot.head_settings import (
     Setting,
     check_counts,
@@ -80,6 +81,7 @@ def score_features(
     save: bool = False,
     again: bool = False,
     calibrate: bool = False,
+    head_selection: str = FIXED,
     argv: Sequence[str] = (),
     told: Callable[[str], None] = lambda text: None,
 ) -> FeatureScoring:
@@ -104,6 +106,8 @@ def score_features(
         save: keep a record of each head and setting; what is kept already is not computed again.
         again: compute it all the same.
         calibrate: with NLL and ECE, and a temperature chosen on validation episodes; takes features of the validation classes.
+        head_selection: how heads come by their own parameter: `fixed`, the best of a grid on `validation` episodes (which takes
+            features of the validation classes), or an `ensemble` over the grid.
         argv: the command line, for these records.
         told: told what is going on.
 
@@ -117,6 +121,8 @@ def score_features(
     dataset = dataset or name
     test = open_features(name, dataset, "test", data_folder)
     chosen, left_out = heads_of_features(heads)
+    chosen, fixed = selectable(chosen, head_selection, heads)
+    left_out += fixed
     wanted, fewer = predictors_of_features(predictors, name, test.M)
     left_out += fewer
     where = choose_device(device)
@@ -132,11 +138,12 @@ def score_features(
     )
     files = {setting: setting.file(test.images, dataset) for setting in settings}
     train, centre = _training(name, dataset, data_folder, any(HEADS.get(head).centred for head in chosen))
-    val = open_features(name, dataset, "val", data_folder) if calibrate else None
+    val = open_features(name, dataset, "val", data_folder) if calibrate or head_selection == BY_VALIDATION else None
     store = ResultStore(paths.results(results))
+    longest = named(max(chosen, key=len), head_selection)
     for file in files.values() if save else ():  # what cannot be saved is not computed
         prepared = _prepared(dataset, train, test, file)
-        store.check_writable(prepared.suite, prepared.protocol, record_name(prepared.suite, name, max(chosen, key=len)))
+        store.check_writable(prepared.suite, prepared.protocol, record_name(prepared.suite, name, longest))
     told(f"{len(test):,} test images of {len(test.class_names)} classes, {test.M} x {test.D} features each")
     features = torch.from_numpy(test.features().astype(np.float32)).to(where)
     middle = None if centre is None else torch.from_numpy(centre[0]).to(where)
@@ -148,6 +155,7 @@ def score_features(
     validation = None
     if val is not None:
         validation = validation_of(val.images, dataset, settings, of_validation, middle, val.digest)
+    selector = Selector(head_selection, validation if head_selection == BY_VALIDATION else None)
 
     def work_of(head: str, setting: Setting) -> FrozenRecord:
         prepared = _prepared(dataset, train, test, files[setting])
@@ -166,6 +174,7 @@ def score_features(
             features=test.digest,
             centre=centre[1] if centred and centre is not None else None,
             device=where,
+            selection=selector.facts(head, setting),
         )
 
     backbone = cast("Backbone", nn.Identity())  # never asked: the features are there
@@ -181,7 +190,8 @@ def score_features(
         save=save,
         again=again,
         argv=argv,
-        validation=validation,
+        calibration=validation if calibrate else None,
+        selector=selector,
     )
     return FeatureScoring(test, found, left_out, len(settings) * len(chosen))
 

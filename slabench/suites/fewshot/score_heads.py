@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from slabench.suites.fewshot.cross_domain import Crossing, crossing
 from slabench.suites.fewshot.data import Prepared, prepare, trial_key
 from slabench.suites.fewshot.features import image_features
 from slabench.suites.fewshot.head_scores import HeadScores, scored
+from slabench.suites.fewshot.head_selection import BY_VALIDATION, FIXED, Selector, named, selectable
 from slabench.suites.fewshot.head_settings import Setting, check_counts, check_open_set, predictors_of, settings_of
 from slabench.suites.fewshot.scoring import base_mean
 from slabench.suites.fewshot.validation import validation_of
@@ -83,6 +84,7 @@ def score_heads(
     save: bool = False,
     again: bool = False,
     calibrate: bool = False,
+    head_selection: str = FIXED,
     plan_only: bool = False,
     argv: Sequence[str] = (),
     told: Callable[[str], None] = lambda text: None,
@@ -110,6 +112,8 @@ def score_heads(
         save: keep a record of each head and setting beside the trial's; what is kept already is not computed again.
         again: compute it all the same.
         calibrate: with NLL and ECE, and a temperature chosen on episodes of the validation classes of the run's own data set.
+        head_selection: how heads come by their own parameter: `fixed`, the best of a grid on those `validation` episodes, or an
+            `ensemble` over the grid.
         plan_only: check what is asked for, and embed and score nothing: there are no results then.
         argv: the command line, for these records.
         told: told what is going on.
@@ -129,6 +133,8 @@ def score_heads(
     _check_code(recipe, record)
     own = recipe.model.head
     chosen, left_out = heads_of_run(heads, own, recipe.model.learner)
+    chosen, fixed = selectable(chosen, head_selection, heads)
+    left_out += fixed
     wanted = predictors_of(predictors)
     settings = settings_of(
         recipe.protocol,
@@ -147,7 +153,7 @@ def score_heads(
     doubts = across.doubts(train, test) if across else []
     for line in doubts:
         told(f"note: {line}")
-    val = _validation(recipe, data_folder) if calibrate else None
+    val = _validation(recipe, data_folder) if calibrate or head_selection == BY_VALIDATION else None
     # Before anything is embedded: a setting that the classes cannot serve stops here.
     files = {setting: setting.file(test, tested) for setting in settings}
 
@@ -155,10 +161,9 @@ def score_heads(
         trained_on = recipe.data.dataset if across else None
         return Prepared(_info(recipe), train, test, test, file, file, features=embedded, trained_on=trained_on)
 
+    longest = named(max(chosen, key=len), head_selection)
     for file in files.values() if save else ():  # what cannot be saved is not computed
-        store.check_writable(
-            prepared_for(file).suite, prepared_for(file).protocol, f"{record.name}+{max(chosen, key=len)}"
-        )
+        store.check_writable(prepared_for(file).suite, prepared_for(file).protocol, f"{record.name}+{longest}")
     if plan_only:
         return Scoring(record, iter(()), left_out, len(settings) * len(chosen), tuple(chosen))
     learners = {name: learner_of(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
@@ -181,11 +186,17 @@ def score_heads(
 
         validation = validation_of(val, recipe.data.dataset, settings, of_validation, centre)
 
+    selector = Selector(head_selection, validation if head_selection == BY_VALIDATION else None)
+
+    def work_of(head: str, setting: Setting) -> _Derivation:
+        selection = selector.facts(head, setting)
+        return _Derivation(record, recipe, head, setting, prepared_for(files[setting]), across, doubts, selection)
+
     found = scored(
         files,
         learners,
         wanted,
-        lambda head, setting: _Derivation(record, recipe, head, setting, prepared_for(files[setting]), across, doubts),
+        work_of,
         features=features,
         centre=centre,
         class_names=test.class_names,
@@ -193,7 +204,8 @@ def score_heads(
         save=save,
         again=again,
         argv=argv,
-        validation=validation,
+        calibration=validation if calibrate else None,
+        selector=selector,
     )
     return Scoring(record, found, left_out, len(settings) * len(chosen), tuple(chosen))
 
@@ -323,7 +335,9 @@ class _Derivation:
         prepared: Prepared,
         across: Crossing | None = None,
         doubts: Sequence[str] = (),
+        selection: Mapping[str, Any] | None = None,
     ) -> None:
+        self.selection = selection
         self.across, self.doubts = across, doubts
         self.of, self.recipe, self.head, self.setting, self.prepared = of, recipe, head, setting, prepared
         scored = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
@@ -332,6 +346,8 @@ class _Derivation:
         self.given: dict[str, Any] = {"head": head, "protocol": prepared.protocol_digest}
         if self.revision > 1:
             self.given["head_revision"] = self.revision
+        if selection is not None:
+            self.given["head_selection"] = dict(selection)
         if across is not None:
             self.given |= across.facts()
         self.key = derived_key(of.key, "score", self.given, self.code)
@@ -355,7 +371,9 @@ class _Derivation:
         made = {
             **of.recipe,
             "protocol": {**of.recipe["protocol"], **profiles, **asked},
-            "model": {**model, "head": self.head} | ({"head_revision": self.revision} if self.revision > 1 else {}),
+            "model": {**model, "head": self.head}
+            | ({"head_revision": self.revision} if self.revision > 1 else {})
+            | ({"head_selection": dict(self.selection)} if self.selection else {}),
             "train": {**of.recipe["train"], "ways": recipe.train_ways, "shots": recipe.train_shots},
             "score": {"trained": trained} | (self.across.facts() if self.across else {}),
         }
@@ -372,4 +390,5 @@ class _Derivation:
             "cost": of.cost.model_copy(update={"eval_seconds": round(seconds, 3)}),
             "warnings": list(self.doubts),
         }
-        return derive(of, "score", self.head, self.given, started, argv, changes, self.code)
+        method = named(self.head, self.selection["rule"] if self.selection else FIXED)
+        return derive(of, "score", method, self.given, started, argv, changes, self.code)
