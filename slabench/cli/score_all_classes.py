@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from slabench.suites.fewshot.all_classes import Shots
+    from slabench.suites.fewshot.all_classes import DrawScores
 
 
 def show_all_classes(
@@ -37,7 +37,7 @@ def show_all_classes(
     facts = found.features.embedder
     network = f"{facts.embedder} on {facts.pretraining}, contaminated: {facts.contaminated}"
     console.print(f"{name}: {network}; all classes of {found_dataset}", markup=False, soft_wrap=True)
-    rows: list[Shots] = []
+    rows: list[DrawScores] = []
     for number, result in enumerate(found.results, 1):
         rows.append(result)
         scores = "  ".join(f"{score.predictor} {100 * score.value:.2f}" for score in result.record.scores)
@@ -55,7 +55,7 @@ def show_all_classes(
         console.print(f"{len(rows)} records kept: slabench leaderboard", markup=False, soft_wrap=True)
 
 
-def table(rows: Sequence[Shots]) -> Table:
+def table(rows: Sequence[DrawScores]) -> Table:
     """Heads and predictors down, shots across: percent, mean over seeds and their standard deviation."""
     from rich.table import Table
 

@@ -26,10 +26,10 @@ _NAME, _WHOLE = 12, 36
 """Characters of a recipe's name that are shown at least, and those from which on its predictor stands beside it."""
 
 _NOTE = (
-    "Accuracy in percent. SLA: the row with joint labels that has the most controls, never chosen by its accuracy. Its "
-    "controls, of the same model: the baseline in one view; with as many views of a test image; trained on as many images. "
-    "SLA gains: over the strongest of them, in points; the joint labels have earned what lies above 0 beyond its 95 % "
-    "interval. -: not run."
+    "Accuracy in percent, of open sets AUROC. SLA: the row with joint labels that has the most controls, never chosen by its "
+    "accuracy. Its controls, of the same model: the baseline in one view; with as many views of a test image; trained on as "
+    "many images. SLA gains: over the strongest of them, in points; the joint labels have earned what lies above 0 beyond its "
+    "95 % interval. -: not run."
 )
 
 

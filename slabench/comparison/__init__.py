@@ -203,6 +203,11 @@ def _drawn(record: RunRecord, warnings: list[str]) -> _Drawn | None:
     if protocol_part(manifest) != record.episodes_digest:
         warnings.append(f"{path} is another file than the one these runs were scored on: {lost}")
         return None
+    if manifest.unknown:
+        warnings.append(
+            f"unknown classes of open episodes are drawn at will, some images more often than others: {lost}"
+        )
+        return None
     if manifest.columns is not None:
         warnings.append(f"episodes with a profile use images unequally often: {lost}")
         return None

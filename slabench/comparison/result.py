@@ -101,6 +101,7 @@ def task(record: RunRecord, n: int) -> str:
         return f"{n:,} test images of {record.protocol}"
     protocol = record.recipe.get("protocol", {})
     setting = f"{protocol['ways']}-way {protocol['shots']}-shot " if {"ways", "shots"} <= set(protocol) else ""
+    setting += "open-set " if protocol.get("unknown") else ""
     return f"{n:,} {dataset} {setting}episodes"
 
 

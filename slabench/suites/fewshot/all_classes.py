@@ -53,7 +53,7 @@ _MOST_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class Shots:
+class DrawScores:
     """One head from one draw of so many images of every class.
 
     The record holds what earlier scorings kept as well; `seconds` is 0 where they had kept all.
@@ -78,7 +78,7 @@ class AllClasses:
     """
 
     features: FeatureSet
-    results: Iterator[Shots]
+    results: Iterator[DrawScores]
     left_out: list[str]
     count: int
 
@@ -156,7 +156,7 @@ def score_all_classes(
         raise UsageError(pairs[min(pairs)][1][0], "choose another head, fewer --shots, or --predictors single")
     left_out += fewer + [line for n, (_, lines) in pairs.items() for line in lines]
 
-    def scored() -> Iterator[Shots]:
+    def scored() -> Iterator[DrawScores]:
         query = torch.from_numpy(test.features().astype(np.float32)).to(where)
         for n, file in files.items():
             for seed in drawn:
@@ -164,7 +164,7 @@ def score_all_classes(
                 support = torch.from_numpy(train.features(rows).astype(np.float32)).to(where)
                 for head, predictors in pairs[n][0].items():
                     work = _work(test, train, file, head, seed, where)
-                    yield Shots(head, n, seed, *_one(work, n, predictors, support, query, test, keeping))
+                    yield DrawScores(head, n, seed, *_one(work, n, predictors, support, query, test, keeping))
 
     count = sum(len(found) for found, _ in pairs.values()) * len(drawn)
     return AllClasses(test, scored(), left_out, count)
