@@ -89,6 +89,18 @@ def test_draws_are_the_ones_that_everybody_gets(tmp_path: Path) -> None:
     assert all(len(set(of_class)) == 4 for draw in four.rows for of_class in draw)
 
 
+def test_draws_are_made_by_hand_too(tmp_path: Path) -> None:
+    words = ["episodes", "make", "glyphs", "--all-classes", "--shots", "3", "-o", str(tmp_path)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    path = tmp_path / "all-classes" / "glyphs" / "3s-10.npy"
+    assert "10 draws of 3 of the training images of each of 121 classes" in result.output
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2])
+    CliRunner().invoke(app, words, catch_exceptions=False)  # what the error of a damaged file says to do
+    assert path.read_bytes() == whole
+
+
 def test_damaged_draws_are_refused(tmp_path: Path) -> None:
     train = load_rows("glyphs", "image-train")
     path = draws.make(train, "glyphs", 2, tmp_path)

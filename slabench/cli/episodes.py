@@ -31,12 +31,19 @@ def make(
         str, typer.Option(help="balanced, or unequal shots: linear:9, step:9, exp:9, dirichlet:2.")
     ] = "balanced",
     query_profile: Annotated[str, typer.Option(help="The same of the queries: dirichlet:2, ...")] = "balanced",
+    open_set: Annotated[
+        int, typer.Option(help="So many further classes have queries and no supports.", metavar="U")
+    ] = 0,
+    all_classes: Annotated[
+        bool, typer.Option("--all-classes", help="No episodes: ten draws of --shots training images of every class.")
+    ] = False,
     folder: Annotated[Path | None, typer.Option("-o", "--folder", help="Where to. Default: your data folder.")] = None,
 ) -> None:
     """Draw balanced episodes: every class, and every image of a class, is used equally often.
 
     \b
     slabench episodes make fc100 --ways 10 --shots 5
+    slabench episodes make cifar100 --all-classes --shots 4
     """
 
     from slabench.core.errors import UsageError
@@ -45,10 +52,21 @@ def make(
 
     if episodes < 1:
         raise UsageError(f"--episodes {episodes} is not positive", "give 1 or more")
+    if all_classes:
+        from slabench.data.loading import load_rows, whole_dataset
+        from slabench.episodes import draws
+
+        train = load_rows(whole_dataset(dataset).name, "image-train")
+        file = draws.open_file(draws.make(train, dataset, shots, folder), train)
+        facts = f"{draws.DRAWS} draws of {shots} of the training images of each of {train.n_classes} classes"
+        Screen().print(f"{file.name}: {facts}\n  {file.path}\n  sha256: {file.digest}", soft_wrap=True, markup=False)
+        return
+    if open_set < 0:
+        raise UsageError(f"--open-set {open_set} is negative", "give 0 or more")
     images = load(dataset, split)
     cap = max(VALIDATION_IMAGES, shots + queries) if split == "val" else None
     profiles = support_profile, query_profile
-    path = make(images, dataset, split, ways, shots, queries, episodes, folder, cap, *profiles)
+    path = make(images, dataset, split, ways, shots, queries, episodes, folder, cap, *profiles, open_set)
     _print(Screen(), open_file(path, images), images)
 
 
@@ -135,6 +153,7 @@ def _print(console: object, file: EpisodeFile, images: ImageSet) -> None:
     lines = {
         "file": str(file.path),
         "episodes": f"{m.episodes:,} of {m.ways} ways, {m.shots} shots, {m.queries} queries"
+        + (f", and {m.unknown} unknown classes with {m.queries} queries" if m.unknown else "")
         + (f" on average; {_profiles(file)}" if m.columns else ""),
         "drawn from": f"{images.name}: {images.n_classes} classes"
         + (f", the first {m.images_per_class} images of each" if m.images_per_class else ""),

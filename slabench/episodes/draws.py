@@ -35,7 +35,7 @@ SHOTS = (1, 2, 4, 8, 16)
 DRAWS = 10
 """Of a file: seeds 0 to 9."""
 
-_COMMAND = "slabench score --features NAME --all-classes"
+_COMMAND = "slabench episodes make DATASET --all-classes --shots N"
 _SEED = 20220831  # any constant: part of the file's identity through the manifest
 
 
@@ -159,7 +159,7 @@ def open_file(path: Path, train: ImageSet) -> DrawFile:
             f"{train.digest[:12]}",
             "your copy of the data is incomplete, or of another version: `slabench data verify` says how",
         )
-    remedy = f"remove it, and make it again: {_COMMAND}"
+    remedy = f"make it again: {_COMMAND}"
     rows = parse_npy(read_plain(path), str(path), remedy)
     shape = (manifest.draws, manifest.classes, manifest.shots)
     if rows.shape != shape or rows.dtype not in (np.uint16, np.uint32):
