@@ -174,7 +174,7 @@ class R2D2Module(nn.Module):
 
 
 METAOPTNET_RR = Head(
-    "metaoptnet-rr", ridge_logits, decomposes=False, grid=Grid("penalty", (0.05, 0.5, 5.0, 50.0, 500.0))
+    "metaoptnet-rr", ridge_logits, decomposes=False, grid=Grid("penalty", (0.5, 5.0, 50.0, 500.0, 5000.0))
 )
 
 

@@ -141,16 +141,13 @@ def _score(
 ) -> tuple[Score, Any]:
     """The score of one predictor, and what it is the mean of, float32 `[E]`; arguments as of `scored`."""
     if setting.unknown:
-        with (
-            exact_float32(),
-            watch_residuals() as residuals,
-        ):  # not around a loop: who takes the results would run within it
+        with exact_float32(), watch_residuals() as residuals:
             opened = score_open(learner, features, episodes, setting.ways, predictor)
         made = open_score(predictor, opened, setting.unknown, max(residuals, default=None))
         return made, opened.auroc.numpy()
     confidence = validation.reliability(learner, setting, predictor) if validation else None
     watch = confidence.add if confidence else None
-    with exact_float32():
+    with exact_float32():  # not around the loop of `scored`: whoever takes the results would run within it
         found, residual = score_watched(learner, features, episodes, predictor, len(class_names), watch)
     made = episode_score(predictor, found, class_names, residual)
     if validation and confidence:
