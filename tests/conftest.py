@@ -47,6 +47,7 @@ LONGEST_FIRST = (
     *(
         "test_classification_suite",
         "test_several_processes",
+        "test_several_devices",
         "test_estimate",
         "test_maml",
         "test_maml_runs",
@@ -67,7 +68,7 @@ LONGEST_FIRST = (
     *("test_executor_ray", "test_adapters"),
 )
 # ... but for these, whose slow tests are marked one by one.
-PARTLY_FAST = ("test_docs", "test_api", "test_several_processes")
+PARTLY_FAST = ("test_docs", "test_api", "test_several_processes", "test_several_devices")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ from slabench.core.errors import UsageError
 from slabench.recipes.fewshot import Recipe
 from slabench.records.store import ResultStore
 from slabench.suites import fewshot
+from slabench.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("glyphs")
 
@@ -85,7 +86,7 @@ def test_sla_learns_class_and_turn_together(tmp_path: Path) -> None:
     pictures = (colours[prepared.train.labels] * ramp + noise).clip(0, 255).astype(np.uint8)
     prepared = replace(prepared, train=replace(prepared.train, images=pictures))
     task = fewshot.EpisodicTask(recipe, 0, prepared, torch.device("cpu"), None)
-    fitted = runner.fit(task, recipe.train, recipe.select.model_copy(update={"points": 4}), "k")
+    fitted = fit(task, recipe.train, recipe.select.model_copy(update={"points": 4}), "k")
     first, *_, last = (point["train_accuracy"] for point in fitted.progress.curve)
     assert last > 10 / 20
     assert last > first + 0.1
@@ -245,7 +246,7 @@ def test_best_validation_restores_the_weights_it_chose(tmp_path: Path) -> None:
     recipe = tiny(select__rule="best_val", select__points=6, train__steps=12, train__lr=0.02)
     prepared = fewshot.prepare(recipe)
     task = fewshot.EpisodicTask(recipe, 0, prepared, torch.device("cpu"), None)
-    fitted = runner.fit(task, recipe.train, recipe.select, "k")
+    fitted = fit(task, recipe.train, recipe.select, "k")
     values = {point["step"]: point["val"]["single"] for point in fitted.progress.curve}
     assert values[fitted.selected_step] == max(values.values())
     assert fitted.selected_step == min(step for step, value in values.items() if value == max(values.values()))

@@ -26,6 +26,7 @@ from slabench.records.outputs import load_weights, save_weights
 from slabench.records.record import RunRecord
 from slabench.records.staleness import outdated, stale
 from slabench.records.store import ResultStore
+from slabench.suites import suite_of
 from slabench.suites.fewshot import episodic, scoring
 from slabench.suites.fewshot.score_heads import score_heads
 
@@ -206,7 +207,7 @@ def test_weights_that_were_kept_under_the_key_without_the_code_are_still_read(tm
     weights = load_weights(path, str(record.outputs_sha256))
     assert weights.key == record.key
     (trial,) = runner.plan(load_recipe("fewshot/standard", TINY | {"model.head": "own-head"}), [0], tmp_path)
-    suite: Any = runner.suite_of(trial.recipe)
+    suite: Any = suite_of(trial.recipe)
     unbound = suite.trial_key(trial.recipe, 0, trial.prepared, [])
     assert bound(unbound, record.environment["plugins"]) == record.key != unbound
     for key, fits in ((unbound, True), ("f" * 64, False)):

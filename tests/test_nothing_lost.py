@@ -16,13 +16,13 @@ import pytest
 from processes import QUICK, here
 from result_records import make_record
 
-from slabench import runner
 from slabench.core.files import atomic_file, remove_abandoned, temporary_folder
 from slabench.data import load
 from slabench.data.store import is_prepared
 from slabench.episodes import files as episode_files
 from slabench.records import store as store_module
 from slabench.records.store import ResultStore
+from slabench.runner import one_trial
 
 WORDS = [*QUICK, "--steps", "4"]
 ACCURACIES = {"single": [0.5, 0.75, 0.25]}
@@ -218,7 +218,7 @@ class TestARun:
             raise MemoryError("of 3.2 TB")
 
         with monkeypatch.context() as patch:
-            patch.setattr(runner, "fit", out_of_memory)
+            patch.setattr(one_trial, "fit", out_of_memory)
             code, output = here(*WORDS, "--resume", "force", folder=tmp_path)
         assert code == 1
         assert "failed: of 3.2 TB\nthe result of an earlier run stays as it was" in output

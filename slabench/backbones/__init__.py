@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,37 @@ class Backbone(nn.Module):
 
     def set_noise(self, generator: torch.Generator | None) -> None:
         """The CPU generator that dropout masks are drawn from, so that a resumed run draws the same ones."""
+
+    def set_share(self, share: Share | None) -> None:
+        """Which rows of a batch the next ones are, where several processes divide it; None: they are all of it.
+
+        A backbone that draws masks draws those of the whole batch (`draw`) and takes its rows. One that has `set_noise` and not
+        this trains in one process alone.
+        """
+
+
+@dataclass(frozen=True)
+class Share:
+    """Rows of a batch that several processes divide.
+
+    Attributes:
+        first: the first of them.
+        batch: rows of the whole batch.
+    """
+
+    first: int
+    batch: int
+
+    def of(self, drawn: Tensor, rows: int) -> Tensor:
+        """The own `rows` of what was drawn for the whole batch."""
+        return drawn[self.first : self.first + rows]
+
+
+def draw(shape: Sequence[int], noise: torch.Generator | None, share: Share | None) -> Tensor:
+    """Uniform numbers for rows `[B, ...]` of a batch: the very ones that a process with all of the batch draws for them."""
+    if share is None:
+        return torch.rand(tuple(shape), generator=noise)
+    return share.of(torch.rand((share.batch, *shape[1:]), generator=noise), shape[0])
 
 
 def check_size(name: str, image_size: int, least: int) -> None:

@@ -14,18 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slabench.backbones.synchronised import SynchronisedBatchNorm
+
 
 def enter(module: nn.Module, images: Tensor) -> Tensor:
     """`images` in the blocked layout and in the precision of the pass, where `module` may train on them so; else as they are.
 
     It may in training on the CPU, unless weights are results of other operators, as in MAML's inner loop: that differentiates
-    twice, which only torch's own convolution can.
+    twice, which only torch's own convolution can. Nor where batch norms are over several processes: those read plain tensors.
     """
     if not (
         module.training and torch.is_grad_enabled() and images.device.type == "cpu" and images.dtype == torch.float32
     ):
         return images
     if not (torch.backends.mkldnn.is_available() and all(weight.is_leaf for weight in module.parameters())):
+        return images
+    if any(isinstance(part, SynchronisedBatchNorm) for part in module.modules()):
         return images
     if not torch.is_autocast_enabled("cpu"):
         return images.to_mkldnn()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from slabench.backbones import Backbone, FoldingBlock, check_size
+from slabench.backbones import Backbone, FoldingBlock, Share, check_size, draw
 from slabench.core.uploads import upload
 
 
@@ -74,6 +74,7 @@ class _ResidualBlock(FoldingBlock):
         self.drop_rate, self.dropblock_size = drop_rate, dropblock_size
         self.step = 0
         self.noise: torch.Generator | None = None
+        self.share: Share | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         out = x
@@ -100,10 +101,13 @@ class _ResidualBlock(FoldingBlock):
         """
         if self.dropblock_size is None:
             keep = 1 - self.drop_rate
-            mask = upload(torch.rand(x.shape, generator=self.noise) < keep, x.device).float() / keep
+            mask = upload(draw(x.shape, self.noise, self.share) < keep, x.device).float() / keep
         else:
             keep = max(1 - self.drop_rate * self.step / _RAMP_STEPS, 1 - self.drop_rate)
-            mask = dropblock_mask(x.shape, keep, self.dropblock_size, self.noise, x.device)
+            # Of the whole batch, over which it is rescaled.
+            shape = x.shape if self.share is None else (self.share.batch, *x.shape[1:])
+            mask = dropblock_mask(shape, keep, self.dropblock_size, self.noise, x.device)
+            mask = mask if self.share is None else self.share.of(mask, len(x))
         return mask.to(x.dtype)
 
 
@@ -160,6 +164,11 @@ class ResNet12(Backbone):
         """The CPU generator of the dropout masks."""
         for block in self.blocks:
             block.noise = generator  # type: ignore[assignment]
+
+    def set_share(self, share: Share | None) -> None:
+        """Which rows of a divided batch come next."""
+        for block in self.blocks:
+            block.share = share  # type: ignore[assignment]
 
 
 def resnet12(image_size: int, dropblock_size: int = 2, drop_rate: float = 0.1) -> ResNet12:

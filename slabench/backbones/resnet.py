@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from slabench.backbones import Backbone, FoldingBlock, blocked, check_size
+from slabench.backbones import Backbone, FoldingBlock, Share, blocked, check_size, draw
 from slabench.core.uploads import upload
 
 
@@ -104,13 +104,14 @@ class _Wide(nn.Module):
         self.project = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs or stride != 1 else None
         self.drop_rate = drop_rate
         self.noise: torch.Generator | None = None
+        self.share: Share | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         active = functional.relu(self.norm1(x))
         out = functional.relu(self.norm2(self.conv1(active)))
         if self.training and self.drop_rate:
             keep = 1 - self.drop_rate
-            kept = upload(torch.rand(out.shape, generator=self.noise) < keep, out.device)
+            kept = upload(draw(out.shape, self.noise, self.share) < keep, out.device)
             out = out * (kept.float() / keep).to(out.dtype)
         return self.conv2(out) + (x if self.project is None else self.project(active))  # type: ignore[no-any-return]
 
@@ -142,6 +143,11 @@ class WideResNet(Backbone):
         """The CPU generator of the dropout masks."""
         for block in self.blocks:
             block.noise = generator  # type: ignore[assignment]
+
+    def set_share(self, share: Share | None) -> None:
+        """Which rows of a divided batch come next."""
+        for block in self.blocks:
+            block.share = share  # type: ignore[assignment]
 
 
 def _initialise(module: nn.Module) -> None:

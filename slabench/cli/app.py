@@ -12,7 +12,8 @@ import typer
 
 from slabench.cli.commands import Group
 from slabench.cli.streams import lasting
-from slabench.core.errors import SlabenchError
+from slabench.core.errors import SlabenchError, UsageError
+from slabench.core.torchrun import launched
 from slabench.core.versions import __version__
 
 app = typer.Typer(
@@ -54,6 +55,12 @@ def _main(
         ),
     ] = None,
 ) -> None:
+    launch, verb = launched(), context.invoked_subcommand
+    if launch is not None and verb != "run":
+        raise UsageError(
+            f"torchrun started {launch.size} processes of `slabench {verb}`, and only `run` shares its work",
+            "start it without torchrun",
+        )
     if plugins:
         from slabench.cli import check  # imports the registries, which no help needs
 
@@ -63,15 +70,22 @@ def _main(
 @lasting()
 def main() -> None:
     """Entry point: errors of slabench are printed without a traceback, with their exit code."""
+    follows = False
     try:
+        launch = launched()
+        if follows := launch is not None and launch.follows:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the first process speaks for all
         app()
     except SlabenchError as error:
+        if follows:
+            sys.exit(error.exit_code)
         typer.secho(f"error: {error.message}", fg="red", err=True)
         if error.remedy:
             typer.echo(f"       {error.remedy}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
+        if not follows:
+            typer.echo("interrupted", err=True)
         sys.exit(130)
     except OSError as error:
         # A place that cannot be written to, or a full disk; any other is a mistake of ours, and its traceback is wanted.

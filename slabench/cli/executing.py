@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from slabench.core.errors import UsageError
+from slabench.core.torchrun import launched
+
 if TYPE_CHECKING:
     from slabench.executors.jobs import Job
     from slabench.executors.running import Executor
@@ -35,6 +38,11 @@ def executor_of(
     """The executor that the options name; None: this process runs everything itself. Raises UsageError."""
     if name is None and jobs in (None, 1) and partition is None and not resources:
         return None  # and torch is not imported before it has to be
+    if (launch := launched()) is not None:
+        raise UsageError(
+            f"torchrun started {launch.size} processes that train one trial together, and an executor starts its own",
+            "give torchrun without --executor and --jobs, or the executor without torchrun",
+        )
     from slabench.executors.choose import choose
     from slabench.executors.resources import Request
 

@@ -30,6 +30,7 @@ from slabench.cli.streams import Screen, forgive
 from slabench.core import paths
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.suites import SUITES
+from slabench.core.torchrun import launched
 from slabench.progress import ConsoleListener
 
 if TYPE_CHECKING:
@@ -193,7 +194,10 @@ def run(target: str, **given: Any) -> None:
         resume=resume,
         wait=wait,
     )
+    launch = launched()
     if given["dry_run"]:
+        if launch is not None and launch.follows:
+            return
         with paths.nothing_stays():
             trials = show_plan(console, recipes, seeds, results, measured_on(executor, device), threads)
             if executor is not None:
@@ -202,6 +206,8 @@ def run(target: str, **given: Any) -> None:
         return
     if executor is None:
         outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=resume, wait=wait)
+        if launch is not None and launch.follows:
+            return
     else:
         outcomes = execute_on(console, executor, recipes, seeds, given)
     if submitted_alone(executor, wait, outcomes):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from slabench.core.errors import unknown_name
 from slabench.core.uploads import upload
+
+ALL = slice(None)
 
 _GREY = (0.2989, 0.587, 0.114)  # luma weights of torchvision's rgb_to_grayscale
 
@@ -34,6 +36,14 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     shift, scale = upload(torch.stack([-torch.tensor(mean) * scale, scale]), images.device)
     values = images.to(torch.float32) if images.dtype != torch.float32 else images
     return torch.addcmul(shift, values, scale).permute(0, 3, 1, 2)
+
+
+class Augment(Protocol):
+    """What makes inputs of stored images; see `BatchAugment`."""
+
+    def __call__(self, images: Tensor, generator: torch.Generator, rows: slice = ALL) -> Tensor:
+        """Inputs of the wanted rows of a batch."""
+        ...
 
 
 class BatchAugment:
@@ -71,33 +81,38 @@ class BatchAugment:
         self.cutout, self.policy, self.resized_crop = cutout, policy, resized_crop
         self.mean, self.std = tuple(mean), tuple(std)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, rows: slice = ALL) -> Tensor:
         """Augmented, normalised images.
 
         Args:
-            images: uint8 `[B, H, W, 3]`.
+            images: uint8 `[B, H, W, 3]`, a whole batch.
             generator: CPU generator.
+            rows: those of the batch that are wanted; each is what it is in the whole batch.
 
         Returns:
-            float32 `[B, 3, H, W]` in channels-last memory.
+            float32 `[n, 3, H, W]` of the n wanted rows, in channels-last memory.
         """
         batch = len(images)
+        # A policy draws and acts image by image: all are made, and the wanted ones taken.
+        rows, wanted = (rows, ALL) if self.policy == "none" else (ALL, rows)
         if self.resized_crop:
-            images = resized_crop(images, self.resized_crop, generator)
+            images = resized_crop(images, self.resized_crop, generator, rows)
+        else:
+            images = images[rows]
         if self.crop_padding or self.flip:
             span = 2 * self.crop_padding + 1
             shifts = torch.randint(span, (2, batch), generator=generator)
             mirrored = (
                 torch.rand(batch, generator=generator) < 0.5 if self.flip else torch.zeros(batch, dtype=torch.bool)
             )
-            images = crop_and_flip(images, self.crop_padding, shifts[0], shifts[1], mirrored)
+            images = crop_and_flip(images, self.crop_padding, shifts[0, rows], shifts[1, rows], mirrored[rows])
         images = apply_policy(self.policy, images, generator)
         if self.jitter:
             factors = 1 + self.jitter * (2 * torch.rand(3, batch, generator=generator) - 1)
             order = torch.randperm(3, generator=generator).tolist()
-            images = jitter(images.to(torch.float32), upload(factors, images.device), order)
+            images = jitter(images.to(torch.float32), upload(factors[:, rows], images.device), order)
         made = normalise(images, self.mean, self.std)
-        return cutout(made, self.cutout, generator) if self.cutout else made
+        return (cutout(made, self.cutout, generator, rows, batch) if self.cutout else made)[wanted]
 
 
 def centre_crop(images: Tensor, size: int) -> Tensor:
@@ -204,7 +219,9 @@ def _policy(name: str, size: int) -> Any:
     return v2.AutoAugment(kind)
 
 
-def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def cutout(
+    images: Tensor, side: int, generator: torch.Generator, rows: slice = ALL, batch: int | None = None
+) -> Tensor:
     """Set one square of each image to 0, the mean colour of normalised images (DeVries and Taylor 2017).
 
     As in their code: the centre is anywhere in the image, and the square is cut at the border.
@@ -213,35 +230,41 @@ def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
         images: float `[B, 3, H, W]`, normalised.
         side: of the square, in pixels.
         generator: CPU generator.
+        rows: which ones of a batch they are.
+        batch: images of it; None: as many as there are.
     """
-    batch, _, height, width = images.shape
+    height, width = images.shape[-2:]
     inside = []
     for size in (height, width):
-        low = upload(torch.randint(size, (batch, 1), generator=generator) - side // 2, images.device)
+        drawn = torch.randint(size, (len(images) if batch is None else batch, 1), generator=generator)[rows]
+        low = upload(drawn - side // 2, images.device)
         place = torch.arange(size, device=images.device)
         inside.append((place >= low) & (place < low + side))
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return images.clone().masked_fill_(hole, 0)  # in place keeps the memory layout that convolutions profit from
 
 
-def resized_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def resized_crop(images: Tensor, size: int, generator: torch.Generator, rows: slice = ALL) -> Tensor:
     """A random part of each image, of 8 to 100 % of its area and sides of 3:4 to 4:3, resized to `size` (torchvision's rule).
 
     Args:
         images: uint8 `[B, H, W, 3]`.
         size: height and width of what is returned, in pixels.
         generator: CPU generator.
+        rows: those that are wanted.
 
     Returns:
-        uint8 `[B, size, size, 3]`.
+        uint8 `[n, size, size, 3]` of the wanted rows.
     """
     from torchvision.transforms.v2 import functional as vision
 
     made = []
-    for image in images:
-        top, left, height, width = crop_box(image.shape[0], image.shape[1], generator)
+    boxes = [crop_box(images.shape[1], images.shape[2], generator) for _ in images]
+    for image, (top, left, height, width) in zip(images[rows], boxes[rows], strict=True):
         part = vision.resized_crop(image.permute(2, 0, 1), top, left, height, width, [size, size], antialias=True)
         made.append(part.permute(1, 2, 0))
+    if not made:
+        return images.new_empty((0, size, size, images.shape[-1]))
     return torch.stack(made).contiguous()  # of H, W, 3, as the views are not
 
 

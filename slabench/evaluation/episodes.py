@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slabench.backbones import Backbone
 from slabench.core.errors import UsageError
 from slabench.core.seeding import torch_generator
+from slabench.core.team import share, whole, whole_flags
 from slabench.core.uploads import upload
 from slabench.data.augment import centre_crop, normalise
 from slabench.data.catalog import DatasetInfo
@@ -45,7 +46,7 @@ def embed(
     batch: int = 64,
     autocast: torch.dtype | None = None,
 ) -> Tensor:
-    """Features of every image under every transformation.
+    """Features of every image under every transformation; of several processes each embeds its share of the images.
 
     Args:
         learner: its backbone is used in eval mode, as a copy; the learner itself is left as it is.
@@ -66,6 +67,7 @@ def embed(
         batch *= 64
     batch = max(1, batch // transforms.M)  # images
     backbone = learner.backbone.folded()
+    n, images = len(images), images[share(len(images))]
     features = torch.empty((len(images), transforms.M, learner.backbone.feature_dim), device=device)
     for start in range(0, len(images), batch):
         part = upload(images[start : start + batch], device)
@@ -73,6 +75,7 @@ def embed(
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             out = backbone(copies)
         features[start : start + len(part)] = out.float().unflatten(0, (len(part), transforms.M))
+    features = whole(features, n, counted=True)
     require_finite(features, "features")
     return features
 
@@ -113,14 +116,18 @@ def embed_augmented(
     """
     device = next(learner.backbone.parameters()).device
     backbone = learner.backbone.folded()
-    features = torch.empty((len(images), copies, transforms.M, learner.backbone.feature_dim), device=device)
-    for start in range(0, len(images), _BLOCK):
+    n_blocks = -(-len(images) // _BLOCK)
+    own = range(n_blocks)[share(n_blocks)]
+    features = torch.zeros((len(own), _BLOCK, copies, transforms.M, learner.backbone.feature_dim), device=device)
+    for place, block in enumerate(own):
+        start = block * _BLOCK
         part = upload(images[start : start + _BLOCK], device)
         for copy in range(copies):
             views = transforms.apply(augment(part, torch_generator(seed, "support-copies", start, copy)))
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 out = backbone(views)
-            features[start : start + len(part), copy] = out.float().unflatten(0, (len(part), transforms.M))
+            features[place, : len(part), copy] = out.float().unflatten(0, (len(part), transforms.M))
+    features = whole(features, n_blocks, counted=True).flatten(0, 1)[: len(images)]
     require_finite(features, "features of augmented copies")
     return features
 
@@ -200,7 +207,7 @@ def score_episodes(
     n_classes: int,
     watch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> EpisodeScores:
-    """Score episodes from features.
+    """Score episodes from features; of several processes each scores its share of the episodes.
 
     Args:
         learner: only its head and scale are used.
@@ -219,14 +226,18 @@ def score_episodes(
     views = features[:, :1] if predictor == "single" else features
     truth = upload(episodes.flat(query=True)[1], features.device)  # [E, T]
     chunk = episodes_at_once(episodes, views)
-    right = []
-    for start in range(0, len(episodes), chunk):
-        found = logits(learner, views, episodes[start : start + chunk])
+    # Who watches sees all episodes, in every process.
+    own = share(len(episodes)) if watch is None else slice(0, len(episodes))
+    right = [truth.new_empty((0, truth.shape[1]), dtype=torch.bool)]
+    for start in range(own.start, own.stop, chunk):
+        part = slice(start, min(start + chunk, own.stop))
+        found = logits(learner, views, episodes[part])
         require_finite(found, f"logits of the head {learner.head.name}")
-        right.append(found.argmax(-1).eq(truth[start : start + chunk]))
+        right.append(found.argmax(-1).eq(truth[part]))
         if watch is not None:
-            watch(found, truth[start : start + chunk])
-    return tally(torch.cat(right), episodes, n_classes)
+            watch(found, truth[part])
+    flags = torch.cat(right)
+    return tally(flags if watch is not None else whole_flags(flags, len(episodes)), episodes, n_classes)
 
 
 def episodes_at_once(episodes: Episodes, features: Tensor) -> int:

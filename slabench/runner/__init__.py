@@ -11,10 +11,11 @@ import contextlib
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 
@@ -22,19 +23,22 @@ from slabench import plugins
 from slabench.backbones import n_parameters
 from slabench.core import paths
 from slabench.core.errors import SlabenchError, UsageError
-from slabench.core.files import SHORT, remove_abandoned
+from slabench.core.files import remove_abandoned
 from slabench.core.locks import hold
+from slabench.core.team import PeerLostError
 from slabench.recipes import AnyRecipe
 from slabench.records.agenda import Announcement, announce
 from slabench.records.environment import describe, peak_memory_bytes
 from slabench.records.reading import read_record
 from slabench.records.record import Cost, CurvePoint, RunRecord, Selection
 from slabench.records.store import ResultStore
+from slabench.runner.one_trial import Done, checkpoint_of, follow, train_and_score
 from slabench.runner.trials import Outcome, Trial, plan
-from slabench.suites import Scored, SuiteTask, suite_of
-from slabench.training.device import choose_device, choose_precision, exact_float32, keep_heap, use_threads
-from slabench.training.finite import at_step
-from slabench.training.loop import Fitted, Interrupted, Listener, Undisturbed, checkpoint_seconds, fit
+from slabench.suites.dividing import UndividedError
+from slabench.training.checkpoint import Progress
+from slabench.training.crew import Crew, own_device
+from slabench.training.device import choose_device, choose_precision, keep_heap, use_threads
+from slabench.training.loop import Interrupted, Listener, Undisturbed, checkpoint_seconds
 
 Resume = Literal["auto", "never", "force"]
 RESUME: tuple[Resume, ...] = ("auto", "never", "force")
@@ -94,22 +98,58 @@ def run(
         listener: told about progress; one that fails is not told any more, and the run goes on.
         argv: the command line, for the record.
 
+    Returns:
+        What became of each trial. Under torchrun the processes train each trial together: the first one has the outcomes, and
+        tells its listener; the others return an empty list.
+
     Raises:
         Interrupted: with the state saved.
+        PeerLostError: another process that torchrun started has gone; the state is saved.
         UsageError: the request cannot be served; nothing has been run.
         OSError: nothing can be written into the folder of records; nothing has been run.
     """
     if resume not in RESUME:
         raise UsageError(f"--resume {resume} is unknown", f"known: {', '.join(RESUME)}")
-    where = choose_device(device)
+    crew = Crew.assemble()
+    if crew is not None and crew.launch.follows:
+        follow(crew, recipes, seeds, results, data_folder, lambda: _begin(device, threads, crew))
+        return []
+    with nullcontext() if crew is None else crew.dismissed():
+        return _lead(crew, recipes, seeds, results, data_folder, device, threads, resume, wait, owned, listener, argv)
+
+
+def _begin(device: str, threads: int | None, crew: Crew | None) -> torch.device:
+    """Set up this process, and return its device."""
+    where = choose_device(device if crew is None else own_device(device, crew.launch))
     checkpoint_seconds()  # a wrong one is an error before anything is run
     keep_heap()
     use_threads(threads)
     if where.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+    return where
+
+
+def _lead(
+    crew: Crew | None,
+    recipes: AnyRecipe | Sequence[AnyRecipe],
+    seeds: Iterable[int] | None,
+    results: Path | None,
+    data_folder: Path | None,
+    device: str,
+    threads: int | None,
+    resume: str,
+    wait: bool,
+    owned: bool,
+    listener: RunListener | None,
+    argv: Sequence[str],
+) -> list[Outcome]:
+    where = _begin(device, threads, crew)
     store = ResultStore(paths.results(results))
     trials = plan(recipes, seeds, results, data_folder)
+    if crew is not None:
+        crew.tell(do="plan", keys=[trial.key for trial in trials])
+        crew.require_ready()
     todo = [trial for trial in trials if trial.done is None or resume == "force"]
     for trial in todo:  # what cannot be saved is not trained
         _checkpoints(store).mkdir(parents=True, exist_ok=True)
@@ -123,7 +163,7 @@ def run(
             if told and hasattr(listener, "note"):
                 told.note(text)
             else:
-                warnings.warn(RunWarning(text), stacklevel=3)
+                warnings.warn(RunWarning(text), stacklevel=4)
 
     if told and hasattr(listener, "planned"):  # one that was written for version 0.1 has none
         told.planned(todo)
@@ -139,11 +179,13 @@ def run(
                     outcome = Outcome(trial, "skipped", trial.done)
                     _tidy(trial, trial.done, store)
                 else:
-                    outcome = _run_trial(trial, store, where, resume, told, argv, note, agenda, owned)
+                    outcome = _run_trial(trial, store, where, resume, told, argv, note, agenda, owned, crew)
                     agenda.at(None)
                 outcomes[trial.key] = outcome
                 if told:
                     told.outcome(outcome)
+                if crew is not None:
+                    crew.require_whole()
             held = [(number, trial) for number, trial in numbered if outcomes[trial.key].state == "busy"]
             turn = _freed(held, store, note) if held and wait else []
     return [outcomes[trial.key] for trial in trials]
@@ -163,8 +205,9 @@ def _run_trial(
     note: Callable[[str], None],
     agenda: Announcement,
     owned: bool,
+    crew: Crew | None,
 ) -> Outcome:
-    checkpoint = _checkpoint(trial, store)
+    checkpoint = checkpoint_of(trial, store.root)
     started = datetime.now(UTC)
     with hold(checkpoint.with_suffix(".lock")) as state:
         if state == "busy":
@@ -182,31 +225,22 @@ def _run_trial(
         agenda.at(trial.key)
         try:
             _check_writable(trial, store)
-            autocast = choose_precision(trial.recipe.train.precision, device)
-            task = suite_of(trial.recipe).build_task(trial.recipe, trial.seed, trial.prepared, device, autocast)
-            fitted = fit(
-                task,
-                task.optimisation,
-                trial.recipe.select,
-                trial.key,
-                checkpoint,
-                resume == "auto" and not trial.untold,  # a checkpoint may be of other code
-                listener,
-            )
-            if listener:
-                listener.scoring()
-            begin = time.perf_counter()
-            with at_step(fitted.selected_step), exact_float32():
-                scored = task.score(fitted.progress)
-            seconds = time.perf_counter() - begin
-            record = _record(trial, task, fitted, scored, seconds, device, started, argv)
-            saved = read_record(store.save(record, scored.per_unit, scored.outputs))
-        except (Interrupted, KeyboardInterrupt):
+            goes_on = resume == "auto" and not trial.untold  # else a checkpoint may be of other code
+            if crew is not None:
+                crew.tell(do="trial", key=trial.key, goes_on=goes_on)
+            with nullcontext() if crew is None else crew.together(device):
+                done = train_and_score(
+                    trial, device, checkpoint, goes_on, listener, None if listener is None else listener.scoring
+                )
+            processes = _processes(crew, device, done.fitted.progress)
+            record = _record(trial, done, device, started, argv, processes)
+            saved = read_record(store.save(record, done.scored.per_unit, done.scored.outputs))
+        except (Interrupted, KeyboardInterrupt, PeerLostError, UndividedError):
             raise
         except Exception as error:
             text = str(error) if isinstance(error, SlabenchError) else "".join(traceback.format_exception(error))
             with contextlib.suppress(Exception):  # what failed may be the saving itself
-                store.save(_failed(trial, text, device, started, argv), {})
+                store.save(_failed(trial, text, device, started, argv, _processes(crew, device)), {})
             kept = "\nthe result of an earlier run stays as it was" if finished is not None else ""
             return Outcome(trial, "failed", None, (str(error) or type(error).__name__) + kept)
         checkpoint.unlink(missing_ok=True)
@@ -218,10 +252,6 @@ def _checkpoints(store: ResultStore) -> Path:
     return store.root / "checkpoints"
 
 
-def _checkpoint(trial: Trial, store: ResultStore) -> Path:
-    return _checkpoints(store) / f"{trial.key[:SHORT]}.safetensors"
-
-
 def _check_writable(trial: Trial, store: ResultStore) -> None:
     store.check_writable(trial.recipe.suite, trial.prepared.protocol, trial.recipe.name)
 
@@ -229,7 +259,7 @@ def _check_writable(trial: Trial, store: ResultStore) -> None:
 def _tidy(trial: Trial, done: RunRecord, store: ResultStore) -> None:
     """Remove what a process left that was killed after it had written the record of a trial."""
     store.tidy(done)
-    checkpoint = _checkpoint(trial, store)
+    checkpoint = checkpoint_of(trial, store.root)
     if any(checkpoint.parent.glob(f"*{checkpoint.stem}.*")):
         with hold(checkpoint.with_suffix(".lock")) as state:
             if state == "held":  # else it is another process's, which runs the trial again
@@ -249,7 +279,7 @@ def _freed(held: list[tuple[int, Trial]], store: ResultStore, note: Callable[[st
     while True:
         free = []
         for number, trial in held:
-            with hold(_checkpoint(trial, store).with_suffix(".lock")) as state:
+            with hold(checkpoint_of(trial, store.root).with_suffix(".lock")) as state:
                 if state != "busy":
                     free.append((number, trial))
         if free:
@@ -257,20 +287,25 @@ def _freed(held: list[tuple[int, Trial]], store: ResultStore, note: Callable[[st
         _pause()
 
 
+def _processes(crew: Crew | None, device: torch.device, progress: Progress | None = None) -> dict[str, Any]:
+    """What the environment says of several processes; nothing where one has done it all."""
+    counts = {} if progress is None else progress.processes
+    size = 1 if crew is None else crew.launch.size
+    mixed = set(counts) - {str(size)}
+    if crew is None and not mixed:
+        return {}
+    facts = {"count": 1} if crew is None else crew.facts(device)
+    return {"processes": facts | ({"steps": dict(counts)} if mixed else {})}
+
+
 def _record(
-    trial: Trial,
-    task: SuiteTask,
-    fitted: Fitted,
-    scored: Scored,
-    eval_seconds: float,
-    device: torch.device,
-    started: datetime,
-    argv: Sequence[str],
+    trial: Trial, done: Done, device: torch.device, started: datetime, argv: Sequence[str], processes: Mapping[str, Any]
 ) -> RunRecord:
+    task, fitted, scored = done.task, done.fitted, done.scored
     progress, recipe = fitted.progress, trial.recipe
     points = {point["step"]: point for point in progress.curve}
     at_selected = points.get(fitted.selected_step)
-    return _base(trial, device, started, argv).model_copy(
+    return _base(trial, device, started, argv, processes).model_copy(
         update={
             "status": "done",
             "error": None,
@@ -286,7 +321,7 @@ def _record(
             "warnings": trial.warnings,
             "cost": Cost(
                 train_seconds=round(progress.seconds, 3),
-                eval_seconds=round(eval_seconds, 3),
+                eval_seconds=round(done.eval_seconds, 3),
                 images_seen=progress.images_seen,
                 steps=progress.step,
                 episodes=progress.step * task.episodes_per_step,
@@ -299,10 +334,12 @@ def _record(
     )
 
 
-def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
+def _base(
+    trial: Trial, device: torch.device, started: datetime, argv: Sequence[str], processes: Mapping[str, Any]
+) -> RunRecord:
     recipe = trial.recipe
     precision = choose_precision(recipe.train.precision, device)
-    environment = describe(device) | {"precision": "bfloat16" if precision else "float32"}
+    environment = describe(device) | {"precision": "bfloat16" if precision else "float32", **processes}
     return RunRecord(
         key=trial.key,
         name=recipe.name,
@@ -323,5 +360,7 @@ def _base(trial: Trial, device: torch.device, started: datetime, argv: Sequence[
     )
 
 
-def _failed(trial: Trial, error: str, device: torch.device, started: datetime, argv: Sequence[str]) -> RunRecord:
-    return _base(trial, device, started, argv).model_copy(update={"error": error})
+def _failed(
+    trial: Trial, error: str, device: torch.device, started: datetime, argv: Sequence[str], processes: Mapping[str, Any]
+) -> RunRecord:
+    return _base(trial, device, started, argv, processes).model_copy(update={"error": error})

@@ -75,6 +75,9 @@ class SuiteTask(Task, Protocol):
     transforms: TransformSet
     device: torch.device
     images: torch.Tensor
+    recipe: Any
+    divides: bool
+    """Whether `step` works on this process's share of a batch (`slabench.core.team`)."""
 
     @property
     def optimisation(self) -> Optimisation:

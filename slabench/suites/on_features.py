@@ -18,6 +18,7 @@ from torch import Tensor
 
 from slabench.core.errors import DataError, UsageError
 from slabench.core.files import digest_json
+from slabench.data.augment import ALL
 from slabench.data.imageset import ImageSet
 from slabench.embedders import EmbedderFacts, open_features
 from slabench.sla.transforms import IDENTITY, TransformSet, cached_views, transform_set
@@ -62,9 +63,9 @@ def identity_of(recipe: AnyRecipe) -> TransformSet:
     return cached_views(IDENTITY) if recipe.model.embedder else IDENTITY
 
 
-def unaugmented(features: Tensor, generator: torch.Generator) -> Tensor:
+def unaugmented(images: Tensor, generator: torch.Generator, rows: slice = ALL) -> Tensor:
     """Features as they are, in float32: in the place of `slabench.data.augment.BatchAugment`."""
-    return features.float()
+    return images[rows].float()
 
 
 def embedded(

@@ -32,6 +32,7 @@ class Progress:
         loss_sum: of the steps since the last curve point.
         accuracy_sum: likewise.
         since: steps since the last curve point.
+        processes: steps by the number of processes that made them together.
     """
 
     step: int = 0
@@ -43,6 +44,7 @@ class Progress:
     loss_sum: float = 0.0
     accuracy_sum: float = 0.0
     since: int = 0
+    processes: dict[str, int] = field(default_factory=dict)
 
 
 class _State(BaseModel):

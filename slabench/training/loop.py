@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from slabench.core.errors import SlabenchError, UsageError
+from slabench.core.errors import IntegrityError, SlabenchError, UsageError
+from slabench.core.team import PeerLostError, any_of, as_leader, average, current, reduce
 from slabench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from slabench.training.finite import at_step, diverged, require_finite_weights
 from slabench.training.schedule import Optimisation, build_optimizer, learning_rate
@@ -158,20 +159,26 @@ def fit(
         train: see `slabench.training.schedule.Optimisation`.
         select: when to validate, and which weights to keep.
         key: the trial's key; a checkpoint of another trial is refused.
-        checkpoint: where to save on the way; None saves nothing.
+        checkpoint: where to save on the way; None saves nothing. Of several processes (`slabench.core.team`) the first saves.
         resume: go on from `checkpoint` if it is there.
         listener: told about progress.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with the state saved.
+        PeerLostError: another process has gone; the state before the step at hand is saved.
         NotFiniteError: the loss, the weights, or what validation computes of them are no longer finite; names the step.
     """
-    module = task.module
+    module, team = task.module, current()
     optimizer = build_optimizer(train, module)
     progress, best = Progress(), None
     if checkpoint is not None and resume and checkpoint.is_file():
         progress, best = load_checkpoint(checkpoint, key, module, optimizer)
+    _require_same_start(progress.step)
     resumed_at, interval = progress.step, checkpoint_seconds()
+    counted = progress.processes.get(str(team.size), 0)
+    if resumed_at and not progress.processes:
+        progress.processes["1"] = resumed_at  # from before there were several
+        counted = resumed_at if team.size == 1 else 0
     validations = _validation_steps(train.steps, select.points)
 
     def validate() -> None:
@@ -183,7 +190,8 @@ def fit(
             best = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
     def save() -> None:
-        if checkpoint is not None:
+        if checkpoint is not None and team.leads:
+            progress.processes[str(team.size)] = counted + progress.step - resumed_at
             save_checkpoint(checkpoint, key, module, optimizer, progress, best)
 
     if listener:
@@ -197,14 +205,30 @@ def fit(
     begin = saved = reported = time.perf_counter()
     before, last_images = progress.seconds, progress.images_seen
 
-    with _stop_requests() as stop:
+    statistics = _Statistics(module) if team.size > 1 else None
+    with _stop_requests(patient=team.size > 1) as stop:
         while progress.step < train.steps:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(train, progress.step)
-            result = task.step(progress.step)
-            optimizer.zero_grad(set_to_none=True)
-            result.loss.backward()
+            try:
+                result = task.step(progress.step)
+                optimizer.zero_grad(set_to_none=True)
+                result.loss.backward()
+                average([weight.grad for weight in module.parameters() if weight.grad is not None])
+                stopping = any_of(stop.is_set())  # all stop after the same step
+            except PeerLostError as error:
+                progress.seconds = before + time.perf_counter() - begin
+                progress.loss_sum, progress.accuracy_sum = sums.tolist()
+                if statistics is not None:
+                    statistics.put_back()
+                save()
+                raise PeerLostError(
+                    f"{error.message}; stopped at step {progress.step} of {train.steps}, and the state is saved",
+                    "run the same command again to go on from there",
+                ) from error
             optimizer.step()
+            if statistics is not None:
+                statistics.keep()
             sums += torch.stack([result.loss.detach().float(), result.accuracy.float()])
             finite_steps += torch.isfinite(sums).all()
             progress.step += 1
@@ -218,7 +242,7 @@ def fit(
                 listener.step(progress.step, loss, accuracy, rate)
                 reported, last_images = now, progress.images_seen
             due = progress.step in validations
-            if due or stop.is_set() or now - saved >= interval:
+            if due or stopping or now - saved >= interval:
                 progress.seconds = before + now - begin
                 progress.loss_sum, progress.accuracy_sum = sums.tolist()
                 _require_finite_losses(finite_steps, progress)
@@ -230,12 +254,13 @@ def fit(
                     reported, last_images = begin, progress.images_seen
                 save()
                 saved = time.perf_counter()
-                if stop.is_set() and progress.step < train.steps:
+                if stopping and progress.step < train.steps:
                     raise Interrupted(
                         f"stopped at step {progress.step} of {train.steps}; the state is saved",
                         "run the same command again to go on from there",
                     )
     _require_finite_losses(finite_steps, progress)
+    progress.processes[str(team.size)] = counted + progress.step - resumed_at
     selected = train.steps
     if select.rule == "best_val" and best is not None and progress.best_step is not None:
         module.load_state_dict(best)
@@ -256,7 +281,7 @@ def _validation_steps(steps: int, points: int) -> frozenset[int]:
 
 def _validate(task: Task, progress: Progress) -> dict[str, Any]:
     with at_step(progress.step):
-        accuracies, watched = task.validate(), task.watch()
+        accuracies, watched = _agreed(task.validate()), task.watch()
     task.module.train()
     point: dict[str, Any] = {
         "step": progress.step,
@@ -274,6 +299,43 @@ def _validate(task: Task, progress: Progress) -> dict[str, Any]:
     return point
 
 
+def _agreed(accuracies: dict[str, float]) -> dict[str, float]:
+    """As the first process has them: they choose the weights, and must choose the same ones everywhere."""
+    values = as_leader(torch.tensor(list(accuracies.values()), dtype=torch.float64))
+    return dict(zip(accuracies, values.tolist(), strict=True))
+
+
+def _require_same_start(step: int) -> None:
+    """Refuse processes that do not all find the same checkpoint."""
+    team = current()
+    if team.size == 1:
+        return
+    ends = reduce(torch.tensor([step, -step]), largest=True).tolist()
+    if ends[0] != -ends[1]:
+        raise IntegrityError(
+            f"processes of one trial would go on from steps {-ends[1]} and {ends[0]}",
+            "all of them need the same folder of results: --results on a shared disk",
+        )
+
+
+class _Statistics:
+    """Buffers (of batch norms) as they were after the last whole step: a step that breaks off half-way has changed some."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers = list(module.buffers())
+        self._kept = [buffer.clone() for buffer in self._buffers]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            kept.copy_(buffer)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            buffer.copy_(kept)
+
+
 def _is_best(point: dict[str, Any], progress: Progress) -> bool:
     accuracy = next(iter(point["val"].values()), None)
     if accuracy is None:
@@ -285,15 +347,18 @@ def _is_best(point: dict[str, Any], progress: Progress) -> bool:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second SIGINT stops at once, as without this."""
+def _stop_requests(patient: bool = False) -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second SIGINT stops at once, as without this.
+
+    `patient`: it does not. torchrun passes on the signal that the terminal has sent to everyone already.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.is_set() and not patient:
             raise KeyboardInterrupt
         stop.set()
 

@@ -14,7 +14,7 @@ from slabench.core.files import digest_json
 from slabench.core.registry import BACKBONES
 from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.core.uploads import upload
-from slabench.data.augment import BatchAugment
+from slabench.data.augment import ALL, Augment, BatchAugment
 from slabench.data.catalog import DatasetInfo, normalised_by
 from slabench.data.loading import input_size
 from slabench.data.mixing import inverse_frequency, mix
@@ -34,6 +34,7 @@ from slabench.suites import Scored, on_device
 from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared, check_data, prepare, task_id
 from slabench.suites.classifier.rules import check, uses_cosine, warnings
 from slabench.suites.classifier.scores import best_point, class_score
+from slabench.suites.dividing import own_rows, whole_batch
 from slabench.suites.on_features import transforms_of, unaugmented
 from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
@@ -107,6 +108,8 @@ class ClassifierTask:
         autocast: precision of the backbone, None for float32.
     """
 
+    divides = True
+
     def __init__(
         self,
         recipe: ClassifierRecipe,
@@ -153,7 +156,7 @@ class ClassifierTask:
             return lambda size: build_adapter(model, dim, self.seed)
         return BACKBONES.get(model.backbone)  # type: ignore[no-any-return]
 
-    def _augment(self) -> Callable[[Tensor, torch.Generator], Tensor]:
+    def _augment(self) -> Augment:
         if self.recipe.model.embedder:
             return unaugmented
         a, entry, size = self.recipe.augment, self.info, input_size(self.info)
@@ -199,14 +202,19 @@ class ClassifierTask:
         """Loss and accuracy on the batch of update `step`."""
         rows = upload(torch.from_numpy(self._rows(step)), self.device)
         labels = self.labels[rows]
-        inputs = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "augment", step))
+        copies = self.objective.n_copies(self.transforms.M)
+        own = own_rows(self.module.backbone, len(rows), copies)
+        mixes = self.recipe.mix.name != "none"  # with images of the whole batch
+        generator = torch_generator(self.seed, "augment", step)
+        inputs = self.augment(self.images.index_select(0, rows), generator, ALL if mixes else own)
         inputs, mixed, labels = self._mix(inputs, labels, step)
+        inputs = inputs[own] if mixes else inputs
         inputs = self.transforms.apply(inputs) if self.objective.copies else self.transforms.plain(inputs)
         backbone = self.module.backbone
         backbone.set_step(step)
         backbone.set_noise(torch_generator(self.seed, "dropout", step))
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            features = self.module.embed(inputs)
+            features = whole_batch(self.module.embed(inputs), len(rows), copies)
         outputs = self.module.outputs(features)
         sla, m = self.recipe.sla, self.transforms.M
         deferred = self.recipe.balance.reweight == "drw" and not self._deferred_now(step)
@@ -221,10 +229,9 @@ class ClassifierTask:
             beta=sla.beta,
             mixed=mixed,
         )
-        copies = self.objective.n_copies(m)
         main = outputs["joint" if self.objective.joint else "classes"].detach()[::copies]
         predicted = main[:, :: m if self.objective.joint else 1].argmax(1)
-        return StepResult(loss, predicted.eq(labels).float().mean(), len(inputs))
+        return StepResult(loss, predicted.eq(labels).float().mean(), len(features))
 
     def validate(self) -> dict[str, float]:
         """Balanced accuracy of every predictor over the classes that have validation images; empty without any.

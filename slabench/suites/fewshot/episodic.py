@@ -18,6 +18,7 @@ from slabench.recipes.images import images_per_step
 from slabench.records.outputs import ModelWeights
 from slabench.sla.objectives import objective
 from slabench.suites import Scored, on_device
+from slabench.suites.dividing import own_rows, whole_batch
 from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.scoring import EpisodeScoring, episode_score, train_augment
 from slabench.training.loop import StepResult
@@ -87,6 +88,8 @@ class EpisodicTask(EpisodeScoring):
         episodes, inputs = self._draw(step)
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             features = self.module.embed(inputs)
+        features = whole_batch(features, episodes.rows.numel(), self._labels.shape[-1])
+        seen = len(features)
         count, ways, per_class = episodes.rows.shape
         features = features.view(count, ways, per_class, -1, features.shape[-1])  # [E, N, K+Q, copies, D]
         shots = episodes.shots
@@ -96,14 +99,17 @@ class EpisodicTask(EpisodeScoring):
         logits = self.module.logits(support, support_labels, query, self._n_labels)
         loss = functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten(), label_smoothing=self._smoothing)
         accuracy = logits.detach().argmax(-1).eq(query_labels).float().mean()
-        return StepResult(loss, accuracy, len(inputs))
+        return StepResult(loss, accuracy, seen)
 
     def score(self, progress: Progress) -> Scored:
         """Scores on the frozen test episodes, and the weights that `slabench score` starts from."""
         return scored(self, self.module)
 
     def _draw(self, step: int) -> tuple[Episodes, Tensor]:
-        """The episodes of a step and their augmented copies, from seeds of the step; the backbone is told the step."""
+        """The episodes of a step and the augmented copies of this process's images, from seeds of the step.
+
+        The backbone is told the step.
+        """
         self.sampler.generator = numpy_generator(self.seed, "order", step)
         episodes = self.sampler.sample(self.recipe.train.episodes_per_step)
         backbone = self.module.backbone
@@ -112,16 +118,18 @@ class EpisodicTask(EpisodeScoring):
         return episodes, self._inputs(episodes, step)
 
     def _inputs(self, episodes: Episodes, step: int) -> Tensor:
-        """Augmented images of the episodes, copies interleaved: `[E*N*(K+Q)*copies, 3, H, W]`.
+        """Augmented images of the episodes, copies interleaved: `[E*N*(K+Q)*copies, 3, H, W]`; a share of them in one of several
+        processes.
 
         The copies of an image share its crop, flip and colours, as in the code of the paper's authors.
         """
         images = gather(self.images, upload(episodes.rows.reshape(-1), self.device))
-        inputs = self.augment(images, torch_generator(self.seed, "augment", step))
+        own = own_rows(self.module.backbone, len(images), self._labels.shape[-1])
+        inputs = self.augment(images, torch_generator(self.seed, "augment", step), own)
         if self.objective.copies:
             return self.transforms.apply(inputs)
         if self.objective.pairs:
-            which = (episodes.classes % self.transforms.M).repeat_interleave(episodes.rows.shape[-1])
+            which = (episodes.classes % self.transforms.M).repeat_interleave(episodes.rows.shape[-1])[own]
             return self.transforms.apply_each(inputs, which)
         return self.transforms.plain(inputs)
 

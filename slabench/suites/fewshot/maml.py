@@ -24,6 +24,7 @@ class AdaptedTask(EpisodicTask):
     """Training and scoring of MAML or ANIL; arguments as of `EpisodicTask`."""
 
     module: AdaptedLearner  # type: ignore[assignment]
+    divides = False
 
     def _build(self) -> AdaptedLearner:  # type: ignore[override]
         recipe, settings = self.recipe, self.recipe.maml

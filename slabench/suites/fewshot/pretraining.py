@@ -24,6 +24,7 @@ from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import images_per_step
 from slabench.sla.objectives import classifier_objective
 from slabench.suites import Scored, on_device
+from slabench.suites.dividing import own_rows, whole_batch
 from slabench.suites.fewshot.data import Prepared
 from slabench.suites.fewshot.episodic import scored
 from slabench.suites.fewshot.scoring import EpisodeScoring, train_augment
@@ -95,18 +96,19 @@ class PretrainingTask(EpisodeScoring):
         """Loss and accuracy on the batch of update `step`."""
         rows = self._rows(step)
         labels = self.labels[rows]
-        inputs = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "augment", step))
+        copies = self.objective.n_copies(self.transforms.M)
+        own = own_rows(self.module.backbone, len(rows), copies)
+        inputs = self.augment(self.images.index_select(0, rows), torch_generator(self.seed, "augment", step), own)
         inputs = self.transforms.apply(inputs) if self.objective.copies else self.transforms.plain(inputs)
         self.module.backbone.set_step(step)
         self.module.backbone.set_noise(torch_generator(self.seed, "dropout", step))
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            features = self.module.embed(inputs)
+            features = whole_batch(self.module.embed(inputs), len(rows), copies)
         outputs, m = self.module.outputs(features), self.transforms.M
         loss = self.objective.loss(outputs, labels, m, self.loss)
-        copies = self.objective.n_copies(m)
         plain = outputs["joint" if self.objective.joint else "classes"].detach()[::copies]
         predicted = plain[:, :: m if self.objective.joint else 1].argmax(1)
-        return StepResult(loss, predicted.eq(labels).float().mean(), len(inputs))
+        return StepResult(loss, predicted.eq(labels).float().mean(), len(features))
 
     def score(self, progress: Progress) -> Scored:
         """Scores on the frozen test episodes, and the weights that `slabench score` starts from."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from slabench.core.team import largest
 from slabench.core.uploads import upload
-from slabench.data.augment import BatchAugment
+from slabench.data.augment import Augment, BatchAugment
 from slabench.data.catalog import DatasetInfo
 from slabench.data.imageset import ImageSet
 from slabench.episodes.sampler import Episodes
@@ -52,6 +53,8 @@ class EpisodeScoring:
         device: where images, learner and features live.
         autocast: precision of the backbone, None for float32.
     """
+
+    divides = True
 
     def __init__(
         self, recipe: Recipe, seed: int, prepared: Prepared, device: torch.device, autocast: torch.dtype | None
@@ -136,7 +139,7 @@ def looks_at_queries(learner: EpisodicLearner, features: Tensor, episodes: Episo
     return query_gap(learner.logits, support, upload(labels, plain.device), query, episodes.ways) > LOGIT_NOISE
 
 
-def train_augment(recipe: Recipe, entry: DatasetInfo) -> Callable[[Tensor, torch.Generator], Tensor]:
+def train_augment(recipe: Recipe, entry: DatasetInfo) -> Augment:
     """Crop, flip and colours of a recipe, where the data set allows them; nothing on features."""
     train = recipe.train
     if recipe.model.embedder:
@@ -161,7 +164,7 @@ def score_watched(
     """`score_episodes`, and the largest residual of the head's solver; None for a head that solves nothing."""
     with watch_residuals() as residuals:
         scores = score_episodes(learner, features, episodes, predictor, n_classes, watch)
-    return scores, max(residuals, default=None)
+    return scores, largest(max(residuals, default=None))
 
 
 def base_rows(train: ImageSet) -> Sequence[int]:
