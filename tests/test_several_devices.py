@@ -111,7 +111,7 @@ def first_step(recipe: AnyRecipe) -> Step:
     result.loss.backward()
     gradients = {name: weight.grad for name, weight in task.module.named_parameters() if weight.grad is not None}
     team.average(list(gradients.values()))
-    return float(result.loss), gradients | {f"buffer {name}": value for name, value in task.module.named_buffers()}
+    return result.loss.item(), gradients | {f"buffer {name}": value for name, value in task.module.named_buffers()}
 
 
 def in_a_team(rank: int, size: int, folder: Path, recipes: list[AnyRecipe]) -> None:
