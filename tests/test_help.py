@@ -94,4 +94,4 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] == "slabenc
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     known = {"slabench", *(f"slabench.{name}" for name in ("cli", "cli.app", "cli.commands", "cli.streams", "core"))}
-    assert set(run.stderr.split()) == known | {"slabench.core.errors", "slabench.core.versions"}
+    assert set(run.stderr.split()) == known | {f"slabench.core.{name}" for name in ("errors", "torchrun", "versions")}

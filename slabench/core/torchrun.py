@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from slabench.core.errors import UsageError
 
 _NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """This process among those that were started for one command.
 
     Attributes:
