@@ -23,6 +23,8 @@ Kinds:
   as last item.
 - `differences`: a row is `[label, name, predictor, name, predictor]`, first minus second on the same test episodes or images; a
   column is `[label, protocol]`. `seeds = true` adds the difference of each seed.
+- `measures`: a row is `[label, name, predictor]`, with its own `protocol` as last item where it has one; a column is
+  `[heading, field]` of the row's scores, such as `calibration.nll` or `open_set.fpr95`, mean over seeds; fractions in percent.
 - `summary`: the tasks of `slabench plot summary`, at most eight, which asks for nothing more.
 
 `name@digest` tells recipes of one name apart, by the recipe's digest or by that of the trial it was derived from: the same head
@@ -40,6 +42,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,7 @@ from slabench.plots.summary import MOST_TASKS, tasks
 from slabench.ranking.entries import Entry, entries, entry_interval
 from slabench.records.store import ResultStore
 
+FRACTIONS = ("value", "ece", "ece_scaled", "fpr95", "accuracy")
 BLOCK = re.compile(r"<!-- table\n(.*?)-->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
@@ -165,6 +169,20 @@ def grid(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
     return lines
 
 
+def measures(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
+    """`kind = "measures"`."""
+    lines = [[spec.get("heading", ""), *(heading for heading, _ in spec["columns"])]]
+    for label, name, predictor, *row_protocol in spec["rows"]:
+        entry = found.entry((row_protocol or [spec.get("protocol")])[0], name, predictor)
+        cells = [label]
+        for _, path in spec["columns"]:
+            values = [attrgetter(path)(score) for score in entry.scores]
+            mean = sum(values) / len(values)
+            cells.append(percent(mean) if path.rpartition(".")[2] in FRACTIONS else f"{mean:.3f}")
+        lines.append(cells)
+    return lines
+
+
 def differences(spec: Mapping[str, Any], found: Records) -> list[list[str]]:
     """`kind = "differences"`."""
     extra = ["by seed"] if spec.get("seeds") else []
@@ -201,6 +219,7 @@ def summary(_: Mapping[str, Any], found: Records) -> list[list[str]]:
 KINDS: dict[str, Callable[[Mapping[str, Any], Records], list[list[str]]]] = {
     "scores": scores,
     "grid": grid,
+    "measures": measures,
     "differences": differences,
     "summary": summary,
 }
