@@ -6,8 +6,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Test processes at a time, each of one thread: `logical` is as many as there are cores, 8 at most. WORKERS=0: none but this.
-WORKERS ?= logical
+# Test processes at a time, each of one thread: one more than there are cores, since some tests mostly wait for processes of
+# their own; 8 at most. WORKERS=0: none but this.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # By files, so that what a file trains once is not trained by two, and in the order of tests/conftest.py: the longest first.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
