@@ -207,6 +207,12 @@ def fit(
 
     statistics = _Statistics(module) if team.size > 1 else None
     with _stop_requests(patient=team.size > 1) as stop:
+        stopping = False
+
+        def stops() -> bool:
+            """A process alone ends after the step at hand, whenever it is asked; several agreed in the middle of it."""
+            return stopping or (team.size == 1 and stop.is_set())
+
         while progress.step < train.steps:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(train, progress.step)
@@ -242,7 +248,7 @@ def fit(
                 listener.step(progress.step, loss, accuracy, rate)
                 reported, last_images = now, progress.images_seen
             due = progress.step in validations
-            if due or stopping or now - saved >= interval:
+            if due or stops() or now - saved >= interval:
                 progress.seconds = before + now - begin
                 progress.loss_sum, progress.accuracy_sum = sums.tolist()
                 _require_finite_losses(finite_steps, progress)
@@ -254,7 +260,7 @@ def fit(
                     reported, last_images = begin, progress.images_seen
                 save()
                 saved = time.perf_counter()
-                if stopping and progress.step < train.steps:
+                if stops() and progress.step < train.steps:
                     raise Interrupted(
                         f"stopped at step {progress.step} of {train.steps}; the state is saved",
                         "run the same command again to go on from there",
