@@ -94,13 +94,13 @@ def _records(records: list[RunRecord]) -> str:
         steps, parameters = (record.cost.steps, record.cost.parameters) if record.cost else (0, 0)
         rows.append(
             [
-                Cell(record.key[:SHORT], record.key),
-                Cell(record.name, record.name),
-                Cell(record.protocol, record.protocol),
+                Cell(record.key[:SHORT]),
+                Cell(record.name),
+                Cell(record.protocol),
                 Cell(str(record.seed), record.seed),
                 Cell(f"{steps:,}", steps),
                 Cell(f"{parameters:,}", parameters),
-                Cell(record.finished[:16].replace("T", " "), record.finished),
+                Cell(record.finished[:16].replace("T", " ")),
             ]
         )
     return table(columns, rows, caption="Every record behind this page")

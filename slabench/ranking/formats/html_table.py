@@ -119,7 +119,10 @@ def _head(head: Head) -> str:
 
 def _cell(head: Head, cell: Cell) -> str:
     kind, scope = ("th", ' scope="row"') if head.key else ("td", "")
-    sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
+    value = f"{cell.sort:.6g}" if isinstance(cell.sort, float) else str(cell.sort)
+    # A name that is all there is to see sorts by itself; pages of a thousand rows are the smaller for it.
+    itself = value == cell.text and not (head.numeric or cell.also or cell.interval)
+    sort = "" if cell.sort is None or itself else f' data-sort="{escape(value)}"'
     dot = "" if cell.colour is None else f'<span class="dot" style="background:{cell.colour}"></span>'
     text = escape(cell.text)
     if head.key:
