@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from handed_in import judged
 from scipy.special import softmax
 from typer.testing import CliRunner
 
@@ -107,13 +106,8 @@ def called_fixed(record: dict[str, Any]) -> None:
 @pytest.mark.parametrize("lie", [other_value, on_the_test, called_fixed])
 def test_verify_finds_a_lie(tmp_path: Path, lie: Callable[[dict[str, Any]], None]) -> None:
     record = scored(tmp_path / "r", "validation")
-    source = ResultStore(tmp_path / "r").path(record)
-    shutil.copy(source.parent / str(record.side_file), tmp_path)
-    changed = json.loads(source.read_text())
-    lie(changed)
-    (tmp_path / source.name).write_text(json.dumps(changed))
-    (found,) = verify([tmp_path / source.name])
-    assert "head selection" in {line.check for line in found.lines if line.state == "wrong"}
+    found = judged(ResultStore(tmp_path / "r").path(record), tmp_path, lie)
+    assert found["head selection"][0] == "wrong"
 
 
 def test_what_has_nothing_to_choose_is_refused_or_left_out(tmp_path: Path) -> None:

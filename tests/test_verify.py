@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import typer
+from handed_in import Record, copied
 from typer.testing import CliRunner
 
 from slabench.cli.verify import verify as command
@@ -27,8 +26,6 @@ APP.command()(command)
 RUNS = paths.shipped_results() / "runs"
 FEWSHOT = "fewshot/fewshot-fc100-5w5s15q"
 
-Record = dict[str, Any]
-
 
 def shipped(place: str, derived: bool) -> Path:
     """The first shipped record in that folder that was trained, or derived."""
@@ -36,16 +33,6 @@ def shipped(place: str, derived: bool) -> Path:
         if (json.loads(path.read_text()).get("derived") is not None) == derived:
             return path
     raise AssertionError(f"no such record in {place}")
-
-
-def copied(source: Path, folder: Path, change: Callable[[Record, Path], None] = lambda r, p: None) -> Path:
-    """A copy of a record and its side file, changed."""
-    record = json.loads(source.read_text())
-    shutil.copy(source.parent / record["side_file"], folder)
-    target = folder / source.name
-    change(record, folder)
-    target.write_text(json.dumps(record))
-    return target
 
 
 def states(path: Path) -> dict[str, str]:

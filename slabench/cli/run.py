@@ -194,9 +194,9 @@ def run(target: str, **given: Any) -> None:
         resume=resume,
         wait=wait,
     )
-    launch = launched()
+    follows = (launch := launched()) is not None and launch.follows  # the first process alone prints
     if given["dry_run"]:
-        if launch is not None and launch.follows:
+        if follows:
             return
         with paths.nothing_stays():
             trials = show_plan(console, recipes, seeds, results, measured_on(executor, device), threads)
@@ -206,7 +206,7 @@ def run(target: str, **given: Any) -> None:
         return
     if executor is None:
         outcomes = execute(console, recipes, seeds, results, device=device, threads=threads, resume=resume, wait=wait)
-        if launch is not None and launch.follows:
+        if follows:
             return
     else:
         outcomes = execute_on(console, executor, recipes, seeds, given)

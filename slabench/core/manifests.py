@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError
 from slabench.core.files import read_json, remove_abandoned, sha256_file, write_bytes, write_json
 
@@ -29,6 +30,15 @@ def write_frozen(path: Path, data: bytes, manifest: dict[str, Any]) -> None:
 def is_frozen(path: Path) -> bool:
     """Whether an index file is there with its manifest: one without is what a killed process left, and is made again."""
     return path.is_file() and path.with_suffix(".json").is_file()
+
+
+def find(name: str) -> Path | None:
+    """The frozen index file called `name`, published or the user's, or None."""
+    for folder in (paths.episodes(), paths.user_episodes()):
+        path = folder / f"{name}.npy"
+        if is_frozen(path):
+            return path
+    return None
 
 
 def read_manifest(path: Path, kind: type[M], what: str, command: str) -> M:

@@ -122,11 +122,7 @@ def list_files() -> list[Path]:
 
 def find(name: str) -> Path | None:
     """The index file called `name`, published or the user's, or None."""
-    for folder in (paths.episodes(), paths.user_episodes()):
-        path = folder / FOLDER / f"{name}.npy"
-        if manifests.is_frozen(path):
-            return path
-    return None
+    return manifests.find(f"{FOLDER}/{name}")
 
 
 def make_subset(

@@ -84,15 +84,6 @@ def list_files() -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob("*/*.npy")) if manifests.is_frozen(path)]
 
 
-def find(name: str) -> Path | None:
-    """The index file called `name`, published or the user's, or None."""
-    for folder in (paths.episodes(), paths.user_episodes()):
-        path = folder / f"{name}.npy"
-        if manifests.is_frozen(path):
-            return path
-    return None
-
-
 def make(train: ImageSet, dataset: str, shots: int, folder: Path | None = None) -> Path:
     """Draw and freeze; a file that is already there stays as it is if its bytes agree.
 
@@ -186,7 +177,7 @@ def load_draws(train: ImageSet, dataset: str, shots: int) -> DrawFile:
         UsageError: a class has fewer images.
         DataError: the file is damaged, or of other images than those here.
     """
-    path = find(draw_name(dataset, shots))
+    path = manifests.find(draw_name(dataset, shots))
     own = path is not None and path.is_relative_to(paths.user_episodes())
     if path is None or (own and read_manifest(path).dataset_digest != train.digest):
         path = make(train, dataset, shots)

@@ -112,11 +112,7 @@ def profile_suffix(support_profile: str, query_profile: str) -> str:
 
 def find(name: str) -> Path | None:
     """The index file called `name`, published or the user's, or None."""
-    for folder in (paths.episodes(), paths.user_episodes()):
-        path = folder / f"{name}.npy"
-        if manifests.is_frozen(path):
-            return path
-    return None
+    return manifests.find(name)
 
 
 def list_files() -> list[Path]:

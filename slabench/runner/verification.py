@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from slabench.core import paths
+from slabench.core import manifests, paths
 from slabench.core.errors import DataError, SlabenchError, UsageError
 from slabench.core.files import SHORT
 from slabench.core.suites import KNOWN
@@ -310,7 +310,7 @@ def _draws(s: Subject) -> str:
     told = r.training_set or {}
     if (told.get("draws"), r.protocol) != (name, f"{r.suite}/{r.dataset}/{shots}s"):
         raise Fault(f"its recipe asks for {name}, and it learned from {told.get('draws')} ({r.protocol})")
-    path = draws.find(name)
+    path = manifests.find(name)
     if path is None:
         raise Unchecked(f"{name} is not here")
     manifest = draws.read_manifest(path)
