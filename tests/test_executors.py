@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from processes import here
 
+from slabench.backbones.fewshot import Conv4
 from slabench.core import paths
 from slabench.core.errors import UsageError
 from slabench.executors import machine
@@ -27,7 +28,7 @@ from slabench.executors.local import Local, _Queue
 from slabench.executors.resources import Request, memory_mb, rounded
 from slabench.executors.running import run_jobs
 from slabench.executors.slurm import Partition, Slurm, _minutes
-from slabench.recipes import parse_recipe
+from slabench.recipes import load_recipe, parse_recipe
 from slabench.records.agenda import Planned
 from slabench.records.store import ResultStore
 
@@ -95,6 +96,18 @@ def test_memory_is_enough_for_what_was_measured() -> None:
         assert took <= asked <= 5 * took, record.key
         seen += 1
     assert seen > 40
+
+
+def test_memory_is_of_the_network_that_has_the_name_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is replaced under its name, as a plug-in edited in a notebook is, is measured anew."""
+    recipe = load_recipe("fewshot/maml")[0]
+    trial: Any = SimpleNamespace(recipe=recipe, prepared=SimpleNamespace(n_train=100))
+    conv4 = memory_mb(trial, cuda=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("slabench.backbones.fewshot.conv4", lambda image_size: Conv4(image_size, 8))
+        narrow = memory_mb(trial, cuda=False)
+    assert narrow < conv4
+    assert memory_mb(trial, cuda=False) == conv4
 
 
 class TestClaims:

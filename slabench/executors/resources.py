@@ -177,13 +177,13 @@ def memory_mb(trial: Trial, cuda: bool) -> int:
 def activations(recipe: AnyRecipe, entry: DatasetInfo) -> int:
     """Bytes of all layers' outputs for one image, in float32."""
     settings = tuple(sorted(backbone_settings(recipe.model, entry).items()))  # type: ignore[arg-type]
-    return _activations(recipe.model.backbone, entry.image_size, settings)
+    return _activations(BACKBONES.get(recipe.model.backbone), entry.image_size, settings)
 
 
-@cache
-def _activations(backbone: str, image_size: int, settings: tuple[tuple[str, int], ...]) -> int:
+@cache  # by the maker of the network, not by its name: another network may stand under that name later
+def _activations(make: Callable[..., torch.nn.Module], image_size: int, settings: tuple[tuple[str, int], ...]) -> int:
     with torch.random.fork_rng(devices=[]):
-        network = BACKBONES.get(backbone)(image_size, **dict(settings)).eval()
+        network = make(image_size, **dict(settings)).eval()
     total = 0
 
     def count(module: Any, inputs: Any, output: Any) -> None:
