@@ -1,10 +1,12 @@
-"""What three differences from official codes do to accuracy (docs/parity.md), where only a training can tell.
+"""What four differences from official codes do to accuracy (docs/parity.md), where only a training can tell.
 
     python benchmarks/analysis/parity_trained.py dropblock [--seeds 0,1,2] [--steps 1200] [--shots 5]
+    python benchmarks/analysis/parity_trained.py jitter [--seeds 0,1,2] [--steps 1200] [--shots 5]
     python benchmarks/analysis/parity_trained.py losses --embedder NAME [--seeds 0,1,2]
 
 `dropblock` trains a slim ResNet-12 under ProtoNet on FC100 twice a seed. MetaOptNet trains for 60,000 steps; its rate is
 full after a third of them (two forwards a step), ours after two thirds. The ramps here are the same parts of `--steps`.
+`jitter` trains Conv4 on FC100's base classes with crops, flips and MetaOptNet's colour jitter, by Pillow or as here.
 `losses` trains a layer on the features of a frozen embedder (`slabench embed`) on CIFAR-100-LT, ratio 100, with class-balanced
 weights: minutes of one core for all seeds. Each line is theirs, ours, and the mean difference with its interval over seeds.
 """
@@ -14,17 +16,19 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from slabench import runner
 from slabench.backbones import fewshot
+from slabench.data import augment
 from slabench.evaluation.intervals import t_interval
 from slabench.recipes import AnyRecipe, load_recipe
 from slabench.sla import objectives
@@ -67,6 +71,36 @@ def on_dropblock(seeds: Sequence[int], steps: int, shots: int, folder: Path) -> 
             np.array(found["theirs"]),
             np.array(found["ours"]),
         )
+
+
+def pillow_jitter(images: Tensor, factors: Tensor, order: Sequence[int]) -> Tensor:
+    """`slabench.data.augment.jitter` as the authors' codes do it: Pillow, each image in an order of its own, rounded each time.
+
+    The orders are drawn from the factors' own bits, so that the global generators stay as they are.
+    """
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    pixels, drawn = images.round().to(torch.uint8).numpy(), factors.T.numpy()
+    for row, mine in enumerate(drawn):
+        picture = Image.fromarray(pixels[row])
+        for step in np.random.default_rng(mine.view(np.uint32)).permutation(3):
+            picture = enhancers[step](picture).enhance(float(mine[step]))
+        images[row] = torch.from_numpy(np.array(picture))
+    return images
+
+
+def on_jitter(seeds: Sequence[int], steps: int, shots: int, folder: Path) -> Iterator[str]:
+    """Colour jitter by Pillow, and as here, a line for each further seed."""
+    overrides = {"data.dataset": "fc100", "protocol.shots": shots, "train.steps": steps, "train.crop": True}
+    (recipe,) = [
+        found
+        for found in load_recipe("fewshot/pretrained", overrides | {"train.jitter": 0.4})
+        if found.name.endswith("/baseline")
+    ]
+    found: dict[str, list[float]] = {"theirs": [], "ours": []}
+    for seed in seeds:
+        for name, patch in (("theirs", mock.patch.object(augment, "jitter", pillow_jitter)), ("ours", nullcontext())):
+            found[name] += accuracies(recipe, [seed], lambda patch=patch: patch, folder / name).tolist()  # type: ignore[misc]
+        yield told(f"colour jitter, {steps} steps", np.array(found["theirs"]), np.array(found["ours"]))
 
 
 @contextmanager
@@ -112,7 +146,7 @@ def on_losses(seeds: Sequence[int], embedder: str, folder: Path) -> Iterator[str
 def main() -> None:
     """Print what each difference amounts to."""
     parser = argparse.ArgumentParser(description="What differences from official codes do to accuracy.")
-    parser.add_argument("what", choices=["dropblock", "losses"])
+    parser.add_argument("what", choices=["dropblock", "jitter", "losses"])
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--shots", type=int, default=5, help="of training and test")
@@ -122,6 +156,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="slabench-parity-") as name:
         if options.what == "dropblock":
             lines = on_dropblock(seeds, options.steps, options.shots, Path(name))
+        elif options.what == "jitter":
+            lines = on_jitter(seeds, options.steps, options.shots, Path(name))
         else:
             lines = on_losses(seeds, options.embedder, Path(name))
         for line in lines:
