@@ -10,8 +10,10 @@ import shlex
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer
@@ -68,9 +70,15 @@ def test_commands_parse(command: str) -> None:
     parse(command)
 
 
+@cache
+def every_command() -> Any:
+    """The command with all of its subcommands loaded, which takes longer than to parse."""
+    return get_command(app).load_all()
+
+
 def parse(command: str) -> None:
     words = shlex.split(command)[1:]
-    current = get_command(app).load_all()
+    current = every_command()
     while words and hasattr(current, "commands") and not words[0].startswith("-"):
         name = words.pop(0)
         assert name in current.commands, f"{command}: no command '{name}'"
