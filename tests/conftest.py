@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import narrow
 import pytest
 from data_layouts import Part, tiny_parts
 from feature_sets import pooled, write_set
@@ -161,19 +162,15 @@ def pool(_own_data_folder: None, _pooled_glyphs: Path) -> Path:
 
 
 @pytest.fixture
-def narrow_conv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Conv4 at 8 channels in place of 64, in this process: for tests that train and do not ask how well."""
-    from slabench.backbones.fewshot import Conv4
-
-    monkeypatch.setattr("slabench.backbones.fewshot.conv4", lambda image_size: Conv4(image_size, 8))
+def narrow_conv4() -> Iterator[None]:
+    with narrow.narrow_conv4():
+        yield
 
 
 @pytest.fixture
-def narrow_resnet20(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ResNet-20 that begins with 4 channels in place of 16, likewise."""
-    from slabench.backbones.resnet import CifarResNet
-
-    monkeypatch.setattr("slabench.backbones.resnet.resnet20", lambda size: CifarResNet(size, (3, 3, 3), 4, "A"))
+def narrow_resnets() -> Iterator[None]:
+    with narrow.narrow_resnets():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,25 +19,46 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from narrow import CONV4_CHANNELS
+
+# One process is copied for all test processes of a run: it listens before it imports, and ends with the last of them.
 # Each request makes two processes: the copy that runs the command, and above it one that waits for it and tells how it ended.
 _KEEPER = """
-import json, os, signal, socket, sys
+import json, os, select, signal, socket, sys, time
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+try:
+    listener.bind(chr(0) + sys.argv[1])
+except OSError:
+    sys.exit()  # another test process was first
+listener.listen()
 import scipy.special, torch, torch._dynamo  # torch imports the last, seconds of it, with the first optimiser that is made
+import sklearn.datasets  # has the digits
 import slabench.backbones.fewshot, slabench.cli.run, slabench.comparison, slabench.heads, slabench.progress, slabench.runner
 import slabench.suites.classifier, slabench.suites.fewshot
 from slabench.cli.app import main
-link = socket.socket(fileno=int(sys.argv[1]))
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+links = []
 while True:
-    message, files, _, _ = socket.recv_fds(link, 1 << 20, 2)
-    if not message:
+    ready = select.select([listener, *links], [], [], None if links else 60)[0]
+    if not ready:
         sys.exit()
+    if listener in ready:
+        links.append(listener.accept()[0])
+        continue
+    message, files, _, _ = socket.recv_fds(ready[0], 1 << 20, 2)
+    if not message:
+        links.remove(ready[0])
+        ready[0].close()
+        if not links:
+            sys.exit()
+        continue
     if os.fork():
         for file in files:
             os.close(file)
         continue
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    link.close()
+    for connection in (listener, *links):
+        connection.close()
     output, told = files
     copy = os.fork()
     if copy:
@@ -55,18 +76,33 @@ os.environ.clear()
 os.environ.update(asked["environment"])
 os.chdir(asked["folder"])
 sys.argv = ["slabench", *asked["arguments"]]
+if channels := os.environ.get("CONV4_CHANNELS"):
+    class Slow(slabench.backbones.fewshot.Conv4):
+        def forward(self, images):
+            if self.training:
+                time.sleep(0.05)  # as long as a step of the usual network, so that there is time to interrupt it
+            return super().forward(images)
+    slabench.backbones.fewshot.conv4 = lambda image_size: Slow(image_size, int(channels))
 main()
-"""
+""".replace("CONV4_CHANNELS", CONV4_CHANNELS)
 
 
 @cache
 def _keeper() -> socket.socket:
     """The line to the process that is copied; it ends with this one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        command = [sys.executable, "-c", _KEEPER, str(theirs.fileno())]
-        subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-    return ours
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    name = f"slabench-copies-{run}"  # of no file: it is gone with the process that listens
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    started = None
+    while True:
+        try:
+            line.connect(f"\0{name}")
+            return line
+        except ConnectionRefusedError:
+            if started is None:
+                started = subprocess.Popen([sys.executable, "-c", _KEEPER, name], stdin=subprocess.DEVNULL)
+            assert not started.poll(), "the process to be copied could not start"
+            time.sleep(0.01)
 
 
 class Copy:

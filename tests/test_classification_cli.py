@@ -142,8 +142,9 @@ def test_supervised_with_few_images(tmp_path: Path) -> None:
     assert "groups" not in record["training_set"]
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = ["run", "imbalanced", *TINY, "--ratio", "10", "--sla", "--set", "train.steps=16"]
+    command = ["run", "imbalanced", *TINY, "--ratio", "10", "--sla", "--set", "train.steps=24"]
     command.remove("--steps")
     command.remove("6")
     whole = tmp_path / "whole"
@@ -169,6 +170,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert scores[0] == scores[1]
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_two_at_once_share_the_work(tmp_path: Path) -> None:
     command = ["run", "imbalanced", *TINY, "--ratio", "10", "--seeds", "0,1"]
     both = [start(command, tmp_path, COLUMNS="200") for _ in range(2)]

@@ -25,7 +25,7 @@ from slabench.suites import classifier
 from slabench.training.loop import fit
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.usefixtures("narrow_resnet20")
+pytestmark = pytest.mark.usefixtures("narrow_resnets")
 
 
 def task_of(recipe: ClassifierRecipe, seed: int = 0) -> classifier.ClassifierTask:
@@ -223,6 +223,7 @@ def test_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("SLABENCH_CHECKPOINT_SECONDS", "0")
     recipe = tiny(
         train__steps=6,
+        train__batch_size=8,
         loss__name="ldam",
         balance={"reweight": "drw", "sampler": "sqrt"},
         mix={"name": "cutmix"},

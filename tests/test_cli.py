@@ -155,6 +155,7 @@ def test_a_failed_trial_exits_1_and_is_recorded(glyphs: Path, tmp_path: Path) ->
     assert [run["status"] for run in json.loads(runs)] == ["failed"]
 
 
+@pytest.mark.usefixtures("narrow_conv4")
 def test_a_dry_run_shows_everything_and_runs_nothing(glyphs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from narrow import narrow_conv4
 from processes import QUICK, Process, finish, here, start
 
 from slabench.records.store import ResultStore
@@ -37,13 +38,14 @@ def empty(path: Path) -> Path:
     return path
 
 
-pytestmark = pytest.mark.usefixtures("glyphs")
+pytestmark = pytest.mark.usefixtures("glyphs", "narrow_conv4")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(_drawn_glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    code, output = here(*SLA, folder=folder, SLABENCH_DATA=str(_drawn_glyphs))
+    with narrow_conv4():
+        code, output = here(*SLA, folder=folder, SLABENCH_DATA=str(_drawn_glyphs))
     assert code == 0, output
     return outcome(folder)
 

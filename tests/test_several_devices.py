@@ -124,7 +124,7 @@ def in_a_team(rank: int, size: int, folder: Path, recipes: list[AnyRecipe]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("glyphs")
+@pytest.mark.usefixtures("glyphs", "narrow_conv4", "narrow_resnets")
 class TestAsOneProcess:
     def test_the_gradient_is_that_of_the_whole_batch(self, tmp_path: Path) -> None:
         """Every objective, heads with and without a solver, weights of classes, mixed images, masks; shares of unequal size."""
