@@ -34,17 +34,26 @@ def commands() -> list[str]:
 def copy_records(folder: Path) -> None:
     """Copy some of the published records: FC100 5-way 5-shot with its curves and two heads, and the classifiers.
 
-    The others are more of the same kinds, and most of the time that a report takes to draw.
+    The others are more of the same kinds, and most of the time that a report takes to draw: of seeds, shots and numbers
+    of images two are here, of ratios one.
     """
     more = (
         "fewshot-cifar-fs-*",
+        "openset-cifar-fs-*",
         "*-5w1s*",
         "*-5w10s*",
         "*-5w20s*",
         "*-10w*",
         "*-20w*",
+        "allclasses-cifar100-2s",
+        "allclasses-cifar100-8s",
+        "allclasses-cifar100-16s",
+        "*-exp-r10-adapter",
+        "*-exp-r50-adapter",
+        "*-50-a-class-*",
         "*-100-a-class-*",
         "*-250-a-class-*",
+        "seed[2-9]-*",
     )
     heads = ("*-simpleshot", "*-cosine", "*-cosine-fitted", "*-protonet")
     left_out = shutil.ignore_patterns("checkpoints", "*.outputs.safetensors", "*.tmp", *more, *heads)

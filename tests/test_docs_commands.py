@@ -93,7 +93,7 @@ def type_it(command: str, published: Path, data: Path, monkeypatch: pytest.Monke
     assert result.output.strip() or "-o" in words
 
 
-@pytest.mark.usefixtures("registries", "narrow_conv4")
+@pytest.mark.usefixtures("registries", "narrow_conv4", "narrow_resnets")
 @pytest.mark.parametrize("command", [command for command in SHOWN if not needs_cifar(command)])
 def test_a_command_that_is_shown_runs(
     command: str, published: Path, embedded: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,7 +102,7 @@ def test_a_command_that_is_shown_runs(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("narrow_conv4")
+@pytest.mark.usefixtures("narrow_conv4", "narrow_resnets")
 @pytest.mark.parametrize("command", [command for command in SHOWN if needs_cifar(command)])
 def test_a_command_on_real_data_runs(
     command: str, published: Path, cifar100: Path, monkeypatch: pytest.MonkeyPatch

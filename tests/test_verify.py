@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from typer.testing import CliRunner
 
 from slabench.cli.verify import verify as command
 from slabench.core import paths
-from slabench.core.errors import UsageError
+from slabench.core.errors import DataMissingError, UsageError
 from slabench.core.files import digest_json
 from slabench.records.record import protocol_digest
 from slabench.runner.verification import record_files, verify
+from slabench.suites import classifier
 
 APP = typer.Typer()
 APP.command()(command)
@@ -64,6 +66,23 @@ def test_the_key_of_a_classifier_needs_its_images(place: str, tmp_path: Path) ->
     found = states(copied(shipped(place, False), tmp_path))
     assert found.pop("key") == "unchecked"
     assert set(found.values()) == {"ok"}
+
+
+def test_images_that_are_not_here_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def missing(recipe: Any) -> None:
+        asked.append(recipe.data.dataset)
+        raise DataMissingError("cifar100 is not here", "slabench data get cifar100")
+
+    monkeypatch.setattr(classifier, "prepare", missing)
+    places = [tmp_path / str(number) for number in range(3)]
+    for place, suite in zip(places, ("imbalanced", "supervised", "imbalanced"), strict=True):
+        place.mkdir()
+        copied(shipped(suite, False), place)
+    verdicts = list(verify(record_files([tmp_path])))
+    assert [line.state for verdict in verdicts for line in verdict.lines if line.check == "key"] == ["unchecked"] * 3
+    assert asked == ["cifar100"]
 
 
 def _new_side(record: Record, folder: Path, values: dict[str, np.ndarray]) -> None:

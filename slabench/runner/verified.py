@@ -40,11 +40,16 @@ class Unchecked(Exception):
 
 
 class Trials:
-    """Records by key: given ones first, then those of the folders around them, then the shipped ones. Read when asked for."""
+    """Records by key: given ones first, then those of the folders around them, then the shipped ones. Read when asked for.
+
+    Attributes:
+        missing: data sets that were asked for and could not be had: not asked for again, over the network, for every record.
+    """
 
     def __init__(self, files: list[Path]) -> None:
         self._files = files
         self._read: dict[str, RunRecord] | None = None
+        self.missing: set[str] = set()
 
     def __call__(self, key: str) -> RunRecord | None:
         """The trial of this key, if it is known."""
@@ -183,12 +188,14 @@ def _frozen_key(s: Subject) -> str:
 
 def _prepared_key(s: Subject) -> str:
     """A classifier's, which rests on the very images that it learned from: they have to be here."""
+    absent = Unchecked(f"the key of a classifier rests on its training images, and {s.trained_on} is not here")
+    if s.trained_on in s.known.missing:
+        raise absent
     recipe = parse_recipe({**s.record.recipe, "seeds": [s.record.seed]})
     suite = suite_of(recipe)
     try:
         prepared = suite.prepare(recipe)
     except DataMissingError:
-        raise Unchecked(
-            f"the key of a classifier rests on its training images, and {s.trained_on} is not here"
-        ) from None
+        s.known.missing.add(s.trained_on)
+        raise absent from None
     return suite.trial_key(recipe, s.record.seed, prepared, recorded(s.record.environment))
