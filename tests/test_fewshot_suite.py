@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from tiny_recipes import tiny_fewshot as tiny
 
 from slabench import runner
+from slabench.backbones.fewshot import Conv4
 from slabench.core.errors import UsageError
 from slabench.recipes.fewshot import Recipe
 from slabench.records.store import ResultStore
@@ -76,9 +78,10 @@ def test_objectives_run_and_cost_what_they_must(objective: str, transforms: str,
         np.testing.assert_allclose(values * 15, (values * 15).round(), atol=1e-4)  # of 15 queries
 
 
-def test_sla_learns_class_and_turn_together(tmp_path: Path) -> None:
+def test_sla_learns_class_and_turn_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Colour says the class, a ramp says where up is: joint labels are learned far above the chance of 1 in N*M."""
-    recipe = tiny(sla__objective="sla", train__steps=80, train__lr=3e-2, train__flip=False, select__points=1)
+    monkeypatch.setattr("slabench.backbones.fewshot.conv4", lambda image_size: Conv4(image_size, 16))
+    recipe = tiny(sla__objective="sla", train__steps=120, train__lr=3e-2, train__flip=False, select__points=1)
     prepared = fewshot.prepare(recipe)
     colours = np.random.default_rng(0).integers(60, 256, (prepared.train.n_classes, 1, 1, 3))
     ramp = np.linspace(0.2, 1, 32)[:, None, None]
@@ -104,6 +107,7 @@ def test_the_same_seed_gives_the_same_record_and_another_one_another(tmp_path: P
     assert other.record.curve[0].loss != first.record.curve[0].loss
 
 
+@pytest.mark.usefixtures("narrow_resnets")
 def test_no_global_random_state_is_used_or_moved(tmp_path: Path) -> None:
     recipe = tiny(sla__objective="sla", model__backbone="resnet12-slim", train__jitter=0.4, **SHORT)
     torch.manual_seed(1)
@@ -178,11 +182,12 @@ def test_nothing_but_the_final_scoring_reads_test_pixels() -> None:
     assert pixels.reads == 1
 
 
-def test_keys_depend_on_what_decides_the_result_and_on_nothing_else(tmp_path: Path) -> None:
+def test_keys_depend_on_what_decides_the_result_and_on_nothing_else(glyphs: Path, tmp_path: Path) -> None:
     recipe = tiny()
     prepared = fewshot.prepare(recipe)
     key = fewshot.trial_key(recipe, 0, prepared)
     assert key == fewshot.trial_key(recipe.model_copy(update={"name": "another", "seeds": (4,)}), 0, prepared)
+    shutil.copytree(glyphs, tmp_path / "other-data")
     elsewhere = fewshot.prepare(recipe, tmp_path / "other-data")
     assert key == fewshot.trial_key(recipe, 0, elsewhere)  # no path is part of it
     others = {
