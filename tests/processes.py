@@ -50,7 +50,7 @@ Process = subprocess.Popen[str] | Copy
 def start(arguments: list[str], folder: Path, fresh: bool = False, **environment: str) -> Process:
     """Start `slabench ARGUMENTS` in a process of its own, in `folder`.
 
-    `fresh` begins with the interpreter, as a user's: for tests of the start, and for commands that start processes themselves.
+    `fresh` begins with the interpreter, as a user's: for tests of the start.
     """
     if not fresh:
         return Copy(arguments, folder, os.environ | environment)

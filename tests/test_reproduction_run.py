@@ -164,9 +164,9 @@ def test_the_command_goes_on_after_a_failure_and_without_data(tmp_path: Path, gl
 
 
 def test_jobs_share_the_work_and_stop_together(tmp_path: Path, glyphs: Path) -> None:
-    write(tmp_path, TABLE + ROWS, steps=60)
+    write(tmp_path, TABLE + ROWS, steps=40)
     command = ["reproduce", "small.toml", "--preset", "quick", "--jobs", "2", "--threads", "1"]
-    process = start(command, tmp_path, fresh=True, SLABENCH_CHECKPOINT_SECONDS="0")
+    process = start(command, tmp_path, SLABENCH_CHECKPOINT_SECONDS="0")
     checkpoints = tmp_path / "results" / "checkpoints"
     end = time.monotonic() + 120
     while not list(checkpoints.glob("*.safetensors")) and time.monotonic() < end and process.poll() is None:
@@ -247,9 +247,7 @@ def test_jobs_know_the_plug_ins_of_their_parent(tmp_path: Path, glyphs: Path) ->
 
 def test_jobs_do_not_outlive_a_parent_that_is_killed(tmp_path: Path, glyphs: Path) -> None:
     write(tmp_path, TABLE + ROWS, steps=5000)
-    process = start(
-        ["reproduce", "small.toml", "--preset", "quick", "--jobs", "2", "--threads", "1"], tmp_path, fresh=True
-    )
+    process = start(["reproduce", "small.toml", "--preset", "quick", "--jobs", "2", "--threads", "1"], tmp_path)
     locks = tmp_path / "results" / "checkpoints"
     end = time.monotonic() + 120
     while len(list(locks.glob("*.lock"))) < 2 and time.monotonic() < end and process.poll() is None:

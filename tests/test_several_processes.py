@@ -24,6 +24,14 @@ from slabench.executors.jobs import Job, Result, Settings, trial_jobs
 from slabench.executors.local import Local
 
 WORDS = [*QUICK, "--steps", "4"]
+# Two steps, and a look at few episodes: here it is asked who runs a trial, not how well.
+SMALL = {
+    "data.dataset": "glyphs",
+    "train.steps": 2,
+    "protocol.episodes": 10,
+    "select.points": 1,
+    "select.episodes": 4,
+}
 _HOLDER = (
     "import sys, time; from filelock import FileLock\n"
     "lock = FileLock(sys.argv[1]); lock.acquire(); print(flush=True); time.sleep(600)"
@@ -93,7 +101,7 @@ class TestLock:
 class TestARun:
     def test_it_waits_and_takes_over(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Seed 0 is held by a process that is killed, seed 1 by one that ends with it, seed 2 by nobody."""
-        recipe = load_recipe("fewshot/quick", {"data.dataset": "glyphs", "train.steps": 2, "protocol.episodes": 10})
+        recipe = load_recipe("fewshot/quick", SMALL)
         results = tmp_path / "results"
         killed, ending, _ = plan(recipe, [0, 1, 2], results)
         other = tmp_path / "other"
@@ -136,7 +144,7 @@ class TestARun:
     def test_what_another_process_forced_meanwhile_is_not_forced_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        recipe = load_recipe("fewshot/quick", {"data.dataset": "glyphs", "train.steps": 2, "protocol.episodes": 10})
+        recipe = load_recipe("fewshot/quick", SMALL)
         (before,) = runner.run(recipe, [0], results=tmp_path)
         assert before.record is not None
         planned = plan(recipe, [0], tmp_path)
@@ -193,7 +201,7 @@ def test_an_executor_needs_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    recipe = load_recipe("fewshot/quick", {"data.dataset": "glyphs", "train.steps": 2, "protocol.episodes": 10})
+    recipe = load_recipe("fewshot/quick", SMALL)
     jobs = trial_jobs(plan(recipe, [0, 1], tmp_path))
     other = Claims(tmp_path, Owner.this_command("local"))
     assert other.take(jobs[0].key) is None
