@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -36,6 +37,8 @@ def main() -> int:
     faults = 0
     with tempfile.TemporaryDirectory(prefix="slabench-attack-") as name:
         root = Path(name)
+        if options.glyphs:
+            shutil.copytree(options.glyphs, root / "glyphs")
         ensure("glyphs", root / "glyphs")
         works: dict[str, Callable[[], Counter[str]]] = {}
         for what, scenario in scenarios(root / "glyphs", root / "trained").items():
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--events", type=int, help="changes of the file system it is killed at; default: every one")
     parser.add_argument("--inputs", type=int, default=100_000, help="damaged files a reader is given")
     parser.add_argument("--seed", type=int, default=0, help="of both")
+    parser.add_argument("--glyphs", type=Path, help="a data folder that has the glyphs; default: they are drawn")
     parser.add_argument("--only", action="append", help="a word in the name of what is attacked; may be repeated")
     return parser
 
