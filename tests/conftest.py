@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 # The networks here are tiny: a second thread would cost more than it does, and starve on a machine that is busy. Before
@@ -10,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,30 +33,23 @@ LONGEST_FIRST = (
     *(
         "test_executor_slurm",  # waits for most of its time
         "test_docs_commands",
-        "test_resume",
+        "test_several_devices",  # waits, too
         "test_reproduction_run",
         "test_fake_cuda",
-        "test_score_heads",
+        "test_several_processes",
+        "test_resume",
         "test_attack",
     ),
     *(
         "test_fewshot_suite",
+        "test_score_heads",
         "test_docs",
-        "test_classification_cli",
         "test_packaging",
-        "test_cli",
-        "test_report_browser",
+        "test_conformance_networks",
+        "test_classification_cli",
     ),
-    *(
-        "test_classification_suite",
-        "test_several_processes",
-        "test_several_devices",
-        "test_estimate",
-        "test_maml",
-        "test_maml_runs",
-        "test_api",
-    ),
-    *("test_report", "test_results_page", "test_backbones", "test_data_loading", "test_conformance_networks"),
+    *("test_maml_runs", "test_report_browser", "test_cli", "test_data_loading", "test_classification_suite"),
+    *("test_estimate", "test_maml", "test_api", "test_report", "test_results_page", "test_backbones"),
     *("test_conformance", "test_svm_head", "test_posthoc_cli", "test_posthoc_training", "test_reproduction_tables"),
     *(
         "test_data_learn2learn",
@@ -175,7 +170,15 @@ def narrow_resnets() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _imported_cifar100(cifar100_parquet: Path, made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
-    return made_once("cifar100", lambda folder: import_dataset(info("cifar100"), cifar100_parquet, folder))
+    """A data folder with the real CIFAR-100, imported once for all tests; beside it, what the import said, and its seconds."""
+
+    def make(folder: Path) -> None:
+        start = time.perf_counter()
+        _, notes = import_dataset(info("cifar100"), cifar100_parquet, folder / "data")
+        told = {"notes": notes, "seconds": time.perf_counter() - start}
+        (folder / "import.json").write_text(json.dumps(told), encoding="utf-8")
+
+    return made_once("cifar100", make) / "data"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from slabench.core.errors import DataError, DataMissingError, UsageError
 from slabench.data.catalog import DATASETS, info
 from slabench.data.sources.detect import import_dataset
 from slabench.data.splits import load_split, parse_split, split_path
+from slabench.data.store import open_store, store_folder
 
 
 def test_split_counts_and_coverage():
@@ -169,18 +170,17 @@ def test_a_view_of_a_prepared_store(tmp_path, monkeypatch, parts):
         assert len(seen) == 100
 
 
-def test_real_cifar100(cifar100_parquet, tmp_path):
-    start = time.perf_counter()
-    store, notes = import_dataset(info("cifar100"), cifar100_parquet, tmp_path / "data")
-    seconds = time.perf_counter() - start
-    assert [note for note in notes if not note.endswith("(as published)")] == []
+def test_real_cifar100(cifar100):
+    told = json.loads((cifar100.parent / "import.json").read_text(encoding="utf-8"))
+    assert [note for note in told["notes"] if not note.endswith("(as published)")] == []
+    store = open_store(store_folder(info("cifar100"), cifar100))
     assert store.digest == info("cifar100").digest
     assert store.counts(0) == [500] * 100
     assert store.counts(1) == [100] * 100
-    assert seconds < 60  # 11 to 15 s on two quiet cores; the tests may share them
+    assert told["seconds"] < 60  # 11 to 15 s on two quiet cores; the tests may share them
 
     start = time.perf_counter()
-    whole = slabench.data.load("cifar100", "all", tmp_path / "data")
+    whole = slabench.data.load("cifar100", "all", cifar100)
     assert time.perf_counter() - start < 0.5
     assert np.bincount(whole.labels).tolist() == [600] * 100
     # The published channel means of the training part: 0.5071, 0.4865, 0.4409.
@@ -189,7 +189,7 @@ def test_real_cifar100(cifar100_parquet, tmp_path):
     np.testing.assert_allclose(train.mean(0), info("cifar100").mean, atol=0.01)
     np.testing.assert_allclose(train.std(0), info("cifar100").std, atol=0.01)
     for part, n_classes in (("train", 60), ("val", 20), ("test", 20)):
-        images = slabench.data.load("fc100", part, tmp_path / "data")
+        images = slabench.data.load("fc100", part, cifar100)
         assert images.n_classes == n_classes
         assert np.bincount(images.labels).tolist() == [600] * n_classes
 
