@@ -10,7 +10,9 @@ BIN := $(VENV)/bin
 # their own; 8 at most. WORKERS=0: none but this.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # By files, so that what a file trains once is not trained by two, and in the order of tests/conftest.py: the longest first.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# Compiled files are kept whatever the environment says: each of these processes, and the twenty that tests start, would
+# compile all anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast lint docs speed leaderboard clean help
 
