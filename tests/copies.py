@@ -76,6 +76,7 @@ os.environ.clear()
 os.environ.update(asked["environment"])
 os.chdir(asked["folder"])
 sys.argv = ["slabench", *asked["arguments"]]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background lets it be ignored
 if channels := os.environ.get("CONV4_CHANNELS"):
     class Slow(slabench.backbones.fewshot.Conv4):
         def forward(self, images):
