@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import tempfile
 import uuid
 from collections import deque
@@ -35,6 +36,8 @@ _RETRIES = 20
 """Times that a task is run again whose worker was lost."""
 _SAVING_SECONDS = 120
 """That the tasks have to save after Ctrl-C."""
+_LISTENING_SECONDS = 10
+"""For the cluster to accept a connection."""
 _SIZE_LIMIT = 4 << 30
 """Bytes of the files of one record that a task sends back."""
 
@@ -122,6 +125,8 @@ class Ray:
         )  # a task without a GPU sees what the machine has
         own: dict[str, Any] = {"include_dashboard": False} if self.address is None else {"address": self.address}
         try:
+            if self.address is not None:
+                _require_listening(self.address)
             ray.init(log_to_driver=False, logging_level="ERROR", **own)
         except Exception as error:  # Ray raises bare ones
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -173,8 +178,10 @@ class _Tasks:
             try:
                 yield job, self._ray.get(ended)
             except self._ray.exceptions.RayError as error:
-                lines = str(error).strip().splitlines()
-                yield job, {"state": "failed", "error": lines[-1] if lines else type(error).__name__}
+                why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                if "No module named 'slabench'" in why:
+                    why = "the node that it was given to has no slabench\ninstall slabench on every node of the cluster"
+                yield job, {"state": "failed", "error": why}
 
     def stop(self) -> None:
         """Have those that run save and end."""
@@ -182,6 +189,13 @@ class _Tasks:
             self._ray.cancel(task, force=False)
         if self._given:
             self._ray.wait(list(self._given), num_returns=len(self._given), timeout=_SAVING_SECONDS)
+
+
+def _require_listening(address: str) -> None:
+    """Raise OSError where nobody listens at `host:port`: Ray would try for minutes. Other addresses are Ray's to read."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENING_SECONDS).close()
 
 
 def _ray() -> Any:
