@@ -11,6 +11,7 @@ import importlib.util
 import os
 import socket
 import tempfile
+import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,13 +28,15 @@ from slabench.executors.resources import Request
 from slabench.executors.work import do
 from slabench.records.agenda import announce
 from slabench.records.reading import read_record
-from slabench.training.loop import Interrupted
+from slabench.training.loop import Interrupted, stop_requests
 
 if TYPE_CHECKING:
     from slabench.executors.running import Say
 
 _RETRIES = 20
 """Times that a task is run again whose worker was lost."""
+_GLANCE = 0.5
+"""Seconds between two looks whether all are to stop."""
 _SAVING_SECONDS = 120
 """That the tasks have to save after Ctrl-C."""
 _LISTENING_SECONDS = 10
@@ -100,18 +103,19 @@ class Ray:
             self._check(jobs)
             with announce(settings.results, [job.planned for job in jobs if job.planned is not None]):
                 tasks = _Tasks(jobs, settings, token, self.jobs or len(jobs))
-                try:
-                    for job, answer in tasks.answers(say):
+                # Not by KeyboardInterrupt: one that is raised within a callback of Ray's is lost.
+                with stop_requests() as stop:
+                    for job, answer in tasks.answers(stop):
                         results.append(_received(job, answer, settings.results))
                         result = results[-1]
                         why = f": {result.error}" if result.error else ""
                         say(f"{result.state}: {job.label}{why}; {len(results)} of {len(jobs)} trials have ended")
-                except KeyboardInterrupt:
-                    tasks.stop()
-                    raise Interrupted(
-                        f"stopped after {len(results)} of {len(jobs)} trials; the state of the others is saved",
-                        "run the same command again to go on from there",
-                    ) from None
+                    if stop.is_set() and len(results) < len(jobs):
+                        tasks.stop()
+                        raise Interrupted(
+                            f"stopped after {len(results)} of {len(jobs)} trials; the state of the others is saved",
+                            "run the same command again to go on from there",
+                        )
         return results
 
     @contextmanager
@@ -166,14 +170,17 @@ class _Tasks:
         self._settings, self._token = settings.text(), token
         self._given: dict[Any, Job] = {}
 
-    def answers(self, say: Say) -> Iterator[tuple[Job, Mapping[str, Any]]]:
-        """What each task sends back, as it ends."""
-        while self._waiting or self._given:
+    def answers(self, stop: threading.Event) -> Iterator[tuple[Job, Mapping[str, Any]]]:
+        """What each task sends back, as it ends, until all have or are to stop."""
+        while (self._waiting or self._given) and not stop.is_set():
             while self._waiting and len(self._given) < self._window:
                 job = self._waiting.popleft()
                 task = self._function.options(**_options(job)).remote(job.text(), self._settings, self._token)
                 self._given[task] = job
-            (ended, *_), _ = self._ray.wait(list(self._given), num_returns=1)
+            found, _ = self._ray.wait(list(self._given), num_returns=1, timeout=_GLANCE)
+            if not found:
+                continue
+            (ended,) = found
             job = self._given.pop(ended)
             try:
                 yield job, self._ray.get(ended)
