@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # compile all anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast lint docs speed leaderboard clean help
+.PHONY: demo test test-fast test-ray ray lint docs speed leaderboard clean help
 
 demo: $(VENV)/.slabench
 	$(BIN)/slabench demo
@@ -24,6 +24,12 @@ test: $(VENV)/.test
 
 test-fast: $(VENV)/.test
 	$(PYTEST) -m 'not slow'
+
+# Ray and its tests alone; once it is there, `make test` runs them too.
+test-ray: ray
+	$(BIN)/python -m pytest tests/test_executor_ray.py
+
+ray: $(VENV)/.ray
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -61,6 +67,11 @@ $(VENV)/.test: $(VENV)/.made pyproject.toml
 	-sh scripts/install_learn2learn.sh $(BIN)/python
 	@touch $(VENV)/.slabench $@
 
+# 240 MB, and not for every Python: no part of the extra `dev`.
+$(VENV)/.ray: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet -e '.[ray]'
+	@touch $@
+
 $(VENV)/.docs: $(VENV)/.slabench
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	@touch $@
@@ -70,4 +81,4 @@ clean:
 
 help:
 	@sed -n 's/^# *make/make/p;s/^#   make/make/p' Makefile
-	@echo "also: lint, docs, speed, leaderboard, clean"
+	@echo "also: test-ray, lint, docs, speed, leaderboard, clean"

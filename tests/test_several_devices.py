@@ -223,32 +223,51 @@ class TestWhatEndsIt:
             assert (own.step, own.images_seen) == (other.step, other.images_seen)
             assert own.loss == pytest.approx(other.loss, rel=1e-3)
 
-    def test_an_error_in_one_process_fails_the_trial_and_ends_all(self, tmp_path: Path) -> None:
+    def test_an_error_in_one_process_fails_its_trial_alone(self, tmp_path: Path) -> None:
+        """Rank 1 fails in the midst of a training step of seed 0, rank 0 while it scores seed 1; seed 2 is run to its end."""
         plugin = tmp_path / "own.py"
         plugin.write_text(PLUGIN, encoding="utf-8")
-        words = ["--plugin", str(plugin), *LONG, "--head", "fails-once", "--steps", "2"]
-        words[words.index("--seeds") + 1] = "0,1"
-        (code, output), (follower, _) = finish_team(start_team(2, words, tmp_path))
-        assert (code, follower) == (1, 1), output
-        assert "process 1 of 2: only here" in output
-        assert "failed in one of the processes alone" in output
+        words = ["--plugin", str(plugin), *LONG, "--head", "fails-twice", "--steps", "8"]
+        words[words.index("--seeds") + 1] = "0,1,2"
+        (code, output), follower = finish_team(start_team(2, words, tmp_path))
+        assert code == 1, output
+        assert follower == (0, "")
         done = {record.seed: record for record in ResultStore(tmp_path / "results").records()}
-        assert {seed: record.status for seed, record in done.items()} == {0: "failed"}
+        assert {seed: record.status for seed, record in done.items()} == {0: "failed", 1: "failed", 2: "done"}
+        for seed, rank in ((0, 1), (1, 0)):
+            problem = f"rank {rank} of 2 processes: OutOfMemoryError: only here (own.py, line 17)"
+            assert done[seed].error == problem
+            assert problem in output
+        (tmp_path / "alone").mkdir()
+        words[words.index("--seeds") + 1] = "2"
+        code, output = here(*words, folder=tmp_path / "alone")
+        assert code == 0, output
+        (alone,) = ResultStore(tmp_path / "alone" / "results").records()
+        assert alone.key == done[2].key
+        assert [point.loss for point in done[2].curve] == pytest.approx([point.loss for point in alone.curve], rel=1e-3)
 
 
+# A head that fails in rank 1 in the second step, and later in rank 0 where nothing is trained.
 PLUGIN = """
 import os
 import slabench
+import torch
 
 from slabench.heads.metric import prototype_logits
 
+steps = 0
+
 def logits(support, labels, query, n):
-    if os.environ.get("RANK") == "1" and not os.path.exists("failed"):
-        open("failed", "w").close()
-        raise ValueError("only here")
+    global steps
+    steps += torch.is_grad_enabled()
+    where = os.environ.get("RANK")
+    if (where == "1" and steps == 2) or (where == "0" and os.path.exists("failed-1") and not torch.is_grad_enabled()):
+        if not os.path.exists(f"failed-{where}"):
+            open(f"failed-{where}", "w").close()
+            raise torch.OutOfMemoryError("only here")
     return prototype_logits(support, labels, query, n)
 
-slabench.HEADS.add("fails-once", slabench.Head("fails-once", logits, True), "fails once")
+slabench.HEADS.add("fails-twice", slabench.Head("fails-twice", logits, True), "fails twice")
 """
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import tempfile
+import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,15 +28,19 @@ from slabench.executors.resources import Request
 from slabench.executors.work import do
 from slabench.records.agenda import announce
 from slabench.records.reading import read_record
-from slabench.training.loop import Interrupted
+from slabench.training.loop import Interrupted, stop_requests
 
 if TYPE_CHECKING:
     from slabench.executors.running import Say
 
 _RETRIES = 20
 """Times that a task is run again whose worker was lost."""
+_GLANCE = 0.5
+"""Seconds between two looks whether all are to stop."""
 _SAVING_SECONDS = 120
 """That the tasks have to save after Ctrl-C."""
+_LISTENING_SECONDS = 10
+"""For the cluster to accept a connection."""
 _SIZE_LIMIT = 4 << 30
 """Bytes of the files of one record that a task sends back."""
 
@@ -97,18 +103,19 @@ class Ray:
             self._check(jobs)
             with announce(settings.results, [job.planned for job in jobs if job.planned is not None]):
                 tasks = _Tasks(jobs, settings, token, self.jobs or len(jobs))
-                try:
-                    for job, answer in tasks.answers(say):
+                # Not by KeyboardInterrupt: one that is raised within a callback of Ray's is lost.
+                with stop_requests() as stop:
+                    for job, answer in tasks.answers(stop):
                         results.append(_received(job, answer, settings.results))
                         result = results[-1]
                         why = f": {result.error}" if result.error else ""
                         say(f"{result.state}: {job.label}{why}; {len(results)} of {len(jobs)} trials have ended")
-                except KeyboardInterrupt:
-                    tasks.stop()
-                    raise Interrupted(
-                        f"stopped after {len(results)} of {len(jobs)} trials; the state of the others is saved",
-                        "run the same command again to go on from there",
-                    ) from None
+                    if stop.is_set() and len(results) < len(jobs):
+                        tasks.stop()
+                        raise Interrupted(
+                            f"stopped after {len(results)} of {len(jobs)} trials; the state of the others is saved",
+                            "run the same command again to go on from there",
+                        )
         return results
 
     @contextmanager
@@ -122,6 +129,8 @@ class Ray:
         )  # a task without a GPU sees what the machine has
         own: dict[str, Any] = {"include_dashboard": False} if self.address is None else {"address": self.address}
         try:
+            if self.address is not None:
+                _require_listening(self.address)
             ray.init(log_to_driver=False, logging_level="ERROR", **own)
         except Exception as error:  # Ray raises bare ones
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -161,20 +170,25 @@ class _Tasks:
         self._settings, self._token = settings.text(), token
         self._given: dict[Any, Job] = {}
 
-    def answers(self, say: Say) -> Iterator[tuple[Job, Mapping[str, Any]]]:
-        """What each task sends back, as it ends."""
-        while self._waiting or self._given:
+    def answers(self, stop: threading.Event) -> Iterator[tuple[Job, Mapping[str, Any]]]:
+        """What each task sends back, as it ends, until all have or are to stop."""
+        while (self._waiting or self._given) and not stop.is_set():
             while self._waiting and len(self._given) < self._window:
                 job = self._waiting.popleft()
                 task = self._function.options(**_options(job)).remote(job.text(), self._settings, self._token)
                 self._given[task] = job
-            (ended, *_), _ = self._ray.wait(list(self._given), num_returns=1)
+            found, _ = self._ray.wait(list(self._given), num_returns=1, timeout=_GLANCE)
+            if not found:
+                continue
+            (ended,) = found
             job = self._given.pop(ended)
             try:
                 yield job, self._ray.get(ended)
             except self._ray.exceptions.RayError as error:
-                lines = str(error).strip().splitlines()
-                yield job, {"state": "failed", "error": lines[-1] if lines else type(error).__name__}
+                why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                if "No module named 'slabench'" in why:
+                    why = "the node that it was given to has no slabench\ninstall slabench on every node of the cluster"
+                yield job, {"state": "failed", "error": why}
 
     def stop(self) -> None:
         """Have those that run save and end."""
@@ -182,6 +196,13 @@ class _Tasks:
             self._ray.cancel(task, force=False)
         if self._given:
             self._ray.wait(list(self._given), num_returns=len(self._given), timeout=_SAVING_SECONDS)
+
+
+def _require_listening(address: str) -> None:
+    """Raise OSError where nobody listens at `host:port`: Ray would try for minutes. Other addresses are Ray's to read."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENING_SECONDS).close()
 
 
 def _ray() -> Any:

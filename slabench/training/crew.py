@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +22,13 @@ from torch.distributed.rendezvous import rendezvous
 from slabench.core.errors import SlabenchError, UsageError
 from slabench.core.team import PeerLostError, gone
 from slabench.core.torchrun import Launch, launched
+from slabench.training.loop import Interrupted
 
 _GLANCE = 0.05
 """Seconds between two looks at the store: a wait within torch would hear no signal, and grumbles on stderr."""
 _PATIENCE = 1800.0  # seconds: for the data to be opened, and for the slowest process to end its part of a trial
-_ALONE = 10.0
-"""Seconds after which a process that fails is taken to fail alone."""
+_ALONE = 3.0
+"""Seconds after which a process that fails is taken to fail alone: the others would be at the same step."""
 _FAREWELL = 5.0
 _ANSWER = timedelta(minutes=10)
 
@@ -99,52 +102,49 @@ class Crew:
     def together(self, device: torch.device) -> Iterator[None]:
         """The block is one trial's, in all processes at once; its end waits for all of them.
 
+        An error of one process is the trial's. Whoever has it says so and leaves the group, which breaks off what the others wait
+        for; the next trial has a group of its own.
+
         Raises:
             PeerLostError: another process has gone.
-            SlabenchError: another process failed; says with what.
+            SlabenchError: one process failed and another did not; says which rank, and with what.
         """
         self._trials += 1
-        of = _part(self._store, f"trial/{self._trials}")
-        ranks = range(self.launch.size)
         _use(device)
         with _gone():
             dist.init_process_group(
                 _backend(device),
-                store=_part(of, "group"),
+                store=_part(self._store, f"trial/{self._trials}/group"),
                 rank=self.launch.rank,
                 world_size=self.launch.size,
                 timeout=_ANSWER,
             )
+        problem: Exception | None = None
         try:
             yield
-            of.set(f"ended/{self.launch.rank}", "")
-        except BaseException as error:
-            lost = isinstance(error, PeerLostError | dist.DistError)
-            with suppress(RuntimeError):  # a store that has gone with its process
-                reports = {rank: of.get(f"failed/{rank}").decode() for rank in ranks if of.check([f"failed/{rank}"])}
-                if lost and reports:
-                    self.broken = True
-                    rank, text = next(iter(reports.items()))
-                    raise SlabenchError(f"process {rank} of {self.launch.size}: {text}") from error
-                if not lost and isinstance(error, Exception):
-                    of.set(f"failed/{self.launch.rank}", str(error) or type(error).__name__)
-                    self.broken = not self._all_failed(of)
-            if isinstance(error, dist.DistError):
-                raise gone(error) from error
-            raise
-        else:
             # Who closes the group first would cut the last message off for the others.
-            with suppress(PeerLostError):
-                for rank in ranks:
-                    self._wait(f"trial/{self._trials}/ended/{rank}", _PATIENCE, f"trial/{self._trials}/failed/{rank}")
+            failed = self._leave("", _PATIENCE)
+        except Exception as error:
+            problem = error
+            lost = isinstance(error, PeerLostError | dist.DistError)
+            own = "" if lost or isinstance(error, Interrupted) else _described(error)
+            failed = self._leave(own, 0.0 if lost else _ALONE)
+            if isinstance(error, dist.DistError) and not failed:
+                raise gone(error) from error
+            if not failed or len(failed) == self.launch.size:
+                raise
         finally:
             with suppress(RuntimeError):
                 dist.destroy_process_group()
+        if failed:
+            self.broken = device.type == "cuda"
+            rank, text = next(iter(failed.items()))
+            raise SlabenchError(f"rank {rank} of {self.launch.size} processes: {text}") from problem
 
     def require_whole(self) -> None:
-        """End this process where a trial failed in some of the processes only.
+        """End this process where a trial on GPUs failed in some of the processes only.
 
-        The others wait in the middle of its step, and nothing but the end of this process tells them.
+        The others' devices wait in the middle of its step: NCCL's messages end with their processes, gloo's with their group.
 
         Raises:
             SlabenchError: it did.
@@ -155,21 +155,25 @@ class Crew:
                 "run the same command again; --seeds leaves the failed trial out",
             )
 
-    def _all_failed(self, of: Any) -> bool:
-        """Whether the trial fails in every process, as one that diverges does."""
-        end = time.monotonic() + _ALONE
-        while time.monotonic() < end:
-            if all(of.check([f"failed/{rank}"]) for rank in range(self.launch.size)):
-                return True
-            time.sleep(_GLANCE)
-        return False
+    def _leave(self, error: str, seconds: float) -> dict[int, str]:
+        """Tell the others that the trial is over here, or its error; the errors, by rank, once all have or time is up."""
+        of, ranks = _part(self._store, f"trial/{self._trials}/left"), range(self.launch.size)
+        try:
+            of.set(str(self.launch.rank), error)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and not of.check([str(rank) for rank in ranks]):
+                time.sleep(_GLANCE)
+            told = {rank: of.get(str(rank)).decode() for rank in ranks if of.check([str(rank)])}
+        except RuntimeError:  # the store has gone with its process
+            return {}
+        return {rank: text for rank, text in told.items() if text}
 
-    def _wait(self, name: str, seconds: float | None, *others: str) -> None:
-        """Until `name` or one of `others` is there."""
+    def _wait(self, name: str, seconds: float | None) -> None:
+        """Until `name` is there."""
         begin = time.monotonic()
         while seconds is None or time.monotonic() - begin < seconds:
             try:
-                if any(self._store.check([one]) for one in (name, *others)):
+                if self._store.check([name]):
                     return
             except RuntimeError as error:
                 raise PeerLostError("the process that holds torchrun's store is gone") from error
@@ -201,6 +205,14 @@ def own_device(name: str, launch: Launch) -> str:
             f"torchrun --nproc-per-node {count}, or --device cpu" if count else "--device cpu",
         )
     return f"cuda:{launch.local_rank}"
+
+
+def _described(error: Exception) -> str:
+    """An error for a process that has not got it: with its place, where slabench did not foresee it."""
+    if isinstance(error, SlabenchError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def _backend(device: torch.device) -> str:

@@ -206,7 +206,7 @@ def fit(
     before, last_images = progress.seconds, progress.images_seen
 
     statistics = _Statistics(module) if team.size > 1 else None
-    with _stop_requests(patient=team.size > 1) as stop:
+    with stop_requests(patient=team.size > 1) as stop:
         stopping = False
 
         def stops() -> bool:
@@ -353,7 +353,7 @@ def _is_best(point: dict[str, Any], progress: Progress) -> bool:
 
 
 @contextmanager
-def _stop_requests(patient: bool = False) -> Iterator[threading.Event]:
+def stop_requests(patient: bool = False) -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; a second SIGINT stops at once, as without this.
 
     `patient`: it does not. torchrun passes on the signal that the terminal has sent to everyone already.
