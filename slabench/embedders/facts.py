@@ -12,7 +12,7 @@ FORMAT = 1
 UNKNOWN = "unknown"
 
 _Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-._][a-z0-9]+)*$", max_length=80)]
 """Of a feature set: a folder is called so, and `--features` is followed by it."""
 
@@ -36,7 +36,7 @@ class EmbedderFacts(BaseModel):
     embedder: _Line
     pretraining: _Line = UNKNOWN
     resolution: PositiveInt | None = None
-    weights_sha256: _Sha256 | None = None
+    weights_sha256: Sha256 | None = None
     licence: _Line = UNKNOWN
     precision: _Line = UNKNOWN
     contaminated: Literal["yes", "no", "unknown"] = "unknown"
@@ -70,14 +70,14 @@ class FeatureManifest(BaseModel):
     format: Literal[1] = 1
     name: Name
     dataset: _Line
-    dataset_digest: _Sha256
+    dataset_digest: Sha256
     n: NonNegativeInt
     M: PositiveInt
     transforms: _Line
     D: PositiveInt
     dtype: Literal["float16", "float32"]
     embedder: EmbedderFacts
-    groups: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}/[01]$")], _Sha256] = Field(default_factory=dict)
+    groups: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}/[01]$")], Sha256] = Field(default_factory=dict)
     slabench: str
 
 

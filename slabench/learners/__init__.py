@@ -62,7 +62,7 @@ def build_learner(model: Model, info: DatasetInfo, seed: int, dim: int | None = 
 def build_backbone(model: Model, info: DatasetInfo, seed: int, dim: int | None = None) -> Backbone:
     """The backbone of a recipe for the images of `info`, or its adapter for features of length `dim`, from `seed` alone."""
     if dim is not None:
-        return build_adapter(model, dim, seed)
+        return build_adapter(model.adapter, model.hidden, dim, seed)
     with fork_for_init(seed, "init"):
         return BACKBONES.get(model.backbone)(info.image_size, **backbone_settings(model, info))  # type: ignore[no-any-return]
 

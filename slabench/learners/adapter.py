@@ -7,11 +7,12 @@ ratio in place of the zeros.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from slabench.backbones import Backbone
 from slabench.core.seeding import fork_for_init
-from slabench.recipes.base import OnFeatures
+from slabench.recipes.base import AdapterName
 
 
 class RawFeatures(Backbone):
@@ -52,9 +53,26 @@ class Adapter(Backbone):
         return images + change
 
 
-def build_adapter(model: OnFeatures, dim: int, seed: int) -> Backbone:
-    """What a recipe puts on features of length `dim`, initialised from `seed` alone."""
-    if model.adapter == "none":
+def build_adapter(kind: AdapterName, hidden: int, dim: int, seed: int) -> Backbone:
+    """What a recipe's `model.adapter` puts on features of length `dim`, initialised from `seed` alone.
+
+    Args:
+        kind: of the adapter.
+        hidden: units of the hidden layer of `mlp`.
+        dim: D.
+        seed: the trial's.
+    """
+    if kind == "none":
         return RawFeatures(dim)
     with fork_for_init(seed, "init"):
-        return Adapter(dim, model.hidden if model.adapter == "mlp" else None)
+        return Adapter(dim, hidden if kind == "mlp" else None)
+
+
+_AT_ONCE = 4096  # rows through an adapter: some tens of MB
+
+
+@torch.no_grad()
+def adapted(backbone: Backbone, stored: Tensor) -> Tensor:
+    """Features float32 `[n, M, D]` of stored ones `[n, M, D]` on the CPU, as an adapter in eval mode makes them."""
+    module, images = backbone.eval(), max(1, _AT_ONCE // stored.shape[1])
+    return torch.cat([module(part.float().flatten(0, 1)).unflatten(0, part.shape[:2]) for part in stored.split(images)])

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 from slabench.core.errors import UsageError
 from slabench.core.files import digest_json
 
-Adapter = Literal["none", "linear", "mlp"]
+AdapterName = Literal["none", "linear", "mlp"]
 OptimizerName = Literal["adam", "sgd"]
 """How each is built: `slabench.training.schedule.OPTIMIZERS`, which has torch."""
 
@@ -82,7 +82,7 @@ class OnFeatures(Part):
     embedder: Annotated[str, Field(pattern=r"^([a-z0-9]+([-._][a-z0-9]+)*)?$", max_length=80)] = Field(
         default="", json_schema_extra=LATER, description="the name of a feature set: its features in place of images"
     )
-    adapter: Adapter = Field(
+    adapter: AdapterName = Field(
         default="none", json_schema_extra=LATER, description="of features: none, linear, or mlp (one hidden layer)"
     )
     hidden: Few = Field(default=256, json_schema_extra=LATER, description="units of the adapter mlp")

@@ -21,6 +21,7 @@ from slabench.core.files import digest_json
 from slabench.data.augment import ALL
 from slabench.data.imageset import ImageSet
 from slabench.embedders import EmbedderFacts, open_features
+from slabench.records.derived import Source, SourceFacts
 from slabench.sla.transforms import IDENTITY, TransformSet, cached_views, transform_set
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Features:
         transforms: the transformation set that made the views.
         views: of an image.
         dim: D.
-        digest: sha256 (hex) of the features of all splits that the trial reads.
+        digests: sha256 (hex) of the features of each split that the trial reads, by its name in `open_features`.
     """
 
     name: str
@@ -45,11 +46,28 @@ class Features:
     transforms: str
     views: int
     dim: int
-    digest: str
+    digests: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the features of all of these splits."""
+        return digest_json(dict(self.digests))
 
     def facts(self) -> dict[str, Any]:
         """Fields of the record: which pre-trained network it rests on. Such records are ranked in tables of their own."""
         return {"embedder": {**self.embedder.plain(), "features": self.digest}}
+
+    def source(self, recipe: AnyRecipe, weights: Mapping[str, Tensor]) -> Source:
+        """Where the features of a trial with these weights of its adapter come from, for its outputs."""
+        model = recipe.model
+        facts = SourceFacts(
+            features=self.name,
+            dataset=recipe.data.dataset,
+            digests=dict(self.digests),
+            adapter=model.adapter,
+            hidden=model.hidden,
+        )
+        return Source(facts, weights)
 
 
 def transforms_of(recipe: AnyRecipe) -> TransformSet:
@@ -93,12 +111,12 @@ def embedded(
                 f"the feature set '{name}' is not of the {len(of):,} images of {of.name}", "embed them again"
             )
     m = found[0].manifest
-    digest = digest_json({split: own.digest for split, own in zip(splits, found, strict=True)})
+    digests = {split: own.digest for split, own in zip(splits, found, strict=True)}
     made = []
     for own, of in zip(found, images, strict=True):
         values: Any = own.features()  # float, where a split of images has uint8
         made.append(replace(of, images=values))
-    return made, Features(name, m.embedder, m.transforms, m.M, m.D, digest)
+    return made, Features(name, m.embedder, m.transforms, m.M, m.D, digests)
 
 
 UNKNOWN_VIEWS = "views"

@@ -69,7 +69,7 @@ class PretrainingTask(EpisodeScoring):
     def _backbone(self) -> Callable[[int], Backbone]:
         model, dim = self.recipe.model, self.prepared.feature_dim
         if dim is not None:
-            return lambda size: build_adapter(model, dim, self.seed)
+            return lambda size: build_adapter(model.adapter, model.hidden, dim, self.seed)
         return partial(BACKBONES.get(model.backbone), **backbone_settings(model, self.info))
 
     @property
