@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -47,6 +48,31 @@ class EmbedderFacts(BaseModel):
         return self.model_dump(mode="json")
 
 
+_Groups = dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}/[01]$")], Sha256]
+
+
+class MapsFacts(BaseModel):
+    """The maps before a network's last block, where a feature set has them.
+
+    Attributes:
+        block: the modules that make features of them, such as `blocks.6, conv_head, bn2`.
+        shape: of one map, such as [192, 4, 4].
+        block_sha256: of the file of the block's pre-trained weights.
+        groups: sha256 over the maps of each class and part, as of the features.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    block: _Line
+    shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=4)]
+    block_sha256: Sha256
+    groups: _Groups = Field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells them from maps of another block, without those that are there yet."""
+        return self.model_dump(mode="json", exclude={"groups"})
+
+
 class FeatureManifest(BaseModel):
     """What `manifest.json` of a feature set holds.
 
@@ -63,6 +89,7 @@ class FeatureManifest(BaseModel):
         embedder: where the features come from.
         groups: sha256 over the rows of each class and part, by `label/part`; what is not named is not there.
         slabench: version.
+        maps: those before the last block; None where they were not asked for.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -77,8 +104,19 @@ class FeatureManifest(BaseModel):
     D: PositiveInt
     dtype: Literal["float16", "float32"]
     embedder: EmbedderFacts
-    groups: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}/[01]$")], Sha256] = Field(default_factory=dict)
+    groups: _Groups = Field(default_factory=dict)
     slabench: str
+    maps: MapsFacts | None = None
+
+    @property
+    def map_bytes(self) -> int:
+        """Of the maps of all images of the store."""
+        width = 2 if self.dtype == "float16" else 4
+        return width * self.n * self.M * math.prod(self.maps.shape) if self.maps else 0
+
+    def plain(self) -> dict[str, Any]:
+        """As the file has it; without maps it is one that earlier versions read."""
+        return self.model_dump(mode="json", exclude=None if self.maps else {"maps"})
 
 
 def default_name(model: str, size: int) -> str:

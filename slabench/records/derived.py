@@ -19,8 +19,8 @@ from torch import Tensor
 
 from slabench.core.errors import DataError, DataMissingError
 from slabench.core.files import SHORT
-from slabench.embedders import open_features
 from slabench.embedders.facts import Name, Sha256
+from slabench.embedders.inputs import open_inputs
 from slabench.learners.adapter import adapted, build_adapter
 from slabench.recipes.base import AdapterName, Few
 
@@ -79,7 +79,7 @@ class Source:
         facts = self.facts
         what = f"features '{facts.features}' of {facts.dataset}"
         try:
-            found = open_features(facts.features, facts.dataset, split, self.folder)
+            found = open_inputs(facts.features, facts.dataset, split, facts.adapter, self.folder)
         except DataMissingError as error:
             raise DataMissingError(
                 f"these outputs rest on the {what}, which are not here: {error.message}", error.remedy
@@ -90,15 +90,17 @@ class Source:
                 f"that are here have {found.digest[:SHORT]}",
                 "embed the images again as they were, or run the trial again with --resume force",
             )
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(found):
-            raise DataError(f"these outputs name rows that the {len(found):,} images of {facts.dataset}/{split} lack")
-        stored = torch.from_numpy(np.array(found.features(rows.numpy())))
-        backbone = build_adapter(facts.adapter, facts.hidden, found.D, seed=0)  # its weights are replaced
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(found.of):
+            raise DataError(
+                f"these outputs name rows that the {len(found.of):,} images of {facts.dataset}/{split} lack"
+            )
+        stored = torch.from_numpy(np.array(found.values(rows.numpy())))
+        backbone = build_adapter(facts.adapter, facts.hidden, found.of.D, 0, found.maps)  # its weights are replaced
         try:
             backbone.load_state_dict(dict(self.weights))
         except RuntimeError as error:
             raise DataError(
-                f"these outputs hold weights of another adapter than '{facts.adapter}' on {found.D} features: "
+                f"these outputs hold weights of another adapter than '{facts.adapter}' on {found.of.D} features: "
                 f"{' '.join(str(error).split())[:200]}",
                 "run the trial again with --resume force",
             ) from error

@@ -166,7 +166,9 @@ class ModelOutputs:
                 raise SlabenchError(f"labels of split '{name}' are not in 0 .. {self.n_classes - 1}, or there are none")
         sources = {id(getattr(split, "source", None)) for split in self.splits.values()}
         if len(sources) > 1:
-            raise SlabenchError("the splits of one model have features of several sources", "derive all of them or none")
+            raise SlabenchError(
+                "the splits of one model have features of several sources", "derive all of them or none"
+            )
         for name, logits in self.test_logits.items():
             _expect(f"test logits of '{name}'", logits, (len(self.splits["test"].labels), self.n_classes))
 

@@ -21,7 +21,6 @@ from slabench.data.mixing import inverse_frequency, mix
 from slabench.evaluation.episodes import embed
 from slabench.evaluation.metrics import balanced_accuracy, score
 from slabench.learners import Classifier, build_classifier
-from slabench.learners.adapter import build_adapter
 from slabench.losses.loss import build_loss, class_weights
 from slabench.losses.resampling import epoch_rows
 from slabench.plugins import bound, used
@@ -152,9 +151,9 @@ class ClassifierTask:
         self._test: Tensor | None = None
 
     def _backbone(self) -> Callable[[int], Backbone]:
-        model, dim = self.recipe.model, self.prepared.feature_dim
-        if dim is not None:
-            return lambda size: build_adapter(model.adapter, model.hidden, dim, self.seed)
+        model, features = self.recipe.model, self.prepared.features
+        if features is not None:
+            return lambda size: features.adapter(model, self.seed)
         return BACKBONES.get(model.backbone)  # type: ignore[no-any-return]
 
     def _augment(self) -> Augment:

@@ -63,11 +63,6 @@ class ClassifierPrepared:
         return tuple(np.bincount(self.train.labels[self.rows], minlength=self.train.n_classes).tolist())
 
     @property
-    def feature_dim(self) -> int | None:
-        """D of the features; None for images."""
-        return None if self.features is None else self.features.dim
-
-    @property
     def n_train(self) -> int:
         """Images to train on."""
         return len(self.rows)

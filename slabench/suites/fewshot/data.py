@@ -85,11 +85,6 @@ class Prepared:
         )
 
     @property
-    def feature_dim(self) -> int | None:
-        """D of the features; None for images."""
-        return None if self.features is None else self.features.dim
-
-    @property
     def n_train(self) -> int:
         """Images of the training classes."""
         return len(self.train)
