@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from slabench.embedders.inputs import open_inputs
 from slabench.embedders.last_block import FAMILIES, Cut, check_cut
 from slabench.embedders.networks import Network, open_network
 from slabench.embedders.store import BLOCK, MAPS, set_folder
+from slabench.executors.resources import block_activations
 from slabench.learners.adapter import adapted, build_adapter
 from slabench.learners.last_block import LastBlock
 from slabench.posthoc import methods
@@ -260,6 +262,15 @@ def test_the_recipes_can_be_planned_and_keep_their_control(
     ]
 
 
+@pytest.mark.usefixtures("sets")
+def test_memory_that_a_trial_asks_for_counts_the_block() -> None:
+    recipe = few_shot()
+    # In float32: the convolution and the norm, 6 maps of 3 x 3 each, of one of 4 x 5 x 5.
+    assert block_activations(suite_of(recipe).prepare(recipe)) == 4 * 2 * 6 * 3 * 3
+    recipe = few_shot(model__adapter="linear")
+    assert block_activations(suite_of(recipe).prepare(recipe)) == 0
+
+
 # The set
 
 
@@ -311,6 +322,18 @@ def test_what_was_interrupted_goes_on_and_is_what_it_would_have_been(glyphs: Pat
         assert (set_folder("whole", "glyphs") / file).read_bytes() == (
             set_folder("parts", "glyphs") / file
         ).read_bytes()
+
+
+@pytest.mark.usefixtures("own")
+def test_what_would_fill_the_disk_is_refused(glyphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    # 4 views, 6 features and maps of 4 x 5 x 5 in float16
+    need = len(load("glyphs", "test")) * 4 * (6 + 100) * 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10 * need, 0, need - 1))
+    with pytest.raises(DataError, match=r"features of [\d,]+ images take"):
+        embed_set("glyphs", splits=["test"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10 * need, 0, need))
+    embed_set("glyphs", splits=["test"])
 
 
 @pytest.mark.usefixtures("own")

@@ -100,9 +100,11 @@ def embed(
         soft_wrap=True,
     )
     if plan.manifest.maps is not None:
-        shape, size_of = plan.manifest.maps.shape, plan.manifest.map_bytes
-        kept = f"maps before {plan.manifest.maps.block}: {' x '.join(map(str, shape))}, {size_of / 1e9:.2g} GB in all"
-        console.print(kept, markup=False, soft_wrap=True)
+        shape, size_of = plan.manifest.maps.shape, plan.manifest.bytes_of(plan.manifest.n)
+        told_of = f"maps before {plan.manifest.maps.block}: {' x '.join(map(str, shape))}"
+        console.print(
+            f"{told_of}; {size_of / 1e9:.2g} GB for all {plan.manifest.n:,} images", markup=False, soft_wrap=True
+        )
     begin = time.perf_counter()
     bar = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*bar, console=console, transient=True) as progress:

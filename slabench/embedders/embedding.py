@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -153,11 +154,13 @@ def embed_images(
         The manifest, all groups of the plan in it.
 
     Raises:
-        DataError: features are NaN or infinite, beyond float16, or another process embeds into this set.
+        DataError: features are NaN or infinite, beyond float16, the disk has no room for them, or another process embeds into
+            this set.
     """
     device = device or torch.device("cpu")
     at_once = batch or max(1, _COPIES[device.type] // transforms.M)
     images = open_store(ensure(plan.manifest.dataset, data_folder)).images(plan.manifest.dataset).images
+    _refuse_size(plan)
     network.module.to(device)
     forward = _faster(network, device, autocast, maps=plan.manifest.maps is not None)
     with hold(plan.path.with_suffix(".lock")) as state:
@@ -179,6 +182,16 @@ def embed_images(
             manifest = _vouched(manifest, group, arrays, rows)
             write_manifest(plan.path, manifest)
     return manifest
+
+
+def _refuse_size(plan: Embedding) -> None:
+    """Refuse what the disk has no room for: a memory map that finds none while it is written ends the process."""
+    needed, free = plan.manifest.bytes_of(plan.count), shutil.disk_usage(plan.path).free
+    if needed > free:
+        raise DataError(
+            f"the features of {plan.count:,} images take {needed:,} bytes, and {free:,} are free in {plan.path}",
+            "make room, or point SLABENCH_DATA at a larger disk",
+        )
 
 
 def _vouched(manifest: FeatureManifest, group: str, arrays: list[Any], rows: npt.NDArray[np.int64]) -> FeatureManifest:

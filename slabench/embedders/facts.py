@@ -108,11 +108,10 @@ class FeatureManifest(BaseModel):
     slabench: str
     maps: MapsFacts | None = None
 
-    @property
-    def map_bytes(self) -> int:
-        """Of the maps of all images of the store."""
+    def bytes_of(self, images: int) -> int:
+        """Of the features, and the maps, of so many images."""
         width = 2 if self.dtype == "float16" else 4
-        return width * self.n * self.M * math.prod(self.maps.shape) if self.maps else 0
+        return width * images * self.M * (self.D + (math.prod(self.maps.shape) if self.maps else 0))
 
     def plain(self) -> dict[str, Any]:
         """As the file has it; without maps it is one that earlier versions read."""

@@ -14,7 +14,6 @@ A set that came with labels alone has no images behind it; `slabench.embedders.o
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,7 +325,6 @@ def begin(
 
     Raises:
         UsageError: there is another one; names what differs.
-        DataError: the disk has no room for it.
     """
     made = FeatureManifest(
         name=path.parent.name,
@@ -354,14 +352,6 @@ def begin(
         return there
     path.mkdir(parents=True, exist_ok=True)
     shapes = {path / ARRAY: (n, M, D)} | ({path / MAPS: (n, M, *maps.shape)} if maps else {})
-    # An empty array takes no room until it is written, and a memory map that finds none then ends the process.
-    needed = sum(math.prod(shape) for shape in shapes.values()) * np.dtype(dtype).itemsize
-    free = shutil.disk_usage(path).free
-    if needed > free:
-        raise DataError(
-            f"the features take {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {path}",
-            "make room, or point SLABENCH_DATA at a larger disk",
-        )
     for file, shape in shapes.items():
         np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape).flush()
     if maps:
