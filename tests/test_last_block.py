@@ -430,6 +430,9 @@ def test_a_family_of_timm_that_is_not_listed_is_refused(tmp_path: Path) -> None:
     net = open_network("timm:test_nfnet", tmp_path / "w.safetensors")
     with pytest.raises(UsageError, match=r"timm:test_nfnet \(NormFreeNet\)"):
         check_cut(net.name, net.module, net.cut, net.size)
+    for gone in ("test_nfnet", "of_another_version"):
+        with pytest.raises(UsageError, match=f"the last block of timm:{gone} cannot be made here"):
+            networks.open_tail(f"timm:{gone}")
 
 
 def test_from_images_to_a_trained_block_on_the_command_line(glyphs: Path, tmp_path: Path) -> None:

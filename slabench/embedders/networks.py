@@ -134,7 +134,8 @@ def _timm(name: str, weights: Path | None, size: int | None) -> Network:
 
 
 def _timm_tail(name: str) -> nn.Module | None:
-    cut = cut_timm(_library("timm", "timm", "timm").create_model(name, pretrained=False, num_classes=0))
+    timm = _library("timm", "timm", "timm")
+    cut = cut_timm(timm.create_model(name, pretrained=False, num_classes=0)) if timm.is_model(name) else None
     return None if cut is None else cut.tail
 
 
