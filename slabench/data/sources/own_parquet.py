@@ -139,7 +139,8 @@ def _holds_bytes(kind: Any) -> bool:
     if types.is_struct(kind):
         place = kind.get_field_index("bytes")
         return place >= 0 and _holds_bytes(kind.field(place).type)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+    views = getattr(types, "is_binary_view", lambda kind: False)  # from pyarrow 16 on
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or views(kind))
 
 
 def _size(metadata: Any, column: str) -> int:
