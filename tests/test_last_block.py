@@ -271,6 +271,16 @@ def test_memory_that_a_trial_asks_for_counts_the_block() -> None:
     assert block_activations(suite_of(recipe).prepare(recipe)) == 0
 
 
+@pytest.mark.usefixtures("sets")
+def test_variants_of_one_command_read_what_they_need(tmp_path: Path) -> None:
+    """Raw features and the last block, which share nothing of what is read."""
+    short = {"data.dataset": "glyphs", "model.embedder": "own", "model.head": "protonet", "train.steps": 1}
+    short |= {"protocol.episodes": 5, "protocol.queries": 3, "select.points": 1, "select.episodes": 2}
+    frozen, *_, trained = load_recipe("fewshot/last-block", short)
+    outcomes = list(runner.run([frozen, trained], [0], results=tmp_path))
+    assert [one.error for one in outcomes] == [None, None]
+
+
 # The set
 
 

@@ -97,6 +97,12 @@ def unaugmented(images: Tensor, generator: torch.Generator, rows: slice = ALL) -
     return images[rows].float() if images.is_floating_point() else images[rows]
 
 
+def read_of(recipe: AnyRecipe) -> str:
+    """What a recipe reads of which feature set; recipes that read the same share it. Empty: images."""
+    model = recipe.model
+    return f"{model.embedder} maps" if model.embedder and model.adapter == "last-block" else model.embedder
+
+
 def embedded(
     images: Sequence[ImageSet], splits: Sequence[str], recipe: AnyRecipe, data_folder: Path | None = None
 ) -> tuple[list[ImageSet], Features | None]:
