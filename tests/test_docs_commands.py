@@ -28,8 +28,10 @@ ELSEWHERE = {
         (
             "slabench run fewshot/adapter --dataset fc100 --shots 5",
             "slabench run imbalanced/adapter --ratio 50 --seeds 0",
+            "slabench run fewshot/last-block --dataset fc100 --shots 5",
+            "slabench run imbalanced/last-block --ratio 50",
         ),
-        "needs a frozen network; tests/test_adapters.py plans these recipes on features of its own",
+        "needs a frozen network; tests/test_adapters.py and tests/test_last_block.py have features of their own",
     ),
     "slabench reproduce sla2020/few-shot --dry-run": "tests/test_reproduction_tables.py plans every table",
     "slabench reproduce sla2020/imbalanced --only cifar100-r100 --jobs 2": "days; tests/test_reproduction_run.py",

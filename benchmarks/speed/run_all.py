@@ -18,7 +18,7 @@ from _measure import Row, read
 
 from slabench.core.files import write_json
 
-NAMES = ("sampling", "evaluation", "training", "classifier", "heads", "allocation", "data_import")
+NAMES = ("sampling", "evaluation", "training", "classifier", "heads", "allocation", "data_import", "photographs")
 
 
 def run() -> None:

@@ -25,9 +25,11 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_dim: D, the length of a feature vector.
+        frozen_statistics: whether its batch norms keep their statistics in training: processes need not agree on any.
     """
 
     feature_dim: int
+    frozen_statistics: bool = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `[B, D]` of images `[B, 3, H, W]`."""

@@ -30,6 +30,9 @@ def embed(
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     dtype: Annotated[str, typer.Option(help="Of what is kept: float16 or float32.")] = "float16",
     batch: Annotated[int | None, typer.Option(help="Images at once. Default: few on a CPU, many on a GPU.")] = None,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Keep what goes into the last block too, for --adapter last-block.")
+    ] = False,
     pretraining: Annotated[str | None, typer.Option(help="What it was trained on, for the tables.")] = None,
     licence: Annotated[str | None, typer.Option(help="Of the weights. Default: what the model says.")] = None,
     contaminated: Annotated[
@@ -88,6 +91,7 @@ def embed(
         precision="float32" if autocast is None else "bfloat16",
         dtype=dtype,
         told=told,
+        maps=maps,
     )
     kept = f", {plan.kept:,} are there already" if plan.kept else ""
     console.print(
@@ -95,6 +99,12 @@ def embed(
         markup=False,
         soft_wrap=True,
     )
+    if plan.manifest.maps is not None:
+        shape, size_of = plan.manifest.maps.shape, plan.manifest.bytes_of(plan.manifest.n)
+        told_of = f"maps before {plan.manifest.maps.block}: {' x '.join(map(str, shape))}"
+        console.print(
+            f"{told_of}; {size_of / 1e9:.2g} GB for all {plan.manifest.n:,} images", markup=False, soft_wrap=True
+        )
     begin = time.perf_counter()
     bar = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*bar, console=console, transient=True) as progress:

@@ -107,8 +107,8 @@ def list_() -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     found = feature_sets()
     longest = max((len(path.parent.name) for path in found), default=0)
-    for heading in ("name", "of", "images", "views", "D", "embedder", "trained on", "px", "contam."):
-        side: Literal["left", "right"] = "right" if heading in ("images", "views", "D", "px") else "left"
+    for heading in ("name", "of", "images", "views", "D", "maps", "embedder", "trained on", "px", "contam."):
+        side: Literal["left", "right"] = "right" if heading in ("images", "views", "D", "maps", "px") else "left"
         table.add_column(heading, justify=side, no_wrap=True, min_width=min(longest, 40) if heading == "name" else None)
     for path in found:
         try:
@@ -123,7 +123,8 @@ def list_() -> None:
         except DataError:  # without the images, nobody knows how many a group has
             images = f"?/{m.n:,}"
         pixels = str(e.resolution or "-")
-        row = (m.name, m.dataset, images, str(m.M), str(m.D), e.embedder, e.pretraining, pixels, e.contaminated)
+        maps = "x".join(map(str, m.maps.shape)) if m.maps else "-"
+        row = (m.name, m.dataset, images, str(m.M), str(m.D), maps, e.embedder, e.pretraining, pixels, e.contaminated)
         table.add_row(*row)
     if not found:
         console.print(

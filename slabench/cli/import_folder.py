@@ -29,7 +29,7 @@ def import_folder(
     path: Annotated[
         Path,
         typer.Argument(
-            help="Class folders, with or without train, val and test; or a CSV or parquet of path and label."
+            help="Class folders, with or without train, val and test; or a CSV or parquet of path (or image) and label."
         ),
     ],
     size: Annotated[int, typer.Option(help="Height and width that every image is resized to, in pixels.")] = 84,

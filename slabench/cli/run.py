@@ -122,7 +122,7 @@ FLAGS = (
         "transforms", _METHOD, "rotation, rotation2, color-perm, ...", "sla.transforms", completer=complete.transforms
     ),
     Flag("embedder", _METHOD, "A feature set: its frozen features in place of images.", "model.embedder"),
-    Flag("adapter", _METHOD, "Of features: none, linear or mlp.", "model.adapter"),
+    Flag("adapter", _METHOD, "Of features: none, linear, mlp or last-block.", "model.adapter"),
     Flag(
         "settings",
         _METHOD,

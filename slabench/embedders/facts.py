@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ FORMAT = 1
 UNKNOWN = "unknown"
 
 _Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-._][a-z0-9]+)*$", max_length=80)]
 """Of a feature set: a folder is called so, and `--features` is followed by it."""
 
@@ -36,7 +37,7 @@ class EmbedderFacts(BaseModel):
     embedder: _Line
     pretraining: _Line = UNKNOWN
     resolution: PositiveInt | None = None
-    weights_sha256: _Sha256 | None = None
+    weights_sha256: Sha256 | None = None
     licence: _Line = UNKNOWN
     precision: _Line = UNKNOWN
     contaminated: Literal["yes", "no", "unknown"] = "unknown"
@@ -45,6 +46,31 @@ class EmbedderFacts(BaseModel):
     def plain(self) -> dict[str, Any]:
         """As a record keeps them."""
         return self.model_dump(mode="json")
+
+
+_Groups = dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}/[01]$")], Sha256]
+
+
+class MapsFacts(BaseModel):
+    """The maps before a network's last block, where a feature set has them.
+
+    Attributes:
+        block: the modules that make features of them, such as `blocks.6, conv_head, bn2`.
+        shape: of one map, such as [192, 4, 4].
+        block_sha256: of the file of the block's pre-trained weights.
+        groups: sha256 over the maps of each class and part, as of the features.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    block: _Line
+    shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=4)]
+    block_sha256: Sha256
+    groups: _Groups = Field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells them from maps of another block, without those that are there yet."""
+        return self.model_dump(mode="json", exclude={"groups"})
 
 
 class FeatureManifest(BaseModel):
@@ -63,6 +89,7 @@ class FeatureManifest(BaseModel):
         embedder: where the features come from.
         groups: sha256 over the rows of each class and part, by `label/part`; what is not named is not there.
         slabench: version.
+        maps: those before the last block; None where they were not asked for.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -70,15 +97,25 @@ class FeatureManifest(BaseModel):
     format: Literal[1] = 1
     name: Name
     dataset: _Line
-    dataset_digest: _Sha256
+    dataset_digest: Sha256
     n: NonNegativeInt
     M: PositiveInt
     transforms: _Line
     D: PositiveInt
     dtype: Literal["float16", "float32"]
     embedder: EmbedderFacts
-    groups: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}/[01]$")], _Sha256] = Field(default_factory=dict)
+    groups: _Groups = Field(default_factory=dict)
     slabench: str
+    maps: MapsFacts | None = None
+
+    def bytes_of(self, images: int) -> int:
+        """Of the features, and the maps, of so many images."""
+        width = 2 if self.dtype == "float16" else 4
+        return width * images * self.M * (self.D + (math.prod(self.maps.shape) if self.maps else 0))
+
+    def plain(self) -> dict[str, Any]:
+        """As the file has it; without maps it is one that earlier versions read."""
+        return self.model_dump(mode="json", exclude=None if self.maps else {"maps"})
 
 
 def default_name(model: str, size: int) -> str:

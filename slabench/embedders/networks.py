@@ -19,6 +19,7 @@ from torch.nn import functional
 from slabench.core.errors import UsageError
 from slabench.core.files import sha256_file
 from slabench.embedders.facts import UNKNOWN, EmbedderFacts
+from slabench.embedders.last_block import Cut, cut_timm
 from slabench.embedders.weights import fitted, read_weights
 
 
@@ -37,6 +38,7 @@ class Network:
         interpolation: `bicubic` or `bilinear`.
         weights_sha256: of the file of its weights.
         licence: of the weights, where the configuration says.
+        cut: the network in two parts, before its last block; None where nobody knows where that begins.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Network:
     interpolation: str
     weights_sha256: str
     licence: str
+    cut: Cut | None = None
 
     def inputs(self, images: Tensor) -> Tensor:
         """Normalised float32 `[B, 3, size, size]` of uint8 `[B, H, W, 3]`, on the device of the images."""
@@ -126,7 +129,14 @@ def _timm(name: str, weights: Path | None, size: int | None) -> Network:
         interpolation=_interpolation(config["interpolation"]),
         weights_sha256=sha256_file(file),
         licence=str(module.pretrained_cfg.get("license") or UNKNOWN),
+        cut=cut_timm(module),
     )
+
+
+def _timm_tail(name: str) -> nn.Module | None:
+    timm = _library("timm", "timm", "timm")
+    cut = cut_timm(timm.create_model(name, pretrained=False, num_classes=0)) if timm.is_model(name) else None
+    return None if cut is None else cut.tail
 
 
 def _clip(name: str, weights: Path | None, size: int | None) -> Network:
@@ -158,6 +168,26 @@ def _clip(name: str, weights: Path | None, size: int | None) -> Network:
 
 
 _OPENERS: Mapping[str, Callable[[str, Path | None, int | None], Network]] = {"timm": _timm, "clip": _clip}
+_TAILS: Mapping[str, Callable[[str], nn.Module | None]] = {"timm": _timm_tail}
+
+
+def open_tail(model: str) -> nn.Module:
+    """What makes features of the maps before the last block of a network, with weights that mean nothing yet.
+
+    Args:
+        model: as a feature set names its network.
+
+    Raises:
+        UsageError: its library is not installed, or no longer knows such a network.
+    """
+    kind, _, name = model.partition(":")
+    tail = _TAILS[kind](name) if kind in _TAILS else None
+    if tail is None:
+        raise UsageError(
+            f"the last block of {model} cannot be made here: networks that can are {', '.join(f'{k}:NAME' for k in _TAILS)}",
+            "choose --adapter linear or mlp, which need no block",
+        )
+    return tail.requires_grad_(True)
 
 
 def _library(module: str, extra: str, package: str) -> Any:

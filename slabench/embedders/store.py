@@ -5,6 +5,9 @@ take theirs from the one set of `cifar100`. The manifest has a sha256 for every 
 official part: a group that is named is there, whole and checked when it is opened; what is not named was not embedded (yet).
 That makes an interrupted embedding an incomplete feature set, which goes on where it stopped, and nothing else.
 
+A set may have `maps.npy`, what goes into the last block of the network, and `block.safetensors`, that block
+(`slabench.embedders.maps`). A group is there when its features and its maps are.
+
 A set that came with labels alone has no images behind it; `slabench.embedders.own` keeps what the store would say.
 """
 
@@ -22,7 +25,7 @@ from pydantic import ValidationError
 
 from slabench.core import paths
 from slabench.core.errors import DataError, DataMissingError, IntegrityError, UsageError, first_fault, unknown_name
-from slabench.core.files import digest_json, read_json, write_json
+from slabench.core.files import digest_json, read_json, write_bytes, write_json
 from slabench.core.registry import DATASETS
 from slabench.core.versions import __version__
 from slabench.data.catalog import info
@@ -30,10 +33,13 @@ from slabench.data.imageset import ImageSet
 from slabench.data.loading import ensure, load_rows
 from slabench.data.splits import SPLIT_NAMES
 from slabench.data.store import open_store
-from slabench.embedders.facts import EmbedderFacts, FeatureManifest
+from slabench.embedders.facts import EmbedderFacts, FeatureManifest, MapsFacts
 from slabench.embedders.own import OWN_FEATURES, own_rows, read_own
 
 MANIFEST, ARRAY = "manifest.json", "features.npy"
+MAPS, BLOCK = "maps.npy", "block.safetensors"
+
+_AGAIN = "embed or import the features again with --replace"
 
 Features = npt.NDArray[np.floating[Any]]
 
@@ -49,6 +55,8 @@ class FeatureSet:
         manifest: of the whole set.
         rows: int64 `[n]`, rows of the array.
         digest: sha256 (hex) of the facts and bytes of this split's features.
+        path: of the whole set.
+        groups: rows of the array by group, of those that the split is in.
     """
 
     name: str
@@ -57,6 +65,8 @@ class FeatureSet:
     manifest: FeatureManifest
     rows: npt.NDArray[np.int64]
     digest: str
+    path: Path
+    groups: dict[str, npt.NDArray[np.int64]]
     _array: Features
 
     def __len__(self) -> int:
@@ -155,18 +165,11 @@ def open_features(name: str, dataset: str, split: str, data_folder: Path | None 
             "embed the others: the same `slabench embed` command with --splits, or without it, goes on where it stopped",
         )
     array = open_array(path, manifest)
-    for group in wanted:
-        stamp = (path / ARRAY).stat()
-        found = _checked(path / ARRAY, array, groups[group], stamp.st_ino, manifest.groups[group])
-        if found != manifest.groups[group]:
-            raise IntegrityError(
-                f"{path / ARRAY}: the rows of group {group} have sha256 {found[:12]}, the manifest says "
-                f"{manifest.groups[group][:12]}",
-                "embed or import the features again with --replace",
-            )
+    used = {group: groups[group] for group in wanted}
+    check_groups(path / ARRAY, array, used, manifest.groups)
     facts = {"embedder": manifest.embedder.plain(), "M": manifest.M, "transforms": manifest.transforms}
     digest = digest_json({**facts, "groups": {group: manifest.groups[group] for group in wanted}})
-    return FeatureSet(name, dataset, images, manifest, rows, digest, array)
+    return FeatureSet(name, dataset, images, manifest, rows, digest, path, used, array)
 
 
 def _groups_of(rows: npt.NDArray[np.int64], groups: dict[str, npt.NDArray[np.int64]]) -> list[str]:
@@ -199,9 +202,7 @@ def read_manifest(path: Path, data_folder: Path | None = None) -> FeatureManifes
     try:
         manifest = FeatureManifest.model_validate(read_json(path / MANIFEST))
     except ValidationError as error:
-        raise DataError(
-            f"{path / MANIFEST}: {first_fault(error)}", "embed or import the features again with --replace"
-        ) from error
+        raise DataError(f"{path / MANIFEST}: {first_fault(error)}", _AGAIN) from error
     return manifest
 
 
@@ -211,16 +212,23 @@ def open_array(path: Path, manifest: FeatureManifest, mode: str = "r") -> Featur
     Raises:
         IntegrityError: it is missing, truncated or of another shape.
     """
-    remedy = "embed or import the features again with --replace"
+    return _open_file(path / ARRAY, (manifest.n, manifest.M, manifest.D), manifest.dtype, mode)
+
+
+def open_map_array(path: Path, manifest: FeatureManifest, mode: str = "r") -> Features:
+    """The maps `[n, M, ...]` behind a manifest that has some; otherwise as `open_array`."""
+    assert manifest.maps is not None
+    return _open_file(path / MAPS, (manifest.n, manifest.M, *manifest.maps.shape), manifest.dtype, mode)
+
+
+def _open_file(file: Path, shape: tuple[int, ...], dtype: str, mode: str) -> Features:
     try:
-        array = np.load(path / ARRAY, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
+        array = np.load(file, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
     except (OSError, ValueError) as error:
-        raise IntegrityError(f"{path / ARRAY} is not a whole array: {str(error)[:200]}", remedy) from error
-    shape = (manifest.n, manifest.M, manifest.D)
-    if array.shape != shape or array.dtype != manifest.dtype:
+        raise IntegrityError(f"{file} is not a whole array: {str(error)[:200]}", _AGAIN) from error
+    if array.shape != shape or array.dtype != dtype:
         raise IntegrityError(
-            f"{path / ARRAY} holds {array.dtype} {list(array.shape)}, its manifest says {manifest.dtype} {list(shape)}",
-            remedy,
+            f"{file} holds {array.dtype} {list(array.shape)}, its manifest says {dtype} {list(shape)}", _AGAIN
         )
     return array  # type: ignore[no-any-return]
 
@@ -260,6 +268,24 @@ def group_digest(array: Features, rows: npt.NDArray[np.int64]) -> str:
 _CHECKED: dict[tuple[Path, int, str], str] = {}
 
 
+def check_groups(
+    file: Path, array: Features, groups: dict[str, npt.NDArray[np.int64]], vouched: dict[str, str]
+) -> None:
+    """Hold the rows of groups against what a manifest says of them.
+
+    Raises:
+        IntegrityError: names the first group that differs, or that nobody vouches for.
+    """
+    for group, rows in groups.items():
+        said = vouched.get(group, "")
+        found = _checked(file, array, rows, file.stat().st_ino, said)
+        if found != said:
+            raise IntegrityError(
+                f"{file}: the rows of group {group} have sha256 {found[:12]}, the manifest says {said[:12] or 'nothing'}",
+                _AGAIN,
+            )
+
+
 def _checked(file: Path, array: Features, rows: npt.NDArray[np.int64], inode: int, expected: str) -> str:
     """`group_digest`, once a process for each file and expected digest."""
     key = (file, inode, expected)
@@ -279,8 +305,23 @@ def begin(
     D: int,
     dtype: str,
     embedder: EmbedderFacts,
+    maps: MapsFacts | None = None,
+    block: bytes = b"",
 ) -> FeatureManifest:
     """An empty feature set at `path`, or the one that is there, if it is of the same images, views and network.
+
+    Args:
+        path: of the set.
+        dataset: see `FeatureManifest`, as the others.
+        dataset_digest: likewise.
+        n: likewise.
+        transforms: likewise.
+        M: likewise.
+        D: likewise.
+        dtype: likewise.
+        embedder: likewise.
+        maps: what is kept before the last block; None: no maps.
+        block: the file of that block.
 
     Raises:
         UsageError: there is another one; names what differs.
@@ -296,6 +337,7 @@ def begin(
         dtype=dtype,  # type: ignore[arg-type]
         embedder=embedder,
         slabench=__version__,
+        maps=maps,
     )
     if (path / MANIFEST).is_file():
         there = read_manifest(path)
@@ -306,17 +348,34 @@ def begin(
                     f"{_short(getattr(there, field))}, not {_short(getattr(made, field))}",
                     "choose another --name, or make them anew with --replace",
                 )
+        _same_maps(there, made)
         return there
     path.mkdir(parents=True, exist_ok=True)
-    array = np.lib.format.open_memmap(path / ARRAY, mode="w+", dtype=dtype, shape=(n, M, D))
-    array.flush()
+    shapes = {path / ARRAY: (n, M, D)} | ({path / MAPS: (n, M, *maps.shape)} if maps else {})
+    for file, shape in shapes.items():
+        np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape).flush()
+    if maps:
+        write_bytes(path / BLOCK, block)
     write_manifest(path, made)
     return made
 
 
+def _same_maps(there: FeatureManifest, asked: FeatureManifest) -> None:
+    """Refuse to go on with a set that has maps where none are asked for, or the other way round."""
+    own, wanted = (m.maps.identity() if m.maps else None for m in (there, asked))
+    if own == wanted:
+        return
+    of, kept = f"the features '{asked.name}' of {asked.dataset}", there.maps
+    if kept is None:
+        raise UsageError(f"{of} are there without maps", "choose another --name, or make them anew with --replace")
+    if wanted is None:
+        raise UsageError(f"{of} are there with maps before {kept.block}", "add --maps, or choose another --name")
+    raise UsageError(f"{of} are there with maps before another block", "choose another --name, or --replace")
+
+
 def write_manifest(path: Path, manifest: FeatureManifest) -> None:
     """Write the manifest of a feature set, atomically."""
-    write_json(path / MANIFEST, manifest.model_dump(mode="json"))
+    write_json(path / MANIFEST, manifest.plain())
 
 
 def _short(value: object) -> str:

@@ -50,7 +50,8 @@ def embed(
 
     Args:
         learner: its backbone is used in eval mode, as a copy; the learner itself is left as it is.
-        images: uint8 `[n, H, W, 3]`, on any device; or features `[n, V, D]` of a frozen embedder, which are not normalised.
+        images: uint8 `[n, H, W, 3]`, on any device; or features `[n, V, D]` of a frozen embedder, or numbers of its maps
+            `[n, V, 1]`, which are not normalised.
         transforms: M transformations; of features, the views that they are.
         info: for the normalisation.
         batch: rows embedded at once, copies counted. Small batches stay in a CPU's cache.
@@ -81,9 +82,9 @@ def embed(
 
 
 def _inputs(images: Tensor, info: DatasetInfo) -> Tensor:
-    """What a backbone is given of stored images: normalised pixels `[n, 3, H, W]`, or features `[n, V, D]` in float32."""
-    if images.is_floating_point():
-        return images.float()
+    """What a backbone is given of stored images: normalised pixels `[n, 3, H, W]`, float32 features `[n, V, D]`, or numbers."""
+    if images.dtype != torch.uint8:
+        return images.float() if images.is_floating_point() else images
     if input_size(info) != info.image_size:
         images = centre_crop(images, input_size(info))
     return normalise(images, info.mean, info.std)

@@ -169,8 +169,8 @@ def memory_mb(trial: Trial, cuda: bool) -> int:
     if cuda:  # the images go through the machine's memory, the step does not
         return _CUDA_PROCESS_MB + (2 * stored >> 20)
     at_once = max(images_per_step(trial.recipe, prepared.n_train), _SCORED_AT_ONCE)
-    # An adapter's layers are as nothing beside the features.
-    step = 0 if on_features else at_once * activations(trial.recipe, entry) * _PER_ACTIVATION
+    each = block_activations(prepared) if on_features else activations(trial.recipe, entry)
+    step = at_once * each * _PER_ACTIVATION
     return _PROCESS_MB + (int(step + 2 * stored) >> 20)
 
 
@@ -180,10 +180,21 @@ def activations(recipe: AnyRecipe, entry: DatasetInfo) -> int:
     return _activations(BACKBONES.get(recipe.model.backbone), entry.image_size, settings)
 
 
+def block_activations(prepared: Any) -> int:
+    """Bytes of the last block's outputs for one image; 0 of other adapters, whose layers are as nothing beside the features."""
+    maps = prepared.features.maps if prepared.features is not None else None
+    return 0 if maps is None else _outputs(maps.tail(), torch.zeros(1, *maps.facts.shape))
+
+
 @cache  # by the maker of the network, not by its name: another network may stand under that name later
 def _activations(make: Callable[..., torch.nn.Module], image_size: int, settings: tuple[tuple[str, int], ...]) -> int:
     with torch.random.fork_rng(devices=[]):
         network = make(image_size, **dict(settings)).eval()
+    return _outputs(network, torch.zeros(1, 3, image_size, image_size))
+
+
+def _outputs(network: torch.nn.Module, sample: torch.Tensor) -> int:
+    """Bytes of what all layers of a network in eval mode give for a sample."""
     total = 0
 
     def count(module: Any, inputs: Any, output: Any) -> None:
@@ -194,7 +205,7 @@ def _activations(make: Callable[..., torch.nn.Module], image_size: int, settings
         if not list(module.children()):
             module.register_forward_hook(count)
     with torch.no_grad():
-        network(torch.zeros(1, 3, image_size, image_size))
+        network(sample)
     return total
 
 

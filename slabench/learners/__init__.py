@@ -19,7 +19,6 @@ from slabench.core.registry import BACKBONES, HEADS
 from slabench.core.seeding import fork_for_init
 from slabench.data.catalog import DatasetInfo
 from slabench.heads import Head
-from slabench.learners.adapter import build_adapter
 
 if TYPE_CHECKING:
     from slabench.recipes.classifier import ConvInit, LayerInit
@@ -53,16 +52,13 @@ class EpisodicLearner(nn.Module):
         return self.scale * logits(support, support_labels, query, n_classes)
 
 
-def build_learner(model: Model, info: DatasetInfo, seed: int, dim: int | None = None) -> EpisodicLearner:
-    """The learner of a recipe for the images of `info`, or for features of length `dim`, initialised from `seed` alone."""
-    backbone = build_backbone(model, info, seed, dim)
-    return with_head(backbone, HEADS.get(model.head), seed)
+def build_learner(model: Model, info: DatasetInfo, seed: int) -> EpisodicLearner:
+    """The learner of a recipe for the images of `info`, initialised from `seed` alone."""
+    return with_head(build_backbone(model, info, seed), HEADS.get(model.head), seed)
 
 
-def build_backbone(model: Model, info: DatasetInfo, seed: int, dim: int | None = None) -> Backbone:
-    """The backbone of a recipe for the images of `info`, or its adapter for features of length `dim`, from `seed` alone."""
-    if dim is not None:
-        return build_adapter(model, dim, seed)
+def build_backbone(model: Model, info: DatasetInfo, seed: int) -> Backbone:
+    """The backbone of a recipe for the images of `info`, from `seed` alone."""
     with fork_for_init(seed, "init"):
         return BACKBONES.get(model.backbone)(info.image_size, **backbone_settings(model, info))  # type: ignore[no-any-return]
 

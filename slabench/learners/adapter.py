@@ -2,16 +2,19 @@
 
 An adapter is x + f(x). The last layer of f is zero at first, so that an untrained adapter leaves every feature as it is, and
 weight decay draws f back to zero: towards no training at all. CLIP-Adapter (Gao et al., IJCV 2024) is residual likewise, with a
-ratio in place of the zeros.
+ratio in place of the zeros. The last block of the network (`slabench.learners.last_block`) is an adapter too.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from slabench.backbones import Backbone
 from slabench.core.seeding import fork_for_init
-from slabench.recipes.base import OnFeatures
+from slabench.embedders.maps import Maps
+from slabench.learners.last_block import LastBlock
+from slabench.recipes.base import AdapterName
 
 
 class RawFeatures(Backbone):
@@ -52,9 +55,37 @@ class Adapter(Backbone):
         return images + change
 
 
-def build_adapter(model: OnFeatures, dim: int, seed: int) -> Backbone:
-    """What a recipe puts on features of length `dim`, initialised from `seed` alone."""
-    if model.adapter == "none":
+def build_adapter(kind: AdapterName, hidden: int, dim: int, seed: int, maps: Maps | None = None) -> Backbone:
+    """What a recipe's `model.adapter` puts on features of length `dim`, initialised from `seed` alone.
+
+    Args:
+        kind: of the adapter.
+        hidden: units of the hidden layer of `mlp`.
+        dim: D.
+        seed: the trial's.
+        maps: what `last-block` reads.
+    """
+    if kind == "none":
         return RawFeatures(dim)
     with fork_for_init(seed, "init"):
-        return Adapter(dim, model.hidden if model.adapter == "mlp" else None)
+        if kind == "last-block":
+            assert maps is not None  # `open_inputs`
+            return LastBlock(maps, dim)
+        return Adapter(dim, hidden if kind == "mlp" else None)
+
+
+_AT_ONCE, _MAPS_AT_ONCE = 4096, 64  # rows of features are some tens of MB; of maps, few stay in a CPU's cache
+
+
+@torch.no_grad()
+def adapted(backbone: Backbone, stored: Tensor) -> Tensor:
+    """Features float32 `[n, M, D]` on the CPU of what is stored, as an adapter in eval mode makes them.
+
+    Args:
+        backbone: of `build_adapter`.
+        stored: features `[n, M, D]`, or numbers of maps `[n, M, 1]`.
+    """
+    floats = stored.is_floating_point()
+    module, images = backbone.eval(), max(1, (_AT_ONCE if floats else _MAPS_AT_ONCE) // stored.shape[1])
+    parts = (part.float() if floats else part for part in stored.split(images))
+    return torch.cat([module(part.flatten(0, 1)).unflatten(0, part.shape[:2]) for part in parts])

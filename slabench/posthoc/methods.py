@@ -29,7 +29,7 @@ from torch.nn import functional
 from slabench.core.errors import UsageError
 from slabench.evaluation.calibration import MAX_TEMPERATURE, fit_temperature
 from slabench.evaluation.metrics import balanced_accuracy
-from slabench.records.outputs import FeatureSplit, Layer, ModelOutputs
+from slabench.records.outputs import Layer, ModelOutputs, Split
 
 METHODS: dict[str, str] = {
     "logit-adjust": "training priors taken from the logits (Menon et al. 2021)",
@@ -227,7 +227,7 @@ def temperature(outputs: ModelOutputs) -> Adjusted:
     return Adjusted("temperature", {name: z / fitted[name] for name, z in own.items()}, "T", fitted, how)
 
 
-def need(outputs: ModelOutputs, split: str, what: str, remedy: str = "") -> FeatureSplit:
+def need(outputs: ModelOutputs, split: str, what: str, remedy: str = "") -> Split:
     """A split's features; without them `what` cannot be had."""
     if split not in outputs.splits:
         default = {
@@ -238,7 +238,7 @@ def need(outputs: ModelOutputs, split: str, what: str, remedy: str = "") -> Feat
     return outputs.splits[split]
 
 
-def _describe(split: FeatureSplit, outputs: ModelOutputs) -> str:
+def _describe(split: Split, outputs: ModelOutputs) -> str:
     classes = len(np.unique(split.labels.numpy()))
     return f"{len(split.labels):,} validation images of {classes} of {outputs.n_classes} classes"
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 from slabench.core.errors import UsageError
 from slabench.core.files import digest_json
 
-Adapter = Literal["none", "linear", "mlp"]
+AdapterName = Literal["none", "linear", "mlp", "last-block"]
 OptimizerName = Literal["adam", "sgd"]
 """How each is built: `slabench.training.schedule.OPTIMIZERS`, which has torch."""
 
@@ -75,15 +75,18 @@ def _drop_later(part: BaseModel, values: dict[str, Any]) -> None:
 class OnFeatures(Part):
     """What is learned on the features of a frozen embedder in place of images; without an embedder nothing of it is used.
 
-    An adapter is x + f(x) with an f that is zero at first (`slabench.learners.adapter`). `backbone` then says what stands in a
+    An adapter is x + f(x) with an f that is zero at first (`slabench.learners.adapter`), or the network's last block as it was
+    (`slabench.learners.last_block`). `backbone` then says what stands in a
     backbone's place, so that tables show it where they show a backbone.
     """
 
     embedder: Annotated[str, Field(pattern=r"^([a-z0-9]+([-._][a-z0-9]+)*)?$", max_length=80)] = Field(
         default="", json_schema_extra=LATER, description="the name of a feature set: its features in place of images"
     )
-    adapter: Adapter = Field(
-        default="none", json_schema_extra=LATER, description="of features: none, linear, or mlp (one hidden layer)"
+    adapter: AdapterName = Field(
+        default="none",
+        json_schema_extra=LATER,
+        description="of features: none, linear, mlp (one hidden layer), last-block",
     )
     hidden: Few = Field(default=256, json_schema_extra=LATER, description="units of the adapter mlp")
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from slabench.core.errors import DataError, IntegrityError, SlabenchError
 from slabench.core.files import SHORT, sha256_file, write_bytes
 from slabench.plugins import bound, recorded
+from slabench.records.derived import DerivedSplit, Source, SourceFacts, compact
 from slabench.records.record import RunRecord
 
 REMEDY = "run the trial again with --resume force, or restore the file from its source"
@@ -66,6 +67,9 @@ def plain(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 OUTPUTS_SCHEMA = "slabench.outputs/1"
 
+DERIVED_SCHEMA = "slabench.outputs/2"
+"""Of outputs whose features are in a frozen set, and not in the file."""
+
 
 SPLITS = ("train", "val", "test")
 
@@ -76,13 +80,10 @@ _FACTS = ("key", "objective", "m", "scale", "cosine", "train_shift", "counts", "
 _PARTS = ("layers", "splits", "test_logits")
 
 
+_WEIGHTS = "adapter."
+
+
 Layer = tuple[Tensor, Tensor | None]
-
-
-def compact(features: Tensor) -> Tensor:
-    """Features as they are kept: float16, or float32 where one of them is beyond float16's 65,504."""
-    narrow = features.half()
-    return features.float() if bool((narrow.isinf() & features.isfinite()).any()) else narrow
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,9 @@ class FeatureSplit:
 
     features: Tensor
     labels: Tensor
+
+
+Split = FeatureSplit | DerivedSplit
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +116,7 @@ class ModelOutputs:
         class_names: by label.
         layers: by name `joint`, `classes`, `student` or `transforms`: weight float `[width, D]` and bias `[width]` or None.
         splits: `test`, and `train` and `val` where they were kept. The images of `val` are training images that the
-            trained model has not seen.
+            trained model has not seen. Those of a trial on a frozen feature set are all `DerivedSplit`s of one source.
         test_logits: by predictor, float `[n, C]`, not scaled, as the model itself gave them.
         key: the trial's; the store sets it when it keeps them beside a record.
 
@@ -128,7 +132,7 @@ class ModelOutputs:
     counts: tuple[int, ...]
     class_names: tuple[str, ...]
     layers: Mapping[str, Layer]
-    splits: Mapping[str, FeatureSplit]
+    splits: Mapping[str, Split]
     test_logits: Mapping[str, Tensor]
     key: str = ""
 
@@ -153,10 +157,18 @@ class ModelOutputs:
         for name, split in self.splits.items():
             if name not in SPLITS:
                 raise SlabenchError(f"split '{name}' is unknown", f"outputs have the splits {', '.join(SPLITS)}")
-            _expect(f"features of split '{name}'", split.features, (len(split.labels), self.m, self.dim))
+            if isinstance(split, FeatureSplit):
+                _expect(f"features of split '{name}'", split.features, (len(split.labels), self.m, self.dim))
+            else:
+                _expect(f"rows of split '{name}'", split.rows, (len(split.labels),))
             labels = split.labels
             if not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= self.n_classes:
                 raise SlabenchError(f"labels of split '{name}' are not in 0 .. {self.n_classes - 1}, or there are none")
+        sources = {id(getattr(split, "source", None)) for split in self.splits.values()}
+        if len(sources) > 1:
+            raise SlabenchError(
+                "the splits of one model have features of several sources", "derive all of them or none"
+            )
         for name, logits in self.test_logits.items():
             _expect(f"test logits of '{name}'", logits, (len(self.splits["test"].labels), self.n_classes))
 
@@ -170,9 +182,17 @@ class ModelOutputs:
         """D, the length of a feature."""
         return int(next(iter(self.layers.values()))[0].shape[-1])
 
+    @property
+    def source(self) -> Source | None:
+        """The frozen feature set that the features are derived from; None where they are here themselves."""
+        test = self.splits["test"]
+        return test.source if isinstance(test, DerivedSplit) else None
+
 
 def save_outputs(outputs: ModelOutputs, path: Path) -> str:
     """Write `outputs` atomically and return the sha256 (hex) of the file. Features become `compact`, the rest float32.
+
+    Of features that are derived from a frozen set the file has rows, and the weights of the adapter.
 
     Raises:
         SlabenchError: a tensor is not finite.
@@ -183,10 +203,16 @@ def save_outputs(outputs: ModelOutputs, path: Path) -> str:
         if bias is not None:
             tensors[f"layers.{name}.bias"] = plain(bias, torch.float32)
     for name, split in outputs.splits.items():
-        tensors[f"splits.{name}.features"] = plain(compact(split.features))
+        if isinstance(split, FeatureSplit):
+            tensors[f"splits.{name}.features"] = plain(compact(split.features))
+        else:
+            tensors[f"splits.{name}.rows"] = plain(split.rows, torch.int32)
         tensors[f"splits.{name}.labels"] = plain(split.labels, torch.int64)
     for name, logits in outputs.test_logits.items():
         tensors[f"test_logits.{name}"] = plain(logits, torch.float32)
+    source = outputs.source
+    for name, weight in (source.weights if source else {}).items():
+        tensors[f"{_WEIGHTS}{name}"] = plain(weight)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise SlabenchError(
@@ -195,6 +221,9 @@ def save_outputs(outputs: ModelOutputs, path: Path) -> str:
     # safetensors sorts tensors by name, while layers and predictors have an order of their own.
     order = {part: list(getattr(outputs, part)) for part in _PARTS}
     facts = {"schema": OUTPUTS_SCHEMA, **{name: getattr(outputs, name) for name in _FACTS}, **order}
+    if source is not None:
+        of = {name: split.split for name, split in outputs.splits.items() if isinstance(split, DerivedSplit)}
+        facts |= {"schema": DERIVED_SCHEMA, "source": source.facts.plain(), "of": of}
     return seal(tensors, facts, path)
 
 
@@ -212,22 +241,32 @@ def load_outputs(path: Path, sha256: str) -> ModelOutputs:
     what = "outputs of a classifier"
     facts, tensors = unseal(path, sha256, what)
     try:
-        if facts.pop("schema") != OUTPUTS_SCHEMA:
-            raise ValueError(f"its schema is not {OUTPUTS_SCHEMA}")
-        return _unpack(facts, tensors)
+        schema = facts.pop("schema")
+        if schema not in (OUTPUTS_SCHEMA, DERIVED_SCHEMA):
+            raise ValueError(f"its schema is neither {OUTPUTS_SCHEMA} nor {DERIVED_SCHEMA}")
+        return _unpack(facts, tensors, derived=schema == DERIVED_SCHEMA)
     except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError, RuntimeError, SlabenchError) as error:
         raise DataError(f"{path} holds no {what}: {error}", REMEDY) from error
 
 
-def _unpack(facts: dict[str, Any], tensors: dict[str, Tensor]) -> ModelOutputs:
-    layers, splits, predictors = (facts.pop(part) for part in _PARTS)
+def _unpack(facts: dict[str, Any], tensors: dict[str, Tensor], derived: bool) -> ModelOutputs:
+    layers, names, predictors = (facts.pop(part) for part in _PARTS)
+    labels = {name: tensors[f"splits.{name}.labels"] for name in names}
+    splits: dict[str, Split]
+    if derived:
+        weights = {name.removeprefix(_WEIGHTS): own for name, own in tensors.items() if name.startswith(_WEIGHTS)}
+        source, of = Source(SourceFacts.model_validate(facts.pop("source")), weights), dict(facts.pop("of"))
+        splits = {
+            name: DerivedSplit(labels[name], tensors[f"splits.{name}.rows"].long(), str(of[name]), source)
+            for name in names
+        }
+    else:
+        splits = {name: FeatureSplit(tensors[f"splits.{name}.features"], labels[name]) for name in names}
     return ModelOutputs(
         counts=tuple(int(n) for n in facts.pop("counts")),
         class_names=tuple(str(name) for name in facts.pop("class_names")),
         layers={name: (tensors[f"layers.{name}.weight"], tensors.get(f"layers.{name}.bias")) for name in layers},
-        splits={
-            name: FeatureSplit(tensors[f"splits.{name}.features"], tensors[f"splits.{name}.labels"]) for name in splits
-        },
+        splits=splits,
         test_logits={name: tensors[f"test_logits.{name}"] for name in predictors},
         **facts,
     )

@@ -38,7 +38,8 @@ def divide(task: SuiteTask) -> None:
             "would not train what one does",
             "run it without torchrun, or give the backbone a set_share (slabench.backbones.Backbone)",
         )
-    synchronise(backbone, task.device)
+    if not backbone.frozen_statistics:
+        synchronise(backbone, task.device)
     with torch.no_grad():  # other processors may draw other last digits of the same weights
         for values in task.module.state_dict().values():
             as_leader(values)

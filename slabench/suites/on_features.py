@@ -16,11 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slabench.backbones import Backbone
 from slabench.core.errors import DataError, UsageError
 from slabench.core.files import digest_json
 from slabench.data.augment import ALL
 from slabench.data.imageset import ImageSet
-from slabench.embedders import EmbedderFacts, open_features
+from slabench.embedders import EmbedderFacts
+from slabench.embedders.inputs import open_inputs
+from slabench.embedders.maps import Maps
+from slabench.learners.adapter import build_adapter
+from slabench.recipes.base import OnFeatures
+from slabench.records.derived import Source, SourceFacts
 from slabench.sla.transforms import IDENTITY, TransformSet, cached_views, transform_set
 
 if TYPE_CHECKING:
@@ -37,7 +43,8 @@ class Features:
         transforms: the transformation set that made the views.
         views: of an image.
         dim: D.
-        digest: sha256 (hex) of the features of all splits that the trial reads.
+        digests: sha256 (hex) of what is read of each split that the trial reads, by its name in `open_features`.
+        maps: what the last block is trained on, where that is the adapter.
     """
 
     name: str
@@ -45,11 +52,33 @@ class Features:
     transforms: str
     views: int
     dim: int
-    digest: str
+    digests: Mapping[str, str]
+    maps: Maps | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the features of all of these splits."""
+        return digest_json(dict(self.digests))
 
     def facts(self) -> dict[str, Any]:
         """Fields of the record: which pre-trained network it rests on. Such records are ranked in tables of their own."""
         return {"embedder": {**self.embedder.plain(), "features": self.digest}}
+
+    def adapter(self, model: OnFeatures, seed: int) -> Backbone:
+        """What a recipe puts on these features, initialised from `seed` alone."""
+        return build_adapter(model.adapter, model.hidden, self.dim, seed, self.maps)
+
+    def source(self, recipe: AnyRecipe, weights: Mapping[str, Tensor]) -> Source:
+        """Where the features of a trial with these weights of its adapter come from, for its outputs."""
+        model = recipe.model
+        facts = SourceFacts(
+            features=self.name,
+            dataset=recipe.data.dataset,
+            digests=dict(self.digests),
+            adapter=model.adapter,
+            hidden=model.hidden,
+        )
+        return Source(facts, weights)
 
 
 def transforms_of(recipe: AnyRecipe) -> TransformSet:
@@ -64,14 +93,22 @@ def identity_of(recipe: AnyRecipe) -> TransformSet:
 
 
 def unaugmented(images: Tensor, generator: torch.Generator, rows: slice = ALL) -> Tensor:
-    """Features as they are, in float32: in the place of `slabench.data.augment.BatchAugment`."""
-    return images[rows].float()
+    """Features as they are, in float32, or numbers of maps: in the place of `slabench.data.augment.BatchAugment`."""
+    return images[rows].float() if images.is_floating_point() else images[rows]
+
+
+def read_of(recipe: AnyRecipe) -> str:
+    """What a recipe reads of which feature set; recipes that read the same share it. Empty: images."""
+    model = recipe.model
+    return f"{model.embedder} maps" if model.embedder and model.adapter == "last-block" else model.embedder
 
 
 def embedded(
     images: Sequence[ImageSet], splits: Sequence[str], recipe: AnyRecipe, data_folder: Path | None = None
 ) -> tuple[list[ImageSet], Features | None]:
     """The same rows with features `[n, V, D]` in place of pixels, in memory; the images themselves where there is no embedder.
+
+    For the adapter `last-block` numbers of maps `[n, V, 1]` stand there, which the block itself looks up.
 
     Args:
         images: of each split.
@@ -82,23 +119,24 @@ def embedded(
     Raises:
         DataMissingError: there is no such feature set of this data set, or not of these splits.
         DataError: it is of other images.
+        UsageError: maps are asked of a set that has none.
     """
-    name = recipe.model.embedder
+    name, adapter = recipe.model.embedder, recipe.model.adapter
     if not name:
         return list(images), None
-    found = [open_features(name, recipe.data.dataset, split, data_folder) for split in splits]
+    found = [open_inputs(name, recipe.data.dataset, split, adapter, data_folder) for split in splits]
     for own, of in zip(found, images, strict=True):
-        if not np.array_equal(own.labels, of.labels):
+        if not np.array_equal(own.of.labels, of.labels):
             raise DataError(
                 f"the feature set '{name}' is not of the {len(of):,} images of {of.name}", "embed them again"
             )
-    m = found[0].manifest
-    digest = digest_json({split: own.digest for split, own in zip(splits, found, strict=True)})
+    m = found[0].of.manifest
+    digests = {split: own.digest for split, own in zip(splits, found, strict=True)}
     made = []
     for own, of in zip(found, images, strict=True):
-        values: Any = own.features()  # float, where a split of images has uint8
+        values: Any = own.values()  # floats or numbers, where a split of images has uint8
         made.append(replace(of, images=values))
-    return made, Features(name, m.embedder, m.transforms, m.M, m.D, digest)
+    return made, Features(name, m.embedder, m.transforms, m.M, m.D, digests, found[0].maps)
 
 
 UNKNOWN_VIEWS = "views"

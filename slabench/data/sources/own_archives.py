@@ -51,15 +51,16 @@ def opened(path: Path, scratch: Path) -> Iterator[Path]:
 def _unpack(path: Path, target: Path) -> None:
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
-            _refuse_size(path, target, sum(member.file_size for member in archive.infolist()))
+            refuse_size(path, target, sum(member.file_size for member in archive.infolist()))
             archive.extractall(target)
         return
     with tarfile.open(path) as archive:
-        _refuse_size(path, target, sum(member.size for member in archive))
+        refuse_size(path, target, sum(member.size for member in archive))
         archive.extractall(target, filter="data")
 
 
-def _refuse_size(path: Path, target: Path, size: int) -> None:
+def refuse_size(path: Path, target: Path, size: int) -> None:
+    """Refuse to unpack `size` bytes of the file `path` to `target` where the disk has no room for them."""
     free = shutil.disk_usage(target.parent).free
     if size > free:
         raise DataError(

@@ -69,7 +69,8 @@ def import_folder(
 
     Args:
         name: of the new data set, kebab-case.
-        path: class folders, with or without `train`, `val` and `test`; a CSV or parquet file; or a layout of `look`.
+        path: class folders, with or without `train`, `val` and `test`; a CSV or parquet file of paths, or a parquet file with
+            the images themselves; or a layout of `look`.
         size: height and width that every image gets, in pixels.
         seed: of the splits that are not given.
         fit: `centre` scales the shorter side and keeps the middle, `scale` squeezes the whole image into the square.
@@ -85,7 +86,7 @@ def import_folder(
     if not SIZES[0] <= size <= SIZES[1]:
         raise UsageError(f"--size {size} is not between {SIZES[0]} and {SIZES[1]}", "84 is usual for few-shot")
     with temporary_folder(target.with_name(f"{name}.decoded")) as temporary, opened(Path(path), temporary) as place:
-        listing = look(place)
+        listing = look(place, temporary)
         images = listing.images
         class_names = tuple(sorted({image.class_name for image in images}))
         _check_names(class_names)
@@ -97,7 +98,7 @@ def import_folder(
         )
         _, formats = decode_all(
             lambda row: read_plain(images[row].file, _IMAGE_BYTES),
-            lambda row: str(images[row].file),
+            lambda row: listing.called(images[row].file),
             len(images),
             size,
             fit=fit,

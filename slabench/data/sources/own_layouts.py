@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from slabench.core.errors import DataError, UsageError
-from slabench.data.sources import own_lists
+from slabench.data.sources import own_lists, own_parquet
 from slabench.data.sources.own_lists import PART_NAMES, Found
 from slabench.data.sources.photographs import CUB_FILES
 
@@ -18,6 +18,7 @@ LAYOUTS = (
     "class folders: PATH/<class>/*.jpg",
     "the same in parts: PATH/{train,val,test}/<class>/*.jpg",
     "a CSV or parquet file with the columns path, label and, if you like, split",
+    "a parquet file with its images, as the Hugging Face hub keeps them: the columns image, label and, if you like, split",
     "CUB-200-2011, and the data sets of CoOp with their lists",
     "a .zip or .tar of these",
 )
@@ -35,16 +36,22 @@ class Listing:
         images: in the order of the folders or the list.
         kind: of the layout, in words.
         left_out: files and folders that are no images of a class, by what they are.
+        called: what an error calls the image in a file.
     """
 
     root: Path
     images: list[Found]
     kind: str
     left_out: Counter[str] = field(default_factory=Counter)
+    called: Callable[[Path], str] = str
 
 
-def look(path: Path) -> Listing:
+def look(path: Path, scratch: Path) -> Listing:
     """Find out what lies at `path`.
+
+    Args:
+        path: a folder, or a file of images or of their names.
+        scratch: a folder for images that lie in a parquet file, for as long as they are read.
 
     Raises:
         UsageError: nothing is there.
@@ -54,6 +61,11 @@ def look(path: Path) -> Listing:
     if not path.exists():
         raise UsageError(f"{path} does not exist", f"layouts: {known}")
     if path.is_file():
+        if (column := own_parquet.image_column(path)) is not None:
+            target = scratch / "images"
+            held = own_parquet.unpack(path, column, target)
+            kind = "a parquet file with its images"
+            return Listing(target, held, kind, called=lambda file: f"{path}, row {own_parquet.row_of(file)}")
         return Listing(path.parent, own_lists.read_list(path), "a list of files")
     root = _inner(path)
     for kind, find in (("CUB-200-2011", own_lists.cub), ("a data set of CoOp", own_lists.coop)):

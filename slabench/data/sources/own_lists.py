@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,26 @@ def read_list(path: Path) -> list[Found]:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise DataError(f"{path} is neither a folder nor a .csv or .parquet file", _LAYOUT)
-    rows = _csv_rows(path) if suffix == ".csv" else _parquet_rows(path)
+    images = listed(path, _csv_rows(path) if suffix == ".csv" else _parquet_rows(path))
+    _check_files(images, path)
+    return images
+
+
+Row = tuple[str, str | Path, str, str]
+"""Which line it is, for errors; the file, its label and its split (empty: there is none)."""
+
+
+def listed(path: Path, rows: Iterable[Row], layout: str = _LAYOUT) -> list[Found]:
+    """The images that the lines of a file name.
+
+    Args:
+        path: of the file; relative names are of the folder that it lies in.
+        rows: its lines.
+        layout: what such a file holds, for errors.
+
+    Raises:
+        DataError: a line lacks its name or label, has an unknown split, or some have a split and others none.
+    """
     images, parts = [], set()
     for where, name, label, split in rows:
         if not name or not label:
@@ -61,21 +80,20 @@ def read_list(path: Path) -> list[Found]:
         parts.add(bool(part))
         images.append(Found(path.parent / name, label, part))
     if not images:
-        raise DataError(f"{path} lists no image", _LAYOUT)
+        raise DataError(f"{path} lists no image", layout)
     if len(parts) == 2:
         raise DataError(f"{path} has lines with a split and lines without one", "give every line its split, or none")
-    _check_files(images, path)
     return images
 
 
-def _csv_rows(path: Path) -> list[tuple[str, str, str, str]]:
+def _csv_rows(path: Path) -> list[Row]:
     header = next(csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline="")), [])
     names = _named(header, path)
     table = read_table(path, [name for name in names if name], _LAYOUT)
     return [(f"line {number}", *_cells(names, cells)) for number, cells in table]
 
 
-def _parquet_rows(path: Path) -> list[tuple[str, str, str, str]]:
+def _parquet_rows(path: Path) -> list[Row]:
     import pyarrow.parquet as pq
 
     try:
@@ -97,15 +115,29 @@ def _cells(names: tuple[str, str, str], cells: Mapping[str, object]) -> tuple[st
 
 def _named(header: Sequence[str], path: Path) -> tuple[str, str, str]:
     """The columns of path, label and split (empty: there is none), whatever they are called."""
-    found = []
-    for what, spellings in _COLUMNS.items():
-        named = [name for spelling in spellings for name in header if name.strip().lower() == spelling]
-        if not named and what != "split":
-            raise DataError(
-                f"{path} has the columns {', '.join(header)[:200] or 'none'}, none of {', '.join(spellings)}", _LAYOUT
-            )
-        found.append(named[0] if named else "")
-    return found[0], found[1], found[2]
+    return (
+        column_of("path", header, path, _LAYOUT),
+        column_of("label", header, path, _LAYOUT),
+        column_of("split", header, path),
+    )
+
+
+def column_of(what: str, header: Sequence[str], path: Path, needed: str = "") -> str:
+    """The column of `path`, `label` or `split`, whatever it is called; empty where there is none and none is needed.
+
+    Args:
+        what: of the three.
+        header: all columns.
+        path: of the file, for errors.
+        needed: what such a file holds, where it has to have the column.
+    """
+    spellings = _COLUMNS[what]
+    named = [name for spelling in spellings for name in header if name.strip().lower() == spelling]
+    if not named and needed:
+        raise DataError(
+            f"{path} has the columns {', '.join(header)[:200] or 'none'}, none of {', '.join(spellings)}", needed
+        )
+    return named[0] if named else ""
 
 
 def cub(root: Path) -> list[Found] | None:

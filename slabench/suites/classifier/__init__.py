@@ -21,12 +21,12 @@ from slabench.data.mixing import inverse_frequency, mix
 from slabench.evaluation.episodes import embed
 from slabench.evaluation.metrics import balanced_accuracy, score
 from slabench.learners import Classifier, build_classifier
-from slabench.learners.adapter import build_adapter
 from slabench.losses.loss import build_loss, class_weights
 from slabench.losses.resampling import epoch_rows
 from slabench.plugins import bound, used
 from slabench.recipes.images import images_per_step, steps_of
-from slabench.records.outputs import FeatureSplit, ModelOutputs, compact
+from slabench.records.derived import DerivedSplit, compact
+from slabench.records.outputs import FeatureSplit, ModelOutputs, Split
 from slabench.records.record import Score
 from slabench.sla.objectives import classifier_objective
 from slabench.sla.transforms import TransformSet
@@ -35,7 +35,7 @@ from slabench.suites.classifier.data import PROTOCOL_VERSION, ClassifierPrepared
 from slabench.suites.classifier.rules import check, uses_cosine, warnings
 from slabench.suites.classifier.scores import best_point, class_score
 from slabench.suites.dividing import own_rows, whole_batch
-from slabench.suites.on_features import transforms_of, unaugmented
+from slabench.suites.on_features import Features, transforms_of, unaugmented
 from slabench.training.finite import require_finite
 from slabench.training.loop import StepResult
 from slabench.training.schedule import Resolved
@@ -59,7 +59,7 @@ __all__ = [
 
 
 _OUTPUT_BYTES = 2**28
-"""Training features are kept for cRT and LWS up to so many bytes (float16)."""
+"""Training features of images are kept for cRT and LWS up to so many bytes (float16)."""
 
 
 def label(recipe: ClassifierRecipe, seed: int) -> str:
@@ -151,9 +151,9 @@ class ClassifierTask:
         self._test: Tensor | None = None
 
     def _backbone(self) -> Callable[[int], Backbone]:
-        model, dim = self.recipe.model, self.prepared.feature_dim
-        if dim is not None:
-            return lambda size: build_adapter(model, dim, self.seed)
+        model, features = self.recipe.model, self.prepared.features
+        if features is not None:
+            return lambda size: features.adapter(model, self.seed)
         return BACKBONES.get(model.backbone)  # type: ignore[no-any-return]
 
     def _augment(self) -> Augment:
@@ -283,14 +283,7 @@ class ClassifierTask:
         )
 
     def _outputs(self, test: Tensor, logits: dict[str, np.ndarray[Any, Any]]) -> ModelOutputs:
-        p, m = self.prepared, self.transforms.M
-        splits = {"test": FeatureSplit(compact(test), torch.from_numpy(np.asarray(p.test.labels)))}
-        if len(p.validation):
-            images = on_device(p.train.images, torch.device("cpu"), p.validation)
-            truth = torch.from_numpy(p.train.labels[p.validation])
-            splits["val"] = FeatureSplit(compact(self._features(images, None)), truth)
-        if 2 * len(p.rows) * m * test.shape[-1] <= _OUTPUT_BYTES:
-            splits["train"] = FeatureSplit(compact(self._features(self.images, self.autocast)), self.labels.cpu())
+        p = self.prepared
         layers = {}
         for name, layer in self.module.layers.items():
             bias = getattr(layer, "bias", None)
@@ -298,16 +291,43 @@ class ClassifierTask:
             layers[name] = (weight, None if bias is None else bias.detach().float().cpu())
         return ModelOutputs(
             objective=self.objective.name,
-            m=m,
+            m=self.transforms.M,
             scale=float(self.loss.scale),
             cosine=self.cosine,
             train_shift=self.loss.shift is not None,
             counts=p.counts,
             class_names=p.train.class_names,
             layers=layers,
-            splits=splits,
+            splits=self._kept_splits(test) if p.features is None else self._derived_splits(p.features),
             test_logits={name: torch.from_numpy(values) for name, values in logits.items()},
         )
+
+    def _kept_splits(self, test: Tensor) -> dict[str, Split]:
+        """Features of the images, of those to train on as far as they are not too many."""
+        p = self.prepared
+        splits: dict[str, Split] = {
+            "test": FeatureSplit(compact(test), torch.from_numpy(np.asarray(p.test.labels))),
+        }
+        if len(p.validation):
+            images = on_device(p.train.images, torch.device("cpu"), p.validation)
+            truth = torch.from_numpy(p.train.labels[p.validation])
+            splits["val"] = FeatureSplit(compact(self._features(images, None)), truth)
+        if 2 * len(p.rows) * self.transforms.M * test.shape[-1] <= _OUTPUT_BYTES:
+            splits["train"] = FeatureSplit(compact(self._features(self.images, self.autocast)), self.labels.cpu())
+        return splits
+
+    def _derived_splits(self, features: Features) -> dict[str, Split]:
+        """Rows of the feature set, which holds the features; what was trained on them is kept."""
+        p, state = self.prepared, self.module.backbone.state_dict()
+        source = features.source(self.recipe, {name: weight.detach().cpu() for name, weight in state.items()})
+        test = np.arange(len(p.test), dtype=np.int64)
+        chosen = [("test", "image-test", p.test, test), ("train", "image-train", p.train, p.rows)]
+        if len(p.validation):
+            chosen.append(("val", "image-train", p.train, p.validation))
+        return {
+            name: DerivedSplit(torch.from_numpy(images.labels[rows]), torch.from_numpy(rows), split, source)
+            for name, split, images, rows in chosen
+        }
 
     def _features(self, images: Tensor, autocast: torch.dtype | None) -> Tensor:
         """`[n, M, D]` on the CPU."""

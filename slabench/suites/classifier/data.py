@@ -19,7 +19,7 @@ from slabench.data.loading import full_split, left_out, load_images
 from slabench.data.longtail import groups
 from slabench.data.longtail_files import SubsetFile, describe, load_subset
 from slabench.records.record import protocol_digest
-from slabench.suites.on_features import Features, check_views, embedded
+from slabench.suites.on_features import Features, check_views, embedded, read_of
 
 if TYPE_CHECKING:
     from slabench.recipes.classifier import ClassifierRecipe
@@ -61,11 +61,6 @@ class ClassifierPrepared:
     def counts(self) -> tuple[int, ...]:
         """Training images of each class."""
         return tuple(np.bincount(self.train.labels[self.rows], minlength=self.train.n_classes).tolist())
-
-    @property
-    def feature_dim(self) -> int | None:
-        """D of the features; None for images."""
-        return None if self.features is None else self.features.dim
 
     @property
     def n_train(self) -> int:
@@ -144,7 +139,7 @@ class ClassifierPrepared:
 
 def task_id(recipe: ClassifierRecipe) -> str:
     """Recipes with the same one share their prepared data."""
-    return f"{recipe.data} {protocol_name(recipe)} {recipe.model.embedder}"
+    return f"{recipe.data} {protocol_name(recipe)} {read_of(recipe)}"
 
 
 def prepare(recipe: ClassifierRecipe, data_folder: Path | None = None) -> ClassifierPrepared:

@@ -22,7 +22,7 @@ from slabench.records.record import protocol_digest
 from slabench.sla.objectives import objective
 from slabench.sla.transforms import transform_set
 from slabench.suites.fewshot.rules import VALIDATION_FILE_EPISODES
-from slabench.suites.on_features import Features, check_views, embedded
+from slabench.suites.on_features import Features, check_views, embedded, read_of
 
 PROTOCOL_VERSION = versions.FEWSHOT
 """Raised whenever a change of slabench can change a number: records of another version are never ranked together."""
@@ -85,11 +85,6 @@ class Prepared:
         )
 
     @property
-    def feature_dim(self) -> int | None:
-        """D of the features; None for images."""
-        return None if self.features is None else self.features.dim
-
-    @property
     def n_train(self) -> int:
         """Images of the training classes."""
         return len(self.train)
@@ -125,7 +120,7 @@ class Prepared:
 
 def task_id(recipe: Recipe) -> str:
     """Recipes with the same one share their prepared data."""
-    return f"{recipe.data} {recipe.protocol} {recipe.model.embedder}"
+    return f"{recipe.data} {recipe.protocol} {read_of(recipe)}"
 
 
 def prepare(recipe: Recipe, data_folder: Path | None = None) -> Prepared:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slabench.core.registry import HEADS
 from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.core.uploads import upload
 from slabench.episodes.sampler import TRAINING, Episodes, EpisodeSampler, gather
-from slabench.learners import EpisodicLearner, build_learner
+from slabench.learners import EpisodicLearner, build_learner, with_head
 from slabench.losses.loss import smoothing_as_torch
 from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import images_per_step
@@ -61,7 +62,10 @@ class EpisodicTask(EpisodeScoring):
         self._smoothing = smoothing_as_torch(train.label_smoothing, train.smoothing_over, self._n_labels)
 
     def _build(self) -> EpisodicLearner:
-        return build_learner(self.recipe.model, self.info, self.seed, self.prepared.feature_dim)
+        model, features = self.recipe.model, self.prepared.features
+        if features is not None:
+            return with_head(features.adapter(model, self.seed), HEADS.get(model.head), self.seed)
+        return build_learner(model, self.info, self.seed)
 
     @property
     def learner(self) -> EpisodicLearner:

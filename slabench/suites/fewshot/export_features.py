@@ -69,7 +69,7 @@ def export_features(
             "name a run that was trained on images",
         )
     images = load(recipe.data.dataset, split, data_folder)
-    learner = learner_of(recipe, record.seed, images, recipe.model.head, weights).to(choose_device(device)).eval()
+    learner = learner_of(recipe, record.seed, None, recipe.model.head, weights).to(choose_device(device)).eval()
     if split == "test":
         found = image_features(learner, recipe, images, store.root, record, told)
     else:

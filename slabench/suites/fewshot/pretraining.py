@@ -18,7 +18,6 @@ from slabench.core.registry import BACKBONES, HEADS
 from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.core.uploads import upload
 from slabench.learners import Classifier, EpisodicLearner, backbone_settings, build_classifier, with_head
-from slabench.learners.adapter import build_adapter
 from slabench.losses.loss import build_loss
 from slabench.recipes.fewshot import Recipe
 from slabench.recipes.images import images_per_step
@@ -67,9 +66,9 @@ class PretrainingTask(EpisodeScoring):
         self._epoch: tuple[int, torch.Tensor] | None = None
 
     def _backbone(self) -> Callable[[int], Backbone]:
-        model, dim = self.recipe.model, self.prepared.feature_dim
-        if dim is not None:
-            return lambda size: build_adapter(model, dim, self.seed)
+        model, features = self.recipe.model, self.prepared.features
+        if features is not None:
+            return lambda size: features.adapter(model, self.seed)
         return partial(BACKBONES.get(model.backbone), **backbone_settings(model, self.info))
 
     @property

@@ -166,7 +166,7 @@ def score_heads(
         store.check_writable(prepared_for(file).suite, prepared_for(file).protocol, f"{record.name}+{longest}")
     if plan_only:
         return Scoring(record, iter(()), left_out, len(settings) * len(chosen), tuple(chosen))
-    learners = {name: learner_of(recipe, record.seed, test, name, weights).to(where).eval() for name in chosen}
+    learners = {name: learner_of(recipe, record.seed, embedded, name, weights).to(where).eval() for name in chosen}
     features = image_features(learners[chosen[0]], recipe, test, store.root, record, told, across)
     centre = None
     if any(learner.head.centred for learner in learners.values()):
@@ -300,10 +300,13 @@ def _check_code(recipe: Recipe, record: RunRecord) -> None:
             )
 
 
-def learner_of(recipe: Recipe, seed: int, test: ImageSet, head: str, weights: ModelWeights) -> EpisodicLearner:
-    """The trained backbone under another head; the run's own head keeps what it has learned."""
-    dim = test.images.shape[-1] if recipe.model.embedder else None
-    learner = with_head(build_backbone(recipe.model, _info(recipe), seed, dim), HEADS.get(head), seed)
+def learner_of(
+    recipe: Recipe, seed: int, features: Features | None, head: str, weights: ModelWeights
+) -> EpisodicLearner:
+    """The trained backbone, or the adapter on `features`, under another head; the run's own head keeps what it has learned."""
+    model = recipe.model
+    backbone = build_backbone(model, _info(recipe), seed) if features is None else features.adapter(model, seed)
+    learner = with_head(backbone, HEADS.get(head), seed)
     known = learner.state_dict()
     own = head == recipe.model.head
     wanted = {name for name in known if name.startswith("backbone.") or own}
