@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     model_serializer,
     model_validator,
 )
@@ -36,7 +37,13 @@ NonNegative = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")]
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
+WHOLE: dict[str, bool] = {"whole": True}
+"""A context of validation: the value was validated before, and comes from JSON, so that its plain parts need no second walk."""
+
+
+def _plain(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    if info.context is WHOLE:
+        return value
     try:
         canonical_json(value)
         _check_numbers(value, "")
