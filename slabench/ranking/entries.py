@@ -198,10 +198,10 @@ def _average(
     import numpy
 
     found = [arrays.get(record.key, {}).get(predictor) for record in records]
-    usable = [array.astype(numpy.float64) for array in found if array is not None]
+    usable = [array for array in found if array is not None]
     if len(usable) < len(records) or len({len(array) for array in usable}) != 1:
         return None
-    return numpy.asarray(numpy.mean(usable, axis=0), dtype=numpy.float64)
+    return numpy.asarray(numpy.mean(usable, axis=0, dtype=numpy.float64))
 
 
 def _order(entry: Entry) -> tuple[Any, ...]:
