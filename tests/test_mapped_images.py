@@ -135,6 +135,7 @@ def test_a_limit_of_the_shell_is_known() -> None:
     assert free is None or free > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("narrow_conv4", "narrow_resnet20")
 @pytest.mark.parametrize("recipe", [tiny_fewshot(), tiny_classifier()], ids=["episodes", "a classifier"])
 def test_a_trial_gives_the_same_record(
