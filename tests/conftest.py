@@ -88,6 +88,19 @@ def _own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLABENCH_DATA", str(tmp_path / "slabench-data"))
 
 
+@pytest.fixture(autouse=True)
+def _own_index(_common: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of the shipped records is shared: a dozen files read them again and again."""
+    monkeypatch.setenv("SLABENCH_INDEX", str(_common / "index"))
+
+
+@pytest.fixture(scope="session")
+def _common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all workers of this run."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
 @pytest.fixture
 def parts() -> tuple[Part, Part]:
     """Training and test images of the small data set of `data_layouts`, in their original order."""
@@ -104,11 +117,9 @@ def cifar100_parquet() -> Path:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+def made_once(_common: Path) -> Callable[[str, Callable[[Path], object]], Path]:
     """`made_once(name, make)` is a folder that `make` filled: once a run, however many workers ask for it."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # of all workers
+    root = _common
 
     def folder(name: str, make: Callable[[Path], object]) -> Path:
         place, done = root / f"shared-{name}", root / f"shared-{name}.done"

@@ -227,7 +227,7 @@ def test_the_quick_start_works_as_typed(
     page = text(ROOT / "docs" / "quick-start.md").partition("\n## Next")[0]
     for name in [name for name in os.environ if name.startswith("SLABENCH_")]:
         monkeypatch.delenv(name)
-    settings = {"SLABENCH_DATA": str(glyphs), "SLABENCH_HOME": str(shorter), "COLUMNS": "80"}
+    settings = {"SLABENCH_DATA": str(glyphs), "SLABENCH_HOME": str(shorter), "SLABENCH_INDEX": "0", "COLUMNS": "80"}
     folder = tmp_path / "empty"
     folder.mkdir()
 

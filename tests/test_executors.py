@@ -20,6 +20,7 @@ from processes import here
 from slabench.backbones.fewshot import Conv4
 from slabench.core import paths
 from slabench.core.errors import UsageError
+from slabench.core.memory import free_memory_mb
 from slabench.executors import machine
 from slabench.executors.choose import choose
 from slabench.executors.claims import Claims, Owner
@@ -386,5 +387,5 @@ class TestWrongRequests:
 
 def test_free_memory_and_cores_are_told() -> None:
     assert 1 <= machine.cores() <= (os.cpu_count() or 1)
-    free = machine.free_memory_mb()
+    free = free_memory_mb()
     assert free is None or free > 100

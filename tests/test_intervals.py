@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from slabench.core.errors import SlabenchError
+from slabench.evaluation import intervals
 from slabench.evaluation.intervals import across_seeds, clearly_above, finite_or_none, paired_difference, t_interval
 
 fractions = st.integers(0, 75).map(lambda right: right / 75)
@@ -55,9 +57,13 @@ def test_paired_difference_is_the_paired_t_test(a: np.ndarray, b: np.ndarray, co
         assert math.isnan(found.correlation)
 
 
-@given(arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(2, 30)), elements=fractions))
-def test_all_pairs_at_once_are_the_pairs_one_by_one(values: np.ndarray) -> None:
-    found = clearly_above(values)
+@settings(deadline=None)  # SciPy's own test takes its time on a busy machine
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(2, 30)), elements=fractions), st.sampled_from([4, 512])
+)
+def test_all_pairs_at_once_are_the_pairs_one_by_one(values: np.ndarray, at_once: int) -> None:
+    with patch.object(intervals, "_METHODS_AT_ONCE", at_once):
+        found = clearly_above(values)
     for a, first in enumerate(values):
         for b, second in enumerate(values):
             if np.ptp(first - second) > 0:

@@ -268,7 +268,8 @@ def test_a_stale_seed_neither_joins_nor_replaces_a_present_one(shelf: Shelf, mon
     again = newer.model_copy(update={"key": "9" * 64, "finished": "2026-02-01T00:00:00+00:00"})
     shelf.records.append(again)
     shelf.arrays[again.key] = shelf.arrays[newer.key]
-    monkeypatch.setattr(entries_room, "stale", lambda record: "of other images" if record.key == again.key else None)
+    why = {again.key: "of other images"}
+    monkeypatch.setattr(entries_room, "stale", lambda record, present: why.get(record.key))
     found = {row.stale: row for row in shelf.rows() if row.objective == "baseline"}
     assert (found[False].keys, found[False].rank) == ((older.key[:12], newer.key[:12]), 3)
     assert (found[True].keys, found[True].rank) == (("9" * 12,), None)

@@ -99,8 +99,6 @@ def leaderboard(
     slabench leaderboard -o board.html
     """
 
-    from slabench.cli.summary import show_summary
-    from slabench.comparison.summary import summary
     from slabench.ranking.rows import ranked
 
     if output is not None:
@@ -132,6 +130,9 @@ def leaderboard(
         if values
     }
     if output is None and output_format == "table" and not (wanted or every or top):
+        from slabench.cli.summary import show_summary
+        from slabench.comparison.summary import summary
+
         lines = summary(found, store)
         if len(lines) > 1:
             console = Screen()

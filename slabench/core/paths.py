@@ -67,6 +67,17 @@ def data(folder: Path | None = None) -> Path:
     return Path(os.environ["SLABENCH_DATA"]) if os.environ.get("SLABENCH_DATA") else cache() / "data"
 
 
+def index() -> Path | None:
+    """The folder of what is known of folders of records (`slabench.records.index`): `SLABENCH_INDEX`, else in the user's cache.
+
+    None where `SLABENCH_INDEX` is 0: every file is read every time.
+    """
+    named = os.environ.get("SLABENCH_INDEX")
+    if named == "0":
+        return None
+    return Path(named) if named else cache() / "index"
+
+
 _SCRATCH: ContextVar[Path | None] = ContextVar("scratch", default=None)
 
 

@@ -10,6 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from slabench.core.errors import UsageError, unknown_name
+from slabench.data.mapped import rows_of
+
+
+def class_rows(labels: npt.NDArray[np.integer], n_classes: int) -> list[npt.NDArray[np.int64]]:
+    """For each class the rows with its label, ascending: one pass for all, where a search for each would be classes x images.
+
+    Args:
+        labels: `[n]`, 0..n_classes-1.
+        n_classes: how many classes there are, with or without rows.
+    """
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels, minlength=n_classes)
+    return list(np.split(order, np.cumsum(counts)[:-1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +114,7 @@ class ImageSet:
 
     def class_rows(self) -> list[npt.NDArray[np.int64]]:
         """For each class the rows of its images, ascending."""
-        order = np.argsort(self.labels, kind="stable")
-        counts = np.bincount(self.labels, minlength=self.n_classes)
-        return list(np.split(order, np.cumsum(counts)[:-1]))
+        return class_rows(self.labels, self.n_classes)
 
     def select_classes(self, names: Sequence[str], name: str, split_digest: str = "") -> ImageSet:
         """The images of the classes `names`, class after class in that order, relabelled 0..len(names)-1.
@@ -134,7 +145,7 @@ class ImageSet:
         return replace(
             self,
             name=name,
-            images=self.images[rows],
+            images=rows_of(self.images, rows),
             labels=self.labels[rows],
             parts=self.parts[rows],
             source_positions=self.source_positions[rows],

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slabench.core.errors import DataError, UsageError
+from slabench.data.mapped_tensor import MappedTensor
 from slabench.episodes import MOST_EPISODES
 from slabench.episodes.profiles import BALANCED, Profile
 
@@ -206,6 +207,8 @@ def gather(images: Tensor, rows: Tensor) -> Tensor:
     Returns:
         `[*shape, ...]`. `index_select` of flattened images copies whole rows; fancy indexing of uint8 goes by element.
     """
+    if isinstance(images, MappedTensor):
+        return images.index_select(0, rows.reshape(-1)).view(*rows.shape, *images.shape[1:])
     flat = images.reshape(images.shape[0], -1).index_select(0, rows.reshape(-1))
     return flat.view(*rows.shape, *images.shape[1:])
 

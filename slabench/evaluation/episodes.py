@@ -17,6 +17,7 @@ from slabench.core.uploads import upload
 from slabench.data.augment import centre_crop, normalise
 from slabench.data.catalog import DatasetInfo
 from slabench.data.loading import input_size
+from slabench.data.mapped_tensor import in_memory
 from slabench.episodes.sampler import Episodes
 from slabench.learners import EpisodicLearner
 from slabench.sla import aggregate, joint_labels
@@ -71,7 +72,7 @@ def embed(
     n, images = len(images), images[share(len(images))]
     features = torch.empty((len(images), transforms.M, learner.backbone.feature_dim), device=device)
     for start in range(0, len(images), batch):
-        part = upload(images[start : start + batch], device)
+        part = upload(in_memory(images[start : start + batch]), device)
         copies = transforms.apply(_inputs(part, info))
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             out = backbone(copies)
@@ -122,7 +123,7 @@ def embed_augmented(
     features = torch.zeros((len(own), _BLOCK, copies, transforms.M, learner.backbone.feature_dim), device=device)
     for place, block in enumerate(own):
         start = block * _BLOCK
-        part = upload(images[start : start + _BLOCK], device)
+        part = upload(in_memory(images[start : start + _BLOCK]), device)
         for copy in range(copies):
             views = transforms.apply(augment(part, torch_generator(seed, "support-copies", start, copy)))
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):

@@ -27,6 +27,7 @@ from typing import IO, cast
 from rich.console import Console
 
 from slabench.core.errors import UsageError
+from slabench.core.memory import free_memory_mb
 from slabench.executors import machine
 from slabench.executors.claims import Claims, Owner, process_lives
 from slabench.executors.jobs import Job, Result, Settings
@@ -59,7 +60,7 @@ class Local:
         """With what this machine has."""
         if jobs is not None and jobs < 1:
             raise UsageError(f"--jobs {jobs}: at least one process does the work", "write for example --jobs 2")
-        return cls(jobs, tuple(machine.devices(device)), machine.cores(), machine.free_memory_mb())
+        return cls(jobs, tuple(machine.devices(device)), machine.cores(), free_memory_mb())
 
     def slots(self, jobs: Sequence[Job]) -> int:
         """How many of these jobs run side by side."""

@@ -12,13 +12,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from slabench.core.errors import SlabenchError
 from slabench.core.seeding import fork_for_init, numpy_generator
+from slabench.data.imageset import class_rows
 from slabench.losses.loss import build_loss
 from slabench.losses.resampling import epoch_rows
 from slabench.posthoc.methods import Adjusted, class_views, from_views, need
@@ -105,11 +105,11 @@ def _train(
 ) -> None:
     """Descend the objective in `scales`, or in `layers` where there are none, in place."""
     split, m = need(outputs, "train", method), outputs.m
-    class_rows = [np.flatnonzero(split.labels.numpy() == label) for label in range(outputs.n_classes)]
+    by_class = class_rows(split.labels.numpy(), outputs.n_classes)
     # The transformations' own layer tells nothing of classes, and is left as it is.
     objective = replace(classifier_objective(outputs.objective), transforms=False)
     copies = objective.n_copies(m)
-    loss = build_loss("ce", [len(rows) for rows in class_rows])
+    loss = build_loss("ce", [len(own) for own in by_class])
     if outputs.cosine:
         loss = loss.on_cosines(outputs.scale)
     trained = list(scales.values()) or [tensor for pair in layers.values() for tensor in pair if tensor is not None]
@@ -121,7 +121,7 @@ def _train(
     for step in range(steps):
         epoch, place = divmod(step, per_epoch)
         if place == 0:
-            order = epoch_rows(class_rows, "class-balanced", numpy_generator(seed, "posthoc", method, "order", epoch))
+            order = epoch_rows(by_class, "class-balanced", numpy_generator(seed, "posthoc", method, "order", epoch))
         for group in optimizer.param_groups:
             group["lr"] = stage.lr * (1 + math.cos(math.pi * step / steps)) / 2
         rows = torch.from_numpy(order[place * stage.batch_size : (place + 1) * stage.batch_size])

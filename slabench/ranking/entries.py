@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from slabench.core.errors import DataError
 from slabench.evaluation.intervals import SeedSpread, across_seeds, finite_or_none, t_interval
 from slabench.records.record import RunRecord, Score
-from slabench.records.staleness import outdated, stale
+from slabench.records.staleness import Present, outdated, stale
 from slabench.records.store import ResultsWarning
 
 if TYPE_CHECKING:
@@ -43,17 +43,21 @@ class Entry:
     """The records behind one row: one per seed, in order of the seed, and their episodes averaged over seeds.
 
     `episodes` is [n] float64; None where a side file is missing, damaged or of another length than the others. `outdated` says
-    why derived records are not of their trials' present weights, if so.
+    why derived records are not of their trials' present weights, if so;
+    `told` holds why all of its records are stale, or that none is, where that is known.
     """
 
     records: tuple[RunRecord, ...]
     predictor: str
     episodes: NDArray[numpy.float64] | None
     outdated: str | None = None
+    told: tuple[str | None] | None = None
 
     @cached_property
     def stale(self) -> str | None:
         """Why the records are not of what slabench measures now (`slabench.records.staleness`); None where they are."""
+        if self.told is not None:
+            return self.told[0] or self.outdated
         return next((why for record in self.records if (why := stale(record))), self.outdated)
 
     @cached_property
@@ -99,17 +103,7 @@ class Entry:
         """What must be equal before two entries are compared. The digests are named beside the protocol's own, which
         covers them, so that a record with a wrong one stands alone instead of in the wrong company.
         """
-        first = self.records[0]
-        return (
-            first.protocol,
-            first.protocol_version,
-            first.protocol_digest,
-            first.dataset_digest,
-            first.split_digest or "",
-            first.episodes_digest or "",
-            first.pretrained,
-            first.transductive,
-        )
+        return _group(self.records[0])
 
     @property
     def selection(self) -> list[str]:
@@ -140,21 +134,22 @@ def entries(
     records = list(records)
     trials = {record.key: record for record in (records if among is None else among)}
     gathered: dict[tuple[Any, ...], dict[int, RunRecord]] = defaultdict(dict)
+    present = Present()
     for record in sorted(records, key=lambda record: (record.finished, record.key)):
         if record.status == "done" and (include_limited or not record.limited):
             # A trial that was recorded twice (two folders, two devices) counts once: the later one.
-            group = Entry((record,), "", None).group
             # A stale record neither joins nor replaces present ones.
             old = outdated(record, trials.get(str((record.derived or {}).get("of"))))
-            gathered[(*group, record.recipe_digest, record.limited, stale(record), old)][record.seed] = record
+            why = stale(record, present)
+            gathered[(*_group(record), record.recipe_digest, record.limited, why, old)][record.seed] = record
     found = []
-    for (*_, old), by_seed in gathered.items():
+    for (*_, why, old), by_seed in gathered.items():
         ordered = tuple(by_seed[seed] for seed in sorted(by_seed))
         arrays = _read_episodes(ordered, episodes)
         predictors = list(dict.fromkeys(score.predictor for record in ordered for score in record.scores))
         for predictor in predictors:
             scored = tuple(record for record in ordered if record.score(predictor))
-            found.append(Entry(scored, predictor, _average(scored, arrays, predictor), old))
+            found.append(Entry(scored, predictor, _average(scored, arrays, predictor), old, (why,)))
     return sorted(found, key=_order)
 
 
@@ -167,6 +162,20 @@ def entry_interval(entry: Entry) -> tuple[float | None, str | None]:
     if len(widths) < len(entry.scores):
         return None, None
     return math.fsum(widths) / len(widths), "mean-of-seeds"
+
+
+def _group(record: RunRecord) -> tuple[Any, ...]:
+    """See `Entry.group`."""
+    return (
+        record.protocol,
+        record.protocol_version,
+        record.protocol_digest,
+        record.dataset_digest,
+        record.split_digest or "",
+        record.episodes_digest or "",
+        record.pretrained,
+        record.transductive,
+    )
 
 
 def _read_episodes(
@@ -189,10 +198,10 @@ def _average(
     import numpy
 
     found = [arrays.get(record.key, {}).get(predictor) for record in records]
-    usable = [array.astype(numpy.float64) for array in found if array is not None]
+    usable = [array for array in found if array is not None]
     if len(usable) < len(records) or len({len(array) for array in usable}) != 1:
         return None
-    return numpy.asarray(numpy.mean(usable, axis=0), dtype=numpy.float64)
+    return numpy.asarray(numpy.mean(usable, axis=0, dtype=numpy.float64))
 
 
 def _order(entry: Entry) -> tuple[Any, ...]:

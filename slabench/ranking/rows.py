@@ -89,21 +89,21 @@ def ranked(found: Iterable[Entry], published: Sequence[PublishedRow] | None = No
     for group in groups.values():
         ranks = iter(_ranks([entry for entry in group if entry.ranked]))
         for entry in group:
-            row = replace(_row(entry), rank=next(ranks) if entry.ranked else None)
+            row = _row(entry, next(ranks) if entry.ranked else None)
             # JPEG copies have other pixels than the images of the paper.
             jpeg = (entry.records[0].data_source or {}).get("jpeg_copies")
             made.append(row if jpeg else _beside(row, known[row.dataset]))
     return made
 
 
-def _row(entry: Entry) -> LeaderboardRow:
+def _row(entry: Entry, rank: int | None) -> LeaderboardRow:
     records, scores = entry.records, entry.scores
     first = records[0]
     interval, source = entry_interval(entry)
     costs = [record.cost for record in records if record.cost]
     transforms = first.setting("sla", "transforms")
     return LeaderboardRow(
-        rank=None,
+        rank=rank,
         stale=entry.stale is not None,
         stale_why=entry.stale,
         suite=first.suite,
@@ -141,10 +141,7 @@ def _row(entry: Entry) -> LeaderboardRow:
         metric=scores[0].metric,
         fpr95=_mean(score.open_set.fpr95 if score.open_set else None for score in scores),
         known_accuracy=_mean(score.open_set.accuracy if score.open_set else None for score in scores),
-        **{
-            name: _mean(_metric(score, name) for score in scores)
-            for name in (column.name for column in columns() if column.metric)
-        },
+        **_metrics(scores),
         best_val=_mean(score.best_val.value if score.best_val else None for score in scores),
         oracle=_mean(score.oracle.value if score.oracle else None for score in scores),
         images_seen=entry.images_seen,
@@ -212,11 +209,16 @@ def _beside(row: LeaderboardRow, published: Sequence[PublishedRow]) -> Leaderboa
     )
 
 
-def _metric(score: Score, name: str) -> float | None:
-    """A classifier's metric, or a calibrated head's; episodes with unequal queries have a balanced accuracy of their own."""
-    if name == "balanced" and score.metrics is None:
-        return score.balanced
-    return getattr(score.metrics or score.calibration, name, None)
+def _metrics(scores: Sequence[Score]) -> dict[str, float | None]:
+    """A classifier's metrics, or a calibrated head's; episodes with unequal queries have a balanced accuracy of their own."""
+    names = [column.name for column in columns() if column.metric]
+    told = [score.metrics or score.calibration for score in scores]
+    if any(told):
+        found = {name: _mean(getattr(one, name, None) for one in told) for name in names}
+    else:  # most rows: their many seeds need not be asked for each of a dozen names
+        found = dict.fromkeys(names)
+    found["balanced"] = _mean(score.metrics.balanced if score.metrics else score.balanced for score in scores)
+    return found
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from slabench.recipes import SUITES
 
-_DERIVED: dict[str, tuple[type, ...]] = {"posthoc.method": (str,), "score.trained": (dict,)}
+Kinds = dict[str, tuple[tuple[type, ...], "Kinds"]]
+_DERIVED: Kinds = {"posthoc": ((dict,), {"method": ((str,), {})}), "score": ((dict,), {"trained": ((dict,), {})})}
 
 
 def odd_setting(suite: str, recipe: Mapping[str, Any]) -> str | None:
@@ -23,37 +24,36 @@ def odd_setting(suite: str, recipe: Mapping[str, Any]) -> str | None:
 
     Nothing is known of the settings of an unknown suite, and of keys that recipes do not have (yet, or any more).
     """
-    for key, kinds in _kinds_of(suite).items():
-        value: Any = recipe
-        for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                break
-            value = value[part]
-        else:
-            if kinds and type(value) not in kinds:
-                known = " or ".join(kind.__name__ for kind in kinds)
-                return f"recipe.{key} is {str(value)[:60]!r} ({type(value).__name__}), not {known}"
+    return _odd(_kinds_of(suite), recipe, "recipe")
+
+
+def _odd(kinds: Kinds, section: Mapping[str, Any], place: str) -> str | None:
+    for name, (own, inner) in kinds.items():
+        if name not in section:
+            continue
+        value = section[name]
+        if own and type(value) not in own:
+            known = " or ".join(kind.__name__ for kind in own)
+            return f"{place}.{name} is {str(value)[:60]!r} ({type(value).__name__}), not {known}"
+        if inner and type(value) is dict and (odd := _odd(inner, value, f"{place}.{name}")):
+            return odd
     return None
 
 
 @cache
-def _kinds_of(suite: str) -> dict[str, tuple[type, ...]]:
-    """The Python types that the JSON value of each dotted key may have, sections before their keys."""
-    if suite not in SUITES:
-        return {}
-    found = dict(_walk(SUITES[suite], ""))
-    sections = {key.partition(".")[0]: (dict,) for key in _DERIVED}
-    return found | sections | _DERIVED
+def _kinds_of(suite: str) -> Kinds:
+    """The Python types that the JSON value of each setting may have, of a section those of its settings too."""
+    return _walk(SUITES[suite]) | _DERIVED if suite in SUITES else {}
 
 
-def _walk(model: type[BaseModel], prefix: str) -> list[tuple[str, tuple[type, ...]]]:
-    found = []
+def _walk(model: type[BaseModel]) -> Kinds:
+    found: Kinds = {}
     for name, field in model.model_fields.items():
         annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found += [(f"{prefix}{name}", (dict,)), *_walk(annotation, f"{prefix}{name}.")]
+            found[name] = ((dict,), _walk(annotation))
         else:
-            found.append((f"{prefix}{name}", tuple(dict.fromkeys(_kinds(annotation)))))
+            found[name] = (tuple(dict.fromkeys(_kinds(annotation))), {})
     return found
 
 

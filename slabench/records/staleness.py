@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from slabench.core import paths
 from slabench.core.files import SHORT, sha256_file
@@ -17,8 +18,38 @@ from slabench.plugins import recorded, untold
 from slabench.records.record import RunRecord
 
 
-def stale(record: RunRecord) -> str | None:
+class Present:
+    """The index files of this machine, each looked for once, however many records name it: for one look at many records."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, list[str]] = {}
+        self._episodes: dict[tuple[Any, ...], list[str]] = {}
+
+    def digests(self, name: str) -> list[str]:
+        """sha256 of the index files of that name: the published one, and the user's, perhaps drawn from other data."""
+        if name not in self._digests:
+            candidates = (folder / f"{name}.npy" for folder in (paths.episodes(), paths.user_episodes()))
+            self._digests[name] = [_sha256(path) for path in candidates if path.is_file()]
+        return self._digests[name]
+
+    def episodes(self, record: RunRecord) -> list[str]:
+        """Digests of the files of the record's episodes, cut into supports and queries as its protocol does."""
+        shape = record.recipe.get("protocol")
+        if not record.episodes or not isinstance(shape, Mapping):
+            return []
+        sizes = [shape.get(name) for name in ("ways", "shots", "queries")]
+        what = (record.episodes, *sizes)
+        if what not in self._episodes:
+            self._episodes[what] = [episodes_digest(sha256, *sizes) for sha256 in self.digests(record.episodes)]
+        return self._episodes[what]
+
+
+def stale(record: RunRecord, present: Present | None = None) -> str | None:
     """Why a record no longer belongs beside present ones, as a phrase; None where nothing says so.
+
+    Args:
+        record: any.
+        present: what was found on this machine for other records of the same look.
 
     Only what is on this machine can contradict a record: episodes or a subset that are not here leave it as it is. Data that
     differs (another digest of the images) is a group of its own, not stale.
@@ -31,15 +62,16 @@ def stale(record: RunRecord) -> str | None:
         return (
             f"made by version {record.protocol_version} of the protocol, which is now version {suite.protocol_version}"
         )
-    episodes = _episodes_digests(record)
+    present = present or Present()
+    episodes = present.episodes(record)
     if episodes and record.episodes_digest not in episodes:
         return f"made with other episodes than the present {record.episodes}"
     drawn, sha256 = ((record.training_set or {}).get(name) for name in ("draws", "draws_sha256"))
-    files = [_sha256(path) for path in _find(str(drawn))] if drawn and sha256 else []
+    files = present.digests(str(drawn)) if drawn and sha256 else []
     if files and sha256 not in files:
         return f"made with other training images than the present draws {drawn}"
     subset, sha256 = ((record.training_set or {}).get(name) for name in ("subset", "subset_sha256"))
-    subsets = [_sha256(path) for path in _find(f"longtail/{subset}")] if subset and sha256 else []
+    subsets = present.digests(f"longtail/{subset}") if subset and sha256 else []
     if subsets and sha256 not in subsets:
         return f"made with another subset than the present {subset}"
     return None
@@ -70,21 +102,6 @@ def outdated(record: RunRecord, trial: RunRecord | None) -> str | None:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _episodes_digests(record: RunRecord) -> list[str]:
-    """Digests of the files of that name on this machine, cut into supports and queries as the record's protocol does."""
-    shape = record.recipe.get("protocol")
-    if not record.episodes or not isinstance(shape, Mapping):
-        return []
-    sizes = [shape.get(name) for name in ("ways", "shots", "queries")]
-    return [episodes_digest(_sha256(path), *sizes) for path in _find(record.episodes)]
-
-
-def _find(name: str) -> list[Path]:
-    """The index files of that name: the published one and the user's, who may have drawn his own from other data."""
-    candidates = (folder / f"{name}.npy" for folder in (paths.episodes(), paths.user_episodes()))
-    return [path for path in candidates if path.is_file()]
 
 
 def _sha256(path: Path) -> str:

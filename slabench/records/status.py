@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from slabench.core.errors import DataError
 from slabench.core.files import SHORT
 from slabench.records.agenda import Agenda, Planned, agendas, held
-from slabench.records.reading import read_record
+from slabench.records.folder import Known, RecordFolder
 from slabench.records.record import RunRecord
 
 State = Literal["running", "queued", "stopped", "failed", "done"]
@@ -73,7 +73,8 @@ class Survey:
         self.root = Path(root)
         self._more = more
         self.problems: list[str] = []
-        self._known: dict[Path, tuple[tuple[int, int], RunRecord | str]] = {}
+        self._folder = RecordFolder(self.root / "runs")
+        self._known: Known = {}
 
     def look(self) -> list[Standing]:
         """Every trial of the folder, in the order of `STATES`; queued ones in the order in which they will be run."""
@@ -98,25 +99,10 @@ class Survey:
                 found[key] = Standing("running" if running else "stopped", key, step=step, seconds=seconds)
         return sorted(found.values(), key=lambda one: STATES.index(one.state))  # sorted() is stable
 
-    def _records(self) -> Iterable[RunRecord]:
-        self.problems = []
-        for path in sorted((self.root / "runs").rglob("*.json")):
-            if path.name.startswith("."):
-                continue
-            try:
-                state = path.stat()
-                changed = (state.st_mtime_ns, state.st_size)
-                if path not in self._known or self._known[path][0] != changed:
-                    self._known[path] = (changed, read_record(path))
-            except FileNotFoundError:  # replaced while we look
-                continue
-            except DataError as error:
-                self._known[path] = (changed, str(error))
-            found = self._known[path][1]
-            if isinstance(found, str):
-                self.problems.append(found)
-            else:
-                yield found
+    def _records(self) -> list[RunRecord]:
+        found = self._folder.read(self._known)
+        self.problems = [str(one) for one in found if isinstance(one, DataError)]
+        return [one for one in found if isinstance(one, RunRecord)]
 
     def _checkpoints(self) -> dict[str, tuple[str, int, float]]:
         """Key, step and seconds of every checkpoint, by the first letters of its key."""

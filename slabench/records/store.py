@@ -12,12 +12,15 @@ whole without it.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ from slabench.core import paths
 from slabench.core.errors import DataError, IntegrityError, SlabenchError, UsageError
 from slabench.core.files import SHORT, read_plain, write_bytes, write_json
 from slabench.core.locks import hold
+from slabench.records.folder import RecordFolder
 from slabench.records.leftovers import check_place, leftovers, remove_leftovers
 from slabench.records.reading import read_record
 from slabench.records.record import RunRecord
@@ -49,6 +53,7 @@ class ResultStore:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         self.folder = self.root / "runs"
+        self._records = RecordFolder(self.folder)
 
     def find(self, key: str) -> RunRecord | None:
         """The record of the trial `key`; None when there is none, or (with a warning) when it is damaged."""
@@ -68,7 +73,7 @@ class ResultStore:
             if record.status != "done":
                 continue
             try:
-                self.episodes(record)
+                read_accuracies(record, self.path(record).parent)
             except DataError as error:
                 warnings.warn(ResultsWarning(str(error)), stacklevel=3)
                 continue
@@ -79,8 +84,8 @@ class ResultStore:
         """The records of some trials, one each; a warning names each damaged file that is called like one of them."""
         missing = set(keys)
         names = {key[:SHORT] for key in missing}
-        for path in sorted(self.folder.rglob("seed*-*.json")) if missing else ():
-            if path.stem.rpartition("-")[2] not in names:
+        for path in self._records.files() if missing else ():
+            if not path.name.startswith("seed") or path.stem.rpartition("-")[2] not in names:
                 continue
             try:
                 record = read_record(path)
@@ -133,7 +138,7 @@ class ResultStore:
 
     def check_writable(self, suite: str, protocol: str, name: str) -> None:
         """Try whether results of this name can be saved, before anything is computed; errors as of `check_place`."""
-        check_place(self._place(suite, protocol, name, 2**31, "0" * SHORT), name)
+        check_place(self.folder / _place(suite, protocol, name, 2**31, "0" * SHORT), name)
 
     def _write(
         self,
@@ -159,10 +164,7 @@ class ResultStore:
 
     def path(self, record: RunRecord) -> Path:
         """Where the record of this trial lies."""
-        return self._place(record.suite, record.protocol, record.name, record.seed, record.key)
-
-    def _place(self, suite: str, protocol: str, name: str, seed: int, key: str) -> Path:
-        return self.folder / slug(suite) / slug(protocol) / slug(name) / f"seed{seed}-{key[:SHORT]}.json"
+        return self.folder / _name(record)
 
     def records(self) -> list[RunRecord]:
         """Every readable record, ordered by path. A damaged file gets a `ResultsWarning` that names it."""
@@ -173,13 +175,9 @@ class ResultStore:
 
     def scan(self) -> tuple[list[RunRecord], list[str]]:
         """Every readable record, ordered by path, and a line for each file that is not."""
-        records, problems = [], []
-        for path in self._files():
-            try:
-                records.append(read_record(path))
-            except DataError as error:
-                problems.append(str(error))
-        return records, problems
+        found = self._records.read()
+        problems = [str(one) for one in found if isinstance(one, DataError)]
+        return [one for one in found if isinstance(one, RunRecord)], problems
 
     def match(self, key_prefix: str) -> RunRecord:
         """The one record whose key begins with `key_prefix`.
@@ -209,20 +207,10 @@ class ResultStore:
         """
         if record.side_file is None:
             return {}
-        path = self.path(record).parent / Path(record.side_file).name
-        remedy = "run the trial again with --resume force, or restore the file from its source"
-        try:
-            data = read_plain(path)
-        except DataError as error:
-            raise IntegrityError(f"{error.message}: it holds the per-episode accuracies", remedy) from error
-        sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 != record.side_sha256:
-            raise IntegrityError(f"{path} has the sha256 {sha256}, and its record says {record.side_sha256}", remedy)
-        return _unpack(data, path)
-
-    def _files(self) -> Iterator[Path]:
-        # Dot files are what an interrupted write leaves behind after a power cut.
-        yield from sorted(path for path in self.folder.rglob("*.json") if not path.name.startswith("."))
+        name = f"{os.path.dirname(_name(record))}/{os.path.basename(record.side_file)}"
+        return self._records.arrays(
+            name, str(record.side_sha256), lambda: read_accuracies(record, (self.folder / name).parent)
+        )
 
 
 class EpisodeCache:
@@ -247,9 +235,35 @@ class EpisodeCache:
         return self._read[record.key]
 
 
+@lru_cache(maxsize=4096)
 def slug(text: str) -> str:
     """`text` as a folder name: 'fewshot/fc100/5w5s15q' becomes 'fewshot-fc100-5w5s15q'."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"
+
+
+def read_accuracies(record: RunRecord, folder: Path) -> dict[str, NDArray[numpy.float32]]:
+    """Per predictor the accuracies in the side file of a record, which lies in `folder`; errors as of `ResultStore.episodes`."""
+    if record.side_file is None:
+        return {}
+    path = folder / Path(record.side_file).name
+    remedy = "run the trial again with --resume force, or restore the file from its source"
+    try:
+        data = read_plain(path)
+    except DataError as error:
+        raise IntegrityError(f"{error.message}: it holds the per-episode accuracies", remedy) from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != record.side_sha256:
+        raise IntegrityError(f"{path} has the sha256 {sha256}, and its record says {record.side_sha256}", remedy)
+    return _unpack(data, path)
+
+
+def _name(record: RunRecord) -> str:
+    """The path of a record from the folder of records on."""
+    return _place(record.suite, record.protocol, record.name, record.seed, record.key)
+
+
+def _place(suite: str, protocol: str, name: str, seed: int, key: str) -> str:
+    return f"{slug(suite)}/{slug(protocol)}/{slug(name)}/seed{seed}-{key[:SHORT]}.json"
 
 
 def _readable(path: Path) -> RunRecord | None:
@@ -353,6 +367,8 @@ def open_results(
     travelling = paths.shipped_results()
     store = ResultStore(travelling if shipped else paths.results(results))
     opened = Opened(store, *store.scan())
+    # Records stay until the command ends: Python's search for circles need not go through a million objects again and again.
+    gc.freeze()
     if shipped or results is not None or any(map(serves, opened.records)):
         return opened
     if travelling.resolve() == store.root.resolve():

@@ -179,7 +179,8 @@ class Estimator:
                 self._scaled = True
                 return forward.scaled()
             task: Any = self._task(_with(recipe, sla={"objective": "baseline"}), images)
-            sample = task.images[torch.arange(_SCORED_IMAGES, device=self.device) % len(task.images)].cpu()
+            places = torch.arange(_SCORED_IMAGES, device=self.device) % len(task.images)
+            sample = task.images.index_select(0, places).cpu()
             found = self._timed(lambda _: embed(task.module, sample, identity_of(recipe), task.info), 0.0)
             self._known[key] = found * (1 / _SCORED_IMAGES)
         return self._known[key]

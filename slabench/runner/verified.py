@@ -20,7 +20,7 @@ from slabench.records.environment import derived_key
 from slabench.records.reading import read_record
 from slabench.records.record import RunRecord
 from slabench.records.staleness import outdated
-from slabench.records.store import ResultStore
+from slabench.records.store import read_accuracies
 from slabench.suites import suite_of
 from slabench.suites.fewshot.data import plain_key
 from slabench.suites.fewshot.frozen import FROZEN, frozen_key
@@ -85,9 +85,7 @@ class Subject:
     @cached_property
     def episodes(self) -> Mapping[str, NDArray[numpy.float32]]:
         """The side file, read beside the record wherever it lies, its digest checked."""
-        store = ResultStore(self.path.parent)
-        store.path = lambda record: self.path  # type: ignore[method-assign]
-        return store.episodes(self.record)
+        return read_accuracies(self.record, self.path.parent)
 
     @cached_property
     def trial(self) -> RunRecord:

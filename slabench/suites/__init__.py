@@ -6,13 +6,15 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from slabench.core.suites import SUITES
+from slabench.data.mapped import MappedRows, rows_of, too_large
+from slabench.data.mapped_tensor import MappedTensor
 from slabench.records.record import Score
 from slabench.training.loop import Task
 from slabench.training.schedule import Optimisation
@@ -151,9 +153,16 @@ def suite_of(recipe: AnyRecipe) -> Suite:
 def on_device(
     images: NDArray[Any], device: torch.device, rows: Sequence[int] | NDArray[Any] | None = None
 ) -> torch.Tensor:
-    """uint8 `[n, H, W, 3]`, or features, in memory: index_select from a memory map would read it page by page."""
+    """uint8 `[n, H, W, 3]`, or features, in memory: index_select from a memory map would read it page by page.
+
+    What is too large for the memory stays in its file all the same (`slabench.data.mapped`).
+    """
     # Rows picked from a memory map are a copy already; a second one of photographs would be gigabytes.
     if rows is not None:
-        return torch.from_numpy(np.asarray(images[np.asarray(rows)])).to(device)
+        images = rows_of(images, np.asarray(rows))
+    if isinstance(images, MappedRows) or (isinstance(images, np.memmap) and too_large(images.nbytes)):
+        return cast("torch.Tensor", MappedTensor(images, device))
+    if rows is not None:
+        return torch.from_numpy(np.asarray(images)).to(device)
     held = type(images) is np.ndarray and images.flags.writeable  # features are in memory already
     return torch.from_numpy(images if held else np.array(images)).to(device)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from slabench.core.errors import DataError
 from slabench.core.seeding import numpy_generator
-from slabench.data.imageset import TEST_PART, TRAIN_PART
+from slabench.data.imageset import TEST_PART, TRAIN_PART, class_rows
 from slabench.data.splits import SPLIT_NAMES
 
 FEWEST_CLASSES = 6
@@ -111,8 +111,7 @@ def draw_images(
         DataError: a class has fewer than two different images.
     """
     parts = np.full(len(labels), TRAIN_PART, np.uint8)
-    for label, name in enumerate(class_names):
-        rows = np.flatnonzero(labels == label)
+    for name, rows in zip(class_names, class_rows(labels, len(class_names)), strict=True):
         different, which = np.unique(digests[rows].view("S32"), return_inverse=True)
         if len(different) < 2:
             raise DataError(

@@ -16,6 +16,7 @@ from slabench.core.seeding import numpy_generator, torch_generator
 from slabench.core.uploads import upload
 from slabench.data.augment import ALL, Augment, BatchAugment
 from slabench.data.catalog import DatasetInfo, normalised_by
+from slabench.data.imageset import class_rows
 from slabench.data.loading import input_size
 from slabench.data.mixing import inverse_frequency, mix
 from slabench.evaluation.episodes import embed
@@ -142,7 +143,7 @@ class ClassifierTask:
         self.images = on_device(prepared.train.images, device, prepared.rows)
         labels = prepared.train.labels[prepared.rows]
         self.labels = torch.from_numpy(labels).to(device)
-        self._class_rows = [np.flatnonzero(labels == c) for c in range(prepared.train.n_classes)]
+        self._class_rows = class_rows(labels, prepared.train.n_classes)
         self.augment = self._augment()
         self.steps_per_epoch = -(-len(labels) // recipe.train.batch_size)
         self._epoch: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None

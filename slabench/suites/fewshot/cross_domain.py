@@ -14,6 +14,7 @@ from slabench.data.augment import centre_crop
 from slabench.data.catalog import DATASETS, DatasetInfo, info
 from slabench.data.imageset import ImageSet
 from slabench.data.loading import input_size
+from slabench.data.mapped_tensor import in_memory
 
 _BLOCK = 1024  # images resized at once
 
@@ -51,13 +52,13 @@ class Crossing:
             uint8 `[n, h, h, 3]`; bicubic, with an anti-aliasing filter, as Pillow does it.
         """
         if input_size(self.target) != self.target.image_size:
-            images = centre_crop(images, input_size(self.target))
+            images = centre_crop(in_memory(images), input_size(self.target))
         if self.resized is None:
             return images
         size = input_size(self.source)
         made = torch.empty((len(images), size, size, 3), dtype=torch.uint8, device=images.device)
         for start in range(0, len(images), _BLOCK):
-            part = images[start : start + _BLOCK].movedim(-1, 1).float()
+            part = in_memory(images[start : start + _BLOCK]).movedim(-1, 1).float()
             part = functional.interpolate(part, (size, size), mode="bicubic", antialias=True)
             made[start : start + _BLOCK] = part.round().clamp(0, 255).byte().movedim(1, -1)
         return made
