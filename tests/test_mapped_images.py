@@ -136,7 +136,7 @@ def test_a_limit_of_the_shell_is_known() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("narrow_conv4", "narrow_resnet20")
+@pytest.mark.usefixtures("narrow_conv4", "narrow_resnets")
 @pytest.mark.parametrize("recipe", [tiny_fewshot(), tiny_classifier()], ids=["episodes", "a classifier"])
 def test_a_trial_gives_the_same_record(
     recipe: Recipe | ClassifierRecipe, tmp_path: Path, glyphs: Path, monkeypatch: pytest.MonkeyPatch

@@ -223,6 +223,7 @@ class TestWhatEndsIt:
             assert (own.step, own.images_seen) == (other.step, other.images_seen)
             assert own.loss == pytest.approx(other.loss, rel=1e-3)
 
+    @pytest.mark.usefixtures("registries")
     def test_an_error_in_one_process_fails_its_trial_alone(self, tmp_path: Path) -> None:
         """Rank 1 fails in the midst of a training step of seed 0, rank 0 while it scores seed 1; seed 2 is run to its end."""
         plugin = tmp_path / "own.py"
