@@ -51,10 +51,8 @@ def accuracies(recipe: AnyRecipe, seeds: Sequence[int], patch: Patch, folder: Pa
 def told(name: str, theirs: np.ndarray[Any, Any], ours: np.ndarray[Any, Any]) -> str:
     """One line of the output."""
     gap = t_interval(ours - theirs)
-    return (
-        f"{name}: theirs {theirs.mean():.2f}, ours {ours.mean():.2f}, difference {gap.mean:+.2f} ± {gap.half_width:.2f} "
-        f"over {len(ours)} seeds"
-    )
+    seeds = f"± {gap.half_width:.2f} over {len(ours)} seeds" if len(ours) > 1 else "of one seed"
+    return f"{name}: theirs {theirs.mean():.2f}, ours {ours.mean():.2f}, difference {gap.mean:+.2f} {seeds}"
 
 
 def on_dropblock(seeds: Sequence[int], steps: int, shots: int, folder: Path) -> Iterator[str]:
