@@ -12,7 +12,7 @@ import pytest
 import torch
 from feature_sets import VIEWS, pooled, write_features
 from processes import here
-from tiny_recipes import tiny_classifier, tiny_fewshot
+from tiny_recipes import StopsAtAPoint, tiny_classifier, tiny_fewshot
 
 from slabench import runner
 from slabench.core.errors import DataError, UsageError
@@ -251,16 +251,9 @@ def test_an_interrupted_run_ends_with_the_same_record(
     recipe = long_tail(model__adapter="mlp", sla__objective="sla")
     whole = ran(recipe, tmp_path / "whole")
 
-    class Listener:
-        def point(self, point: Any) -> None:
-            raise KeyboardInterrupt
-
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            return lambda *arguments: None
-
     monkeypatch.setenv("SLABENCH_CHECKPOINT_SECONDS", "0")
     with pytest.raises(KeyboardInterrupt):
-        runner.run(recipe, results=tmp_path / "parts", listener=Listener())  # type: ignore[arg-type]
+        runner.run(recipe, results=tmp_path / "parts", listener=StopsAtAPoint())  # type: ignore[arg-type]
     assert plain(ran(recipe, tmp_path / "parts")) == plain(whole)
 
 

@@ -11,22 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doc_pages import ROOT
-from safetensors.torch import save_file
-from tiny_recipes import tiny_classifier, tiny_fewshot
+from own_maps import VIEWS, Tail, classifier, embed_set, few_shot, own_network, ran
+from tiny_recipes import StopsAtAPoint
 from torch import nn
-from typer.testing import CliRunner
 
 from slabench import runner
-from slabench.cli.app import app
 from slabench.core.errors import DataError, IntegrityError, UsageError
 from slabench.data import load
-from slabench.data.loading import ensure, load_images
+from slabench.data.loading import load_images
 from slabench.embedders import networks, open_features
-from slabench.embedders.embedding import embed_images, plan_embedding
 from slabench.embedders.inputs import open_inputs
-from slabench.embedders.last_block import FAMILIES, Cut, check_cut
-from slabench.embedders.networks import Network, open_network
 from slabench.embedders.store import BLOCK, MAPS, set_folder
 from slabench.executors.resources import block_activations
 from slabench.learners.adapter import adapted, build_adapter
@@ -34,48 +28,10 @@ from slabench.learners.last_block import LastBlock
 from slabench.posthoc import methods
 from slabench.recipes import load_recipe
 from slabench.records.outputs import load_outputs
-from slabench.records.record import RunRecord
 from slabench.records.store import ResultStore
-from slabench.sla.transforms import transform_set
 from slabench.suites import suite_of
 from slabench.suites.fewshot.score_heads import score_heads
 from slabench.training import loop
-
-VIEWS = transform_set("rotation")
-
-
-class Tail(nn.Module):
-    """A convolution with a batch norm, rectified, and the mean of the map."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv(maps)).relu().mean((2, 3))
-
-
-class Own(nn.Module):
-    """A network of two parts that timm does not know."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.tail = nn.Conv2d(3, 4, 3, stride=3), Tail()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.tail(self.stem(x).relu())
-
-
-def own_network() -> Network:
-    torch.manual_seed(0)
-    module = Own().eval()
-    norm = module.tail.norm  # statistics that are not those of a batch
-    for values in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
-        assert values is not None
-        values.uniform_(0.2, 0.9)
-    cut = Cut("tail", module.tail, module.tail)
-    three = (0.5, 0.5, 0.5)
-    return Network("own:net", module, module, 16, 6, three, three, "bilinear", "0" * 64, "none", cut)
 
 
 @pytest.fixture
@@ -99,40 +55,6 @@ def sets(own: None, _own_data_folder: None, _made: Path, monkeypatch: pytest.Mon
     """A data folder with the sets `own` of glyphs and digits, shared by the tests that only read it."""
     monkeypatch.setenv("SLABENCH_DATA", str(_made))
     return _made
-
-
-def embed_set(
-    dataset: str,
-    name: str = "own",
-    maps: bool = True,
-    dtype: str = "float16",
-    splits: list[str] | None = None,
-    data_folder: Path | None = None,
-    done: Callable[[int], None] = lambda n: None,
-) -> None:
-    net, where = own_network(), {"data_folder": data_folder}
-    ensure(dataset, data_folder)
-    plan = plan_embedding(net, name, dataset, transforms=VIEWS, maps=maps, dtype=dtype, splits=splits, **where)
-    embed_images(net, plan, VIEWS, batch=500, done=done, **where)
-
-
-def few_shot(**changes: Any) -> Any:
-    base = {"model__embedder": "own", "model__adapter": "last-block", "model__learner": "classifier"}
-    return tiny_fewshot(**base | {"train__flip": False, "train__optimizer": "sgd", "train__lr": 0.05} | changes)
-
-
-def classifier(suite: str = "imbalanced", **changes: Any) -> Any:
-    data = {"dataset": "digits", "per_class": 20} if suite == "supervised" else None
-    base: dict[str, Any] = {"suite": suite, "model": {"embedder": "own", "adapter": "last-block"}}
-    return tiny_classifier(
-        **base | {"augment__crop": False, "augment__flip": False} | ({"data": data} if data else {}) | changes
-    )
-
-
-def ran(recipe: Any, results: Path) -> RunRecord:
-    (outcome,) = runner.run(recipe, results=results)
-    assert outcome.record is not None, outcome.error
-    return outcome.record
 
 
 def task_of(recipe: Any) -> Any:
@@ -234,16 +156,9 @@ def test_an_interrupted_run_ends_with_the_same_scores(tmp_path: Path, monkeypatc
     recipe = classifier(sla__objective="sla")
     whole = ran(recipe, tmp_path / "whole")
 
-    class Listener:
-        def point(self, point: Any) -> None:
-            raise KeyboardInterrupt
-
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            return lambda *arguments: None
-
     monkeypatch.setenv("SLABENCH_CHECKPOINT_SECONDS", "0")
     with pytest.raises(KeyboardInterrupt):
-        runner.run(recipe, results=tmp_path / "parts", listener=Listener())  # type: ignore[arg-type]
+        runner.run(recipe, results=tmp_path / "parts", listener=StopsAtAPoint())  # type: ignore[arg-type]
     parts = ran(recipe, tmp_path / "parts")
     assert (parts.key, parts.outputs_sha256, parts.scores) == (whole.key, whole.outputs_sha256, whole.scores)
 
@@ -386,94 +301,3 @@ def test_damage_is_told(glyphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "_TAILS", {"timm": lambda name: None})
     with pytest.raises(UsageError, match="the last block of own:net cannot be made here"):
         opened()
-
-
-def test_the_page_on_adapters_tells_every_family() -> None:
-    page = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
-    assert all(f"| {kind} |" in page for kind in FAMILIES)
-
-
-def test_networks_of_which_no_last_block_is_known_are_refused() -> None:
-    net = own_network()
-    with pytest.raises(UsageError, match=r"last block of own:net \(Own\) begins is not known"):
-        check_cut(net.name, net.module, None, 16)
-    with pytest.raises(UsageError, match="do not follow from the maps before stem"):
-        check_cut(net.name, net.module, Cut("stem", net.module.tail, nn.Sequential(Tail().eval())), 16)  # type: ignore[arg-type]
-
-
-# timm
-
-
-CUT = [
-    ("test_efficientnet", "conv_head, bn2"),
-    ("test_resnet", "layer4"),
-    ("test_convnext", "stages.3, norm_pre"),
-    ("test_vit", "norm"),
-    ("mobilenetv3_small_050", "blocks.5"),
-    ("regnetx_002", "s4, final_conv"),
-]
-
-
-@pytest.mark.parametrize(("model", "block"), CUT)
-def test_families_of_timm_with_random_weights(tmp_path: Path, model: str, block: str) -> None:
-    timm = pytest.importorskip("timm", reason="needs timm: pip install slabench[timm]")
-    torch.manual_seed(0)
-    whole = timm.create_model(model, pretrained=False)
-    for module in whole.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    save_file(whole.state_dict(), tmp_path / "w.safetensors")
-    net = open_network(f"timm:{model}", tmp_path / "w.safetensors", None)
-    assert net.cut is not None
-    assert net.cut.block.endswith(block)
-    check_cut(net.name, net.module, net.cut, net.size)  # maps, block and pooling are the whole network
-    state = networks.open_tail(f"timm:{model}").state_dict()
-    kept = net.cut.tail.state_dict()
-    assert {name: value.shape for name, value in state.items()} == {name: value.shape for name, value in kept.items()}
-    assert sum(v.numel() for v in kept.values()) < sum(v.numel() for v in net.module.state_dict().values())
-
-
-def test_a_family_of_timm_that_is_not_listed_is_refused(tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm", reason="needs timm: pip install slabench[timm]")
-    save_file(timm.create_model("test_nfnet", pretrained=False).state_dict(), tmp_path / "w.safetensors")
-    net = open_network("timm:test_nfnet", tmp_path / "w.safetensors")
-    with pytest.raises(UsageError, match=r"timm:test_nfnet \(NormFreeNet\)"):
-        check_cut(net.name, net.module, net.cut, net.size)
-    for gone in ("test_nfnet", "of_another_version"):
-        with pytest.raises(UsageError, match=f"the last block of timm:{gone} cannot be made here"):
-            networks.open_tail(f"timm:{gone}")
-
-
-def test_from_images_to_a_trained_block_on_the_command_line(glyphs: Path, tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm", reason="needs timm: pip install slabench[timm]")
-    torch.manual_seed(0)
-    save_file(timm.create_model("test_efficientnet", pretrained=False).state_dict(), tmp_path / "w.safetensors")
-    run = CliRunner()
-    words = ["embed", "--model", "timm:test_efficientnet", "--weights", str(tmp_path / "w.safetensors")]
-    made = run.invoke(
-        app,
-        [
-            *words,
-            "--dataset",
-            "glyphs",
-            "--size",
-            "32",
-            "--views",
-            "rotation",
-            "--name",
-            "t",
-            "--maps",
-            "--batch",
-            "250",
-        ],
-    )
-    assert made.exit_code == 0, made.output
-    assert "maps before blocks" in made.output
-    frozen = open_features("t", "glyphs", "test")
-    inputs = open_inputs("t", "glyphs", "test", "last-block")
-    block = build_adapter("last-block", 0, frozen.D, 0, inputs.maps)
-    found = adapted(block, torch.from_numpy(inputs.values(np.arange(20))))
-    torch.testing.assert_close(found, torch.from_numpy(frozen.features(range(20))).float(), rtol=1e-2, atol=1e-2)
-    record = ran(few_shot(model__embedder="t", sla__objective="sla"), tmp_path)
-    assert record.status == "done"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from slabench.recipes import load_recipe, parse_recipe
@@ -47,3 +48,13 @@ def tiny_classifier(**changes: Any) -> ClassifierRecipe:
     recipe = parse_recipe(table)
     assert isinstance(recipe, ClassifierRecipe)
     return recipe
+
+
+class StopsAtAPoint:
+    """A listener of a run that interrupts it where its first point of validation is reached, as Ctrl-C would."""
+
+    def point(self, point: object) -> None:
+        raise KeyboardInterrupt
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Network:
         interpolation: `bicubic` or `bilinear`.
         weights_sha256: of the file of its weights.
         licence: of the weights, where the configuration says.
-        cut: the network in two parts, before its last block; None where nobody knows where that begins.
+        cutting: gives the network in two parts, or None where nobody knows where its last block begins; see `cut`.
     """
 
     name: str
@@ -51,7 +52,12 @@ class Network:
     interpolation: str
     weights_sha256: str
     licence: str
-    cut: Cut | None = None
+    cutting: Callable[[], Cut | None] = lambda: None
+
+    @cached_property
+    def cut(self) -> Cut | None:
+        """The network in two parts, before its last block; made when maps are asked for, since the second part is a copy."""
+        return self.cutting()
 
     def inputs(self, images: Tensor) -> Tensor:
         """Normalised float32 `[B, 3, size, size]` of uint8 `[B, H, W, 3]`, on the device of the images."""
@@ -129,7 +135,7 @@ def _timm(name: str, weights: Path | None, size: int | None) -> Network:
         interpolation=_interpolation(config["interpolation"]),
         weights_sha256=sha256_file(file),
         licence=str(module.pretrained_cfg.get("license") or UNKNOWN),
-        cut=cut_timm(module),
+        cutting=partial(cut_timm, module),
     )
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch
 from slabench.core.errors import UsageError, unknown_name
 from slabench.core.registry import BACKBONES
 from slabench.data.catalog import DatasetInfo, info
+from slabench.embedders.maps import Maps
 from slabench.executors.jobs import Resources
 from slabench.learners import backbone_settings
 from slabench.recipes import AnyRecipe
@@ -183,7 +184,12 @@ def activations(recipe: AnyRecipe, entry: DatasetInfo) -> int:
 def block_activations(prepared: Any) -> int:
     """Bytes of the last block's outputs for one image; 0 of other adapters, whose layers are as nothing beside the features."""
     maps = prepared.features.maps if prepared.features is not None else None
-    return 0 if maps is None else _outputs(maps.tail(), torch.zeros(1, *maps.facts.shape))
+    return 0 if maps is None else _of_block(maps)
+
+
+@lru_cache(maxsize=4)  # a table's trials share their maps, and the block is a network to be made
+def _of_block(maps: Maps) -> int:
+    return _outputs(maps.tail(), torch.zeros(1, *maps.facts.shape))
 
 
 @cache  # by the maker of the network, not by its name: another network may stand under that name later
